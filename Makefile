@@ -1,0 +1,78 @@
+# A thin front for people: every target is one script or cargo call that works without make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+KERNEL ?= 6.12
+TEST ?=
+
+# All integration tests but `vm`, which needs root and a kernel that can be broken.
+PLAIN_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) \
+	$(patsubst tests/%/main.rs,--test %,$(filter-out tests/vm/main.rs,$(wildcard tests/*/main.rs)))
+
+.PHONY: help build demo test check test-unit test-root vm-test kernel-matrix kernels vmlinux bench setup-build \
+	setup-check setup-vm install clean distclean
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+build: setup-build ## install what is missing and build the release program
+	$(CARGO) build --locked --release
+
+demo: setup-build ## show the main job on real input: a command inside a fence
+	$(CARGO) build --locked --release
+	scripts/demo.sh
+
+test: check test-unit ## install what is missing and run every test: unit, command line, this kernel, the VMs
+	@if [ "$$(id -u)" = 0 ]; then scripts/vm-test.sh host; \
+	else echo 'not root: the tests on the running kernel are left out; the VMs run them' >&2; fi
+	$(MAKE) --no-print-directory kernel-matrix
+
+check: setup-build setup-check ## formats, lints, documentation, BPF objects for both architectures; warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	scripts/check-bpf.sh
+
+test-unit: setup-build ## tests that need no privileges, on this machine
+	$(CARGO) test --locked --lib --bins --examples $(PLAIN_TESTS)
+	$(CARGO) test --locked --doc
+
+test-root: setup-build ## the privileged tests on the running kernel, as root: TEST=name picks some
+	scripts/vm-test.sh host $(TEST)
+
+vm-test: setup-build setup-vm ## the privileged tests in one VM: KERNEL=6.12 (a row of tests/vm/kernels.toml) TEST=name
+	scripts/vm-test.sh $(KERNEL) $(TEST)
+
+kernel-matrix: setup-build setup-vm ## the privileged tests in every VM of tests/vm/kernels.toml, one after the other
+	scripts/kernels.sh
+	scripts/vm-test.sh all $(TEST)
+
+kernels: setup-vm ## fetch the kernels of the VM tests; nothing is downloaded twice
+	scripts/kernels.sh
+
+vmlinux: setup-vm ## regenerate the kernel type headers in vmlinux/ (needs bpftool)
+	scripts/vmlinux.sh
+
+bench: setup-build ## measure, and write the figures to a file (as root, on a quiet machine)
+	$(CARGO) bench --locked --bench bench
+
+setup-build:
+	@scripts/setup.sh build
+
+setup-check:
+	@scripts/setup.sh check
+
+setup-vm:
+	@scripts/setup.sh vm
+
+install: setup-build ## install the program with cargo
+	$(CARGO) install --locked --path .
+
+clean: ## remove what was built; kernels and tools for the VMs stay
+	rm -rf target/debug target/release target/doc target/package target/check-bpf target/vm/log target/vm/run
+
+distclean: ## remove everything that can be made or fetched again
+	$(CARGO) clean

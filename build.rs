@@ -1,0 +1,127 @@
+//! Compiles every `src/bpf/*.bpf.c` against the vendored kernel types into a skeleton in `OUT_DIR`.
+//!
+//! Build dependencies are matched against the host, the objects against the target: both are checked.
+
+fn main() {
+    println!("cargo::rustc-check-cfg=cfg(stockade_kernel)");
+    println!("cargo::rerun-if-env-changed=STOCKADE_PORTABLE");
+    println!("cargo::rerun-if-changed=build.rs");
+    // STOCKADE_PORTABLE=1 builds what other systems get, so that `make check` can prove it on Linux.
+    let portable = std::env::var_os("STOCKADE_PORTABLE").is_some_and(|v| v == "1");
+    let target_os = std::env::var("CARGO_CFG_TARGET_OS").expect("cargo sets CARGO_CFG_TARGET_OS");
+    if portable || target_os != "linux" {
+        return;
+    }
+    println!("cargo::rustc-cfg=stockade_kernel");
+    #[cfg(target_os = "linux")]
+    bpf::build();
+    #[cfg(not(target_os = "linux"))]
+    fail(
+        "building stockade for Linux needs a Linux host: its BPF objects are compiled with libbpf",
+    );
+}
+
+/// Ends the build with one sentence instead of a panic's backtrace.
+fn fail(message: &str) -> ! {
+    eprintln!("error: {message}");
+    std::process::exit(1);
+}
+
+#[cfg(target_os = "linux")]
+mod bpf {
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    use libbpf_cargo::SkeletonBuilder;
+
+    pub(super) fn build() {
+        println!("cargo::rerun-if-changed=src/bpf");
+        println!("cargo::rerun-if-changed=vmlinux");
+        println!("cargo::rerun-if-env-changed=CLANG");
+        println!("cargo::rerun-if-env-changed=BPF_CFLAGS");
+
+        let root = PathBuf::from(
+            std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"),
+        );
+        let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+        let arch =
+            std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+        let define = match arch.as_str() {
+            "x86_64" => "-D__TARGET_ARCH_x86",
+            "aarch64" => "-D__TARGET_ARCH_arm64",
+            other => super::fail(&format!(
+                "no kernel types for {other} in vmlinux/: stockade is built for x86_64 and aarch64"
+            )),
+        };
+        let clang = clang();
+        for source in sources(&root.join("src/bpf")) {
+            let name = source
+                .file_name()
+                .and_then(|n| n.to_str())
+                .expect("our own names are UTF-8");
+            let stem = name.trim_end_matches(".bpf.c");
+            let object = out.join(format!("{stem}.bpf.o"));
+            let mut args: Vec<OsString> = vec![
+                define.into(),
+                "-mcpu=v3".into(),
+                "-Wall".into(),
+                format!("-I{}", root.join("vmlinux").display()).into(),
+                format!("-I{}", root.join("src/bpf").display()).into(),
+                // Line info holds source paths: two checkouts must give the same object.
+                format!("-ffile-prefix-map={}=.", root.display()).into(),
+                format!("-ffile-prefix-map={}=out", out.display()).into(),
+            ];
+            if let Some(extra) = std::env::var_os("BPF_CFLAGS") {
+                args.extend(
+                    extra
+                        .to_string_lossy()
+                        .split_whitespace()
+                        .map(OsString::from),
+                );
+            }
+            let result = SkeletonBuilder::new()
+                .source(&source)
+                .clang(&clang)
+                .clang_args(args)
+                .obj(&object)
+                .reference_obj(true)
+                .build_and_generate(out.join(format!("{stem}.skel.rs")));
+            if let Err(error) = result {
+                super::fail(&format!(
+                    "src/bpf/{name} does not compile with {}: {error:#}",
+                    clang.display()
+                ));
+            }
+        }
+    }
+
+    /// The compiler to use: `CLANG`, or `clang` from `PATH`. Ends the build when it cannot be run.
+    fn clang() -> PathBuf {
+        let clang = std::env::var_os("CLANG")
+            .filter(|c| !c.is_empty())
+            .map_or_else(|| "clang".into(), PathBuf::from);
+        match Command::new(&clang).arg("--version").output() {
+            Ok(version) if version.status.success() => clang,
+            Ok(version) => super::fail(&format!(
+                "{} --version failed: {}",
+                clang.display(),
+                String::from_utf8_lossy(&version.stderr).trim()
+            )),
+            Err(error) => super::fail(&format!(
+                "{} cannot be run ({error}); install the package clang (apt-get install clang) or set CLANG",
+                clang.display()
+            )),
+        }
+    }
+
+    fn sources(dir: &Path) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
+            .unwrap_or_else(|e| super::fail(&format!("{}: {e}", dir.display())))
+            .filter_map(|entry| entry.ok().map(|e| e.path()))
+            .filter(|path| path.to_str().is_some_and(|p| p.ends_with(".bpf.c")))
+            .collect();
+        found.sort();
+        found
+    }
+}

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Compiles every BPF object for both architectures with all warnings as errors, against the libbpf headers of the
+# locked libbpf-sys, and checks the format of the C sources. CLANG and CLANG_FORMAT name other programs to use.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+clang=${CLANG:-clang}
+clang_format=${CLANG_FORMAT:-clang-format}
+
+say() { printf 'check-bpf: %s\n' "$*" >&2; }
+die() {
+	say "$*"
+	exit 1
+}
+
+command -v "$clang" >/dev/null || die "clang is missing: scripts/setup.sh build"
+command -v "$clang_format" >/dev/null || die "clang-format is missing: scripts/setup.sh check"
+
+manifest=$(cargo metadata --locked --format-version 1 | python3 -c '
+import json, sys
+print(next(p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == "libbpf-sys"))') ||
+	die "cargo does not know where libbpf-sys is"
+include=target/check-bpf/include
+mkdir -p "$include"
+# The crate carries libbpf's headers under src/; programs include them as <bpf/...>.
+ln -sfn "${manifest%/*}/libbpf/src" "$include/bpf"
+[ -r "$include/bpf/bpf_helpers.h" ] || die "libbpf-sys carries no BPF headers"
+
+shopt -s nullglob
+sources=(src/bpf/*.bpf.c)
+[ ${#sources[@]} -gt 0 ] || die "no src/bpf/*.bpf.c"
+status=0
+for source in "${sources[@]}"; do
+	for arch in x86 arm64; do
+		object=target/check-bpf/$(basename "${source%.c}").$arch.o
+		"$clang" -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror -mcpu=v3 -fno-stack-protector \
+			-target bpf -D"__TARGET_ARCH_$arch" -I vmlinux -I src/bpf -isystem "$include" -c "$source" -o "$object" || {
+			say "$source does not compile for $arch"
+			status=1
+		}
+	done
+done
+"$clang_format" --dry-run --Werror src/bpf/*.c src/bpf/*.h || {
+	say "the C sources are not formatted: clang-format -i src/bpf/*.[ch]"
+	status=1
+}
+[ "$status" = 0 ] && say "${#sources[@]} objects compile for x86 and arm64"
+exit "$status"

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The base of every object: kernel types, helpers, the contract, and the shims between kernels. */
+#ifndef STOCKADE_CORE_BPF_H
+#define STOCKADE_CORE_BPF_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "wire.h"
+
+/* BTF drops a type that is used through void pointers only; the skeleton needs it for the layout check. */
+#define STK_EXPORT(T) const struct T *__stk_export_##T __attribute__((unused))
+
+enum {
+	STK_CGROUPS_MAX = 16, /* named on one command line; each costs one helper call per event */
+	STK_WALK_LIMIT = 16384, /* offsets of paths in a record end below */
+	STK_RECORD_MAX = 49408, /* STK_DATA_MAX behind the largest fixed part, rounded up */
+};
+
+/* include/uapi/asm-generic/errno-base.h; BTF has no macros. */
+#define EPERM 1
+/* include/linux/fs.h: what an open for execve carries in f_flags. */
+#define STK_FMODE_EXEC  0x20
+#define STK_FMODE_READ  0x1
+#define STK_FMODE_WRITE 0x2
+/* include/linux/fs.h */
+#define STK_ATTR_SIZE (1 << 3)
+/* include/linux/sched/signal.h */
+#define STK_SIGNAL_GROUP_EXIT 0x4
+/* include/linux/err.h */
+#define STK_IS_ERR(p) ((unsigned long)(p) >= (unsigned long)-4095)
+
+/* include/uapi/linux/fcntl.h */
+#define STK_AT_FDCWD     (-100)
+#define STK_AT_REMOVEDIR 0x200
+/* creat(2) is open with O_CREAT | O_WRONLY | O_TRUNC. */
+#define STK_O_CREAT_FLAGS (0100 | 01 | 01000)
+
+/* System call numbers: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h. */
+#if defined(__TARGET_ARCH_x86)
+enum {
+	STK_NR_open = 2,
+	STK_NR_rename = 82,
+	STK_NR_creat = 85,
+	STK_NR_unlink = 87,
+	STK_NR_openat = 257,
+	STK_NR_unlinkat = 263,
+	STK_NR_renameat = 264,
+	STK_NR_renameat2 = 316,
+	STK_NR_openat2 = 437,
+};
+/* arch/x86/include/asm/thread_info.h */
+#define STK_TS_COMPAT 0x0002
+#elif defined(__TARGET_ARCH_arm64)
+enum {
+	STK_NR_unlinkat = 35,
+	STK_NR_renameat = 38,
+	STK_NR_openat = 56,
+	STK_NR_renameat2 = 276,
+	STK_NR_openat2 = 437,
+};
+#endif
+
+/* bpf_get_current_task_btf is 5.11+; the plain helper with CO-RE reads is right everywhere. */
+static __always_inline struct task_struct *stk_current(void)
+{
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+/* A kernel pointer as a number, which is all that a global function may be given. */
+static __always_inline __u64 stk_number(const void *pointer)
+{
+	__u64 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number), &pointer);
+	return number;
+}
+
+static __always_inline long stk_syscall_nr(struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(regs, orig_ax);
+#else
+	return BPF_CORE_READ(regs, syscallno);
+#endif
+}
+
+/* Whether this is a 32-bit call on a 64-bit kernel. */
+static __always_inline bool stk_compat(struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(stk_current(), thread_info.status) & STK_TS_COMPAT;
+#else
+	/* PSR_MODE32_BIT, arch/arm64/include/uapi/asm/ptrace.h */
+	return BPF_CORE_READ(regs, pstate) & 0x10;
+#endif
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#endif

@@ -1,0 +1,618 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Opens, removals and renames, each with its result.
+ *
+ * Best variant: the functions that do the work, which io_uring goes through too and which tax nobody else. Where the
+ * kernel refuses fentry: the exit tracepoints of the system calls, and at last sys_exit for all of them. Those see the
+ * caller's strings only (STK_FLAG_AS_GIVEN), except for an open that succeeded.
+ *
+ * An open on behalf of execve is part of the exec event and not reported here.
+ */
+#include "stockade.bpf.h"
+
+STK_EXPORT(stk_file);
+STK_EXPORT(stk_rename);
+
+STK_SCRATCH_MAP(stk_file_buf);
+STK_SCRATCH_WALK(stk_file_buf, file_walk)
+
+/* A removal or rename between its path hook, which knows the mount, and its end, which knows the result. */
+struct stk_pending {
+	struct dentry *dentry;
+	struct dentry *old_dir;
+	struct dentry *new_dir;
+	struct vfsmount *mnt;
+	struct stk_file_id file;
+	struct stk_file_id replaced;
+	__u32 rename_flags;
+	__u32 old_name_len;
+	__u32 new_name_len;
+	__u32 unused;
+	__u8 old_name[STK_NAME_MAX];
+	__u8 new_name[STK_NAME_MAX];
+};
+
+/* By thread. LRU: what never comes to its end falls out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2048);
+	__type(key, __u32);
+	__type(value, struct stk_pending);
+} stk_pending_ops SEC(".maps");
+
+/* A pending operation is too large for the stack; one zeroed template per CPU is filled and copied into the map. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stk_pending);
+} stk_pending_new SEC(".maps");
+
+static __always_inline struct stk_file *start(struct stk_scratch *s, __u32 kind, long result,
+					      __u32 open_flags)
+{
+	struct stk_file *rec = (struct stk_file *)s->rec;
+
+	stk_header(&rec->hdr, kind, 0);
+	__builtin_memset(&rec->file, 0, sizeof(rec->file));
+	rec->result = result;
+	rec->open_flags = open_flags;
+	rec->path_len = 0;
+	rec->base_len = 0;
+	return rec;
+}
+
+static __always_inline void put_file(struct stk_file *rec, struct dentry *dentry,
+				     struct vfsmount *mnt)
+{
+	__u32 off = file_walk(stk_number(dentry), mnt ? (__u64)stk_mount_of(mnt) : 0, sizeof(*rec),
+			      sizeof(*rec) + STK_PATH_MAX);
+
+	if (!mnt)
+		rec->hdr.flags |= STK_FLAG_NO_MOUNT;
+	if (off & STK_WALK_CUT)
+		rec->hdr.flags |= STK_FLAG_PATH_CUT;
+	rec->path_len = (off & ~STK_WALK_CUT) - sizeof(*rec);
+}
+
+static __always_inline struct file *file_of_fd(struct task_struct *task, __u32 fd)
+{
+	struct files_struct *files = BPF_CORE_READ(task, files);
+	struct file **table = BPF_CORE_READ(files, fdt, fd);
+	struct file *file = NULL;
+
+	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
+	return file;
+}
+
+/* Where a relative name starts: the working directory, or what the caller's directory descriptor stands for. */
+static __always_inline void put_base(struct stk_file *rec, int dfd)
+{
+	struct task_struct *task = stk_current();
+	__u32 at = sizeof(*rec) + rec->path_len, off;
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+
+	if (dfd == STK_AT_FDCWD) {
+		struct fs_struct *fs = BPF_CORE_READ(task, fs);
+
+		dentry = BPF_CORE_READ(fs, pwd.dentry);
+		mnt = BPF_CORE_READ(fs, pwd.mnt);
+	} else {
+		struct file *file = dfd < 0 ? NULL : file_of_fd(task, dfd);
+
+		if (!file)
+			return;
+		dentry = BPF_CORE_READ(file, f_path.dentry);
+		mnt = BPF_CORE_READ(file, f_path.mnt);
+	}
+	off = file_walk((__u64)dentry, (__u64)stk_mount_of(mnt), at, at + STK_PATH_MAX);
+	if (off & STK_WALK_CUT)
+		rec->hdr.flags |= STK_FLAG_CWD_CUT;
+	rec->base_len = (off & ~STK_WALK_CUT) - at;
+}
+
+static __always_inline void finish(struct stk_file *rec, struct stk_scratch *s, __u64 seq,
+				   __u32 kind)
+{
+	__u32 len = sizeof(*rec) + rec->path_len + rec->base_len;
+
+	rec->hdr.len = len;
+	stk_scratch_send(s, seq, kind, len);
+}
+
+/* What was opened is in `file`; or it failed with `result` and the name is all there is. */
+static __always_inline void emit_open(struct file *file, long result, __u32 open_flags, int dfd,
+				      const char *name, bool user)
+{
+	struct stk_scratch *s;
+	struct stk_file *rec;
+	__u64 seq;
+	long n;
+
+	s = stk_scratch_get(&stk_file_buf);
+	if (!s) {
+		stk_lost(STK_KIND_OPEN, STK_LOSS_SCRATCH);
+		return;
+	}
+	seq = ++s->seq;
+	rec = start(s, STK_KIND_OPEN, result, open_flags);
+	if (file) {
+		struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+
+		stk_file_id_of(&rec->file, BPF_CORE_READ(file, f_inode));
+		if (stk_unhashed(dentry))
+			rec->hdr.flags |= STK_FLAG_DELETED;
+		put_file(rec, dentry, BPF_CORE_READ(file, f_path.mnt));
+	} else {
+		__u8 *path = s->rec + sizeof(*rec);
+
+		rec->hdr.flags |= STK_FLAG_AS_GIVEN;
+		if (user)
+			n = bpf_probe_read_user_str(path, STK_PATH_MAX, name);
+		else
+			n = bpf_probe_read_kernel_str(path, STK_PATH_MAX, name);
+		if (n > 0) {
+			rec->path_len = n;
+			if (path[0] != '/')
+				put_base(rec, dfd);
+		}
+	}
+	finish(rec, s, seq, STK_KIND_OPEN);
+}
+
+static __always_inline int on_open(int dfd, struct filename *name, const struct open_flags *op,
+				   struct file *file)
+{
+	__u32 open_flags = BPF_CORE_READ(op, open_flag);
+
+	if (open_flags & STK_FMODE_EXEC || !stk_wanted())
+		return 0;
+	if (STK_IS_ERR(file))
+		emit_open(NULL, (long)file, open_flags, dfd, BPF_CORE_READ(name, name), false);
+	else
+		emit_open(file, 0, open_flags, dfd, NULL, false);
+	return 0;
+}
+
+static __always_inline struct stk_pending *pending_new(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&stk_pending_new, &zero);
+}
+
+static __always_inline __u32 copy_name(__u8 *to, struct dentry *dentry)
+{
+	long n = bpf_probe_read_kernel_str(to, STK_NAME_MAX, BPF_CORE_READ(dentry, d_name.name));
+
+	return n > 0 ? n : 0;
+}
+
+static __always_inline void id_of_dentry(struct stk_file_id *id, struct dentry *dentry)
+{
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+
+	if (inode)
+		stk_file_id_of(id, inode);
+	else
+		__builtin_memset(id, 0, sizeof(*id));
+}
+
+static __always_inline int on_path_unlink(const struct path *dir, struct dentry *dentry)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct stk_pending *p;
+
+	if (!stk_wanted())
+		return 0;
+	p = pending_new();
+	if (!p)
+		return 0;
+	p->dentry = dentry;
+	p->mnt = BPF_CORE_READ(dir, mnt);
+	id_of_dentry(&p->file, dentry);
+	if (bpf_map_update_elem(&stk_pending_ops, &tid, p, BPF_ANY))
+		stk_lost(STK_KIND_UNLINK, STK_LOSS_MAP);
+	return 0;
+}
+
+static __always_inline int on_unlinked(struct dentry *dentry, int result)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct stk_pending *p = bpf_map_lookup_elem(&stk_pending_ops, &tid);
+	struct stk_scratch *s;
+	struct stk_file *rec;
+	__u64 seq;
+
+	/* Nothing pending: nobody asked. Another dentry: a layer below the one that the caller named (overlayfs). */
+	if (!p || p->dentry != dentry)
+		return 0;
+	s = stk_scratch_get(&stk_file_buf);
+	if (!s) {
+		stk_lost(STK_KIND_UNLINK, STK_LOSS_SCRATCH);
+		return 0;
+	}
+	seq = ++s->seq;
+	rec = start(s, STK_KIND_UNLINK, result, 0);
+	rec->file = p->file;
+	put_file(rec, dentry, p->mnt);
+	finish(rec, s, seq, STK_KIND_UNLINK);
+	bpf_map_delete_elem(&stk_pending_ops, &tid);
+	return 0;
+}
+
+static __always_inline int on_path_rename(const struct path *old_dir, struct dentry *old_dentry,
+					  const struct path *new_dir, struct dentry *new_dentry,
+					  __u32 flags)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct stk_pending *p;
+
+	if (!stk_wanted())
+		return 0;
+	p = pending_new();
+	if (!p)
+		return 0;
+	p->dentry = old_dentry;
+	p->old_dir = BPF_CORE_READ(old_dir, dentry);
+	p->new_dir = BPF_CORE_READ(new_dir, dentry);
+	p->mnt = BPF_CORE_READ(old_dir, mnt); /* a rename never leaves its mount */
+	p->rename_flags = flags;
+	id_of_dentry(&p->file, old_dentry);
+	id_of_dentry(&p->replaced, new_dentry);
+	/* The names are taken now: a rename that succeeds gives the old dentry the new name. */
+	p->old_name_len = copy_name(p->old_name, old_dentry);
+	p->new_name_len = copy_name(p->new_name, new_dentry);
+	if (bpf_map_update_elem(&stk_pending_ops, &tid, p, BPF_ANY))
+		stk_lost(STK_KIND_RENAME, STK_LOSS_MAP);
+	return 0;
+}
+
+static __always_inline int on_renamed(struct dentry *old_dentry, int result)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct stk_pending *p = bpf_map_lookup_elem(&stk_pending_ops, &tid);
+	struct stk_scratch *s;
+	struct stk_rename *rec;
+	__u64 seq, mnt;
+	__u32 off, at;
+	__u8 *data;
+	long n;
+
+	if (!p || p->dentry != old_dentry)
+		return 0;
+	s = stk_scratch_get(&stk_file_buf);
+	if (!s) {
+		stk_lost(STK_KIND_RENAME, STK_LOSS_SCRATCH);
+		return 0;
+	}
+	seq = ++s->seq;
+	rec = (struct stk_rename *)s->rec;
+	data = s->rec + sizeof(*rec);
+	stk_header(&rec->hdr, STK_KIND_RENAME, 0);
+	rec->file = p->file;
+	rec->replaced = p->replaced;
+	rec->result = result;
+	rec->rename_flags = p->rename_flags;
+
+	mnt = (__u64)stk_mount_of(p->mnt);
+	n = bpf_probe_read_kernel_str(data, STK_NAME_MAX, p->old_name);
+	off = sizeof(*rec) + (n > 0 ? n : 0);
+	off = file_walk((__u64)p->old_dir, mnt, off, sizeof(*rec) + STK_PATH_MAX);
+	if (off & STK_WALK_CUT)
+		rec->hdr.flags |= STK_FLAG_PATH_CUT;
+	off &= ~STK_WALK_CUT;
+	rec->old_len = off - sizeof(*rec);
+
+	at = off;
+	asm volatile("" : "+r"(off));
+	if (off > STK_WALK_LIMIT)
+		return 0; /* cannot be: the walk ends below */
+	n = bpf_probe_read_kernel_str(s->rec + off, STK_NAME_MAX, p->new_name);
+	if (n > 0)
+		off += n;
+	off = file_walk((__u64)p->new_dir, mnt, off, sizeof(*rec) + STK_PATH_BUF + STK_PATH_MAX);
+	if (off & STK_WALK_CUT)
+		rec->hdr.flags |= STK_FLAG_PATH2_CUT;
+	off &= ~STK_WALK_CUT;
+	rec->new_len = off - at;
+
+	rec->hdr.len = off;
+	stk_scratch_send(s, seq, STK_KIND_RENAME, off);
+	bpf_map_delete_elem(&stk_pending_ops, &tid);
+	return 0;
+}
+
+/* The same three, from a system call that has returned: its arguments are still in the registers. */
+
+static __always_inline int sys_open(int dfd, const char *name, __u32 open_flags, long ret)
+{
+	if (!stk_wanted())
+		return 0;
+	if (ret < 0)
+		emit_open(NULL, ret, open_flags, dfd, name, true);
+	else
+		emit_open(file_of_fd(stk_current(), ret), 0, open_flags, dfd, name, true);
+	return 0;
+}
+
+static __always_inline int sys_unlink(int dfd, const char *name, long ret)
+{
+	struct stk_scratch *s;
+	struct stk_file *rec;
+	__u64 seq;
+	__u8 *path;
+	long n;
+
+	if (!stk_wanted())
+		return 0;
+	s = stk_scratch_get(&stk_file_buf);
+	if (!s) {
+		stk_lost(STK_KIND_UNLINK, STK_LOSS_SCRATCH);
+		return 0;
+	}
+	seq = ++s->seq;
+	rec = start(s, STK_KIND_UNLINK, ret, 0);
+	path = s->rec + sizeof(*rec);
+	rec->hdr.flags |= STK_FLAG_AS_GIVEN;
+	n = bpf_probe_read_user_str(path, STK_PATH_MAX, name);
+	if (n > 0) {
+		rec->path_len = n;
+		if (path[0] != '/')
+			put_base(rec, dfd);
+	}
+	finish(rec, s, seq, STK_KIND_UNLINK);
+	return 0;
+}
+
+static __always_inline int sys_rename(const char *old, const char *new, __u32 flags, long ret)
+{
+	struct stk_scratch *s;
+	struct stk_rename *rec;
+	__u32 off = 0;
+	__u64 seq;
+	__u8 *data;
+	long n;
+
+	if (!stk_wanted())
+		return 0;
+	s = stk_scratch_get(&stk_file_buf);
+	if (!s) {
+		stk_lost(STK_KIND_RENAME, STK_LOSS_SCRATCH);
+		return 0;
+	}
+	seq = ++s->seq;
+	rec = (struct stk_rename *)s->rec;
+	data = s->rec + sizeof(*rec);
+	stk_header(&rec->hdr, STK_KIND_RENAME, 0);
+	__builtin_memset(&rec->file, 0, sizeof(rec->file));
+	__builtin_memset(&rec->replaced, 0, sizeof(rec->replaced));
+	rec->hdr.flags |= STK_FLAG_AS_GIVEN;
+	rec->result = ret;
+	rec->rename_flags = flags;
+	n = bpf_probe_read_user_str(data, STK_PATH_MAX, old);
+	if (n > 0)
+		off = n;
+	rec->old_len = off;
+	asm volatile("" : "+r"(off));
+	if (off > STK_PATH_MAX)
+		return 0;
+	n = bpf_probe_read_user_str(data + off, STK_PATH_MAX, new);
+	rec->new_len = n > 0 ? n : 0;
+	off += rec->new_len + sizeof(*rec);
+	rec->hdr.len = off;
+	stk_scratch_send(s, seq, STK_KIND_RENAME, off);
+	return 0;
+}
+
+SEC("?fexit/do_filp_open")
+int BPF_PROG(file_open__fexit, int dfd, struct filename *name, const struct open_flags *op,
+	     struct file *ret)
+{
+	return on_open(dfd, name, op, ret);
+}
+
+/* do_filp_open's name from 7.0 on. */
+SEC("?fexit/do_file_open")
+int BPF_PROG(file_open_7__fexit, int dfd, struct filename *name, const struct open_flags *op,
+	     struct file *ret)
+{
+	return on_open(dfd, name, op, ret);
+}
+
+SEC("?fentry/security_path_unlink")
+int BPF_PROG(file_unlink_begin__fentry, const struct path *dir, struct dentry *dentry)
+{
+	return on_path_unlink(dir, dentry);
+}
+
+/* 5.10: (dir, dentry, delegated); later a user namespace or id map comes first. */
+SEC("?fexit/vfs_unlink")
+int BPF_PROG(file_unlink_end_3__fexit, struct inode *dir, struct dentry *dentry, void *delegated,
+	     int ret)
+{
+	return on_unlinked(dentry, ret);
+}
+
+SEC("?fexit/vfs_unlink")
+int BPF_PROG(file_unlink_end_4__fexit, void *idmap, struct inode *dir, struct dentry *dentry,
+	     void *delegated, int ret)
+{
+	return on_unlinked(dentry, ret);
+}
+
+SEC("?fentry/security_path_rename")
+int BPF_PROG(file_rename_begin__fentry, const struct path *old_dir, struct dentry *old_dentry,
+	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
+{
+	return on_path_rename(old_dir, old_dentry, new_dir, new_dentry, flags);
+}
+
+/* With struct renamedata: 5.12 (9fe61450972d), and the 5.10 stable tree by backport. */
+SEC("?fexit/vfs_rename")
+int BPF_PROG(file_rename_end__fexit, struct renamedata *rd, int ret)
+{
+	return on_renamed(BPF_CORE_READ(rd, old_dentry), ret);
+}
+
+#define REGS() ((struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf()))
+
+SEC("?tp/syscalls/sys_exit_openat")
+int file_openat__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = REGS();
+
+	return sys_open(PT_REGS_PARM1_CORE_SYSCALL(regs),
+			(const char *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+			PT_REGS_PARM3_CORE_SYSCALL(regs), ctx->ret);
+}
+
+SEC("?tp/syscalls/sys_exit_openat2")
+int file_openat2__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = REGS();
+	struct open_how *how = (struct open_how *)PT_REGS_PARM3_CORE_SYSCALL(regs);
+	__u64 flags = 0;
+
+	bpf_probe_read_user(&flags, sizeof(flags), &how->flags);
+	return sys_open(PT_REGS_PARM1_CORE_SYSCALL(regs),
+			(const char *)PT_REGS_PARM2_CORE_SYSCALL(regs), flags, ctx->ret);
+}
+
+SEC("?tp/syscalls/sys_exit_unlinkat")
+int file_unlinkat__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = REGS();
+
+	/* rmdir has its own system call, and this one with AT_REMOVEDIR. */
+	if (PT_REGS_PARM3_CORE_SYSCALL(regs) & STK_AT_REMOVEDIR)
+		return 0;
+	return sys_unlink(PT_REGS_PARM1_CORE_SYSCALL(regs),
+			  (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs), ctx->ret);
+}
+
+SEC("?tp/syscalls/sys_exit_renameat")
+int file_renameat__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = REGS();
+
+	return sys_rename((const char *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+			  (const char *)PT_REGS_PARM4_CORE_SYSCALL(regs), 0, ctx->ret);
+}
+
+SEC("?tp/syscalls/sys_exit_renameat2")
+int file_renameat2__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = REGS();
+
+	return sys_rename((const char *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+			  (const char *)PT_REGS_PARM4_CORE_SYSCALL(regs),
+			  PT_REGS_PARM5_CORE_SYSCALL(regs), ctx->ret);
+}
+
+/* aarch64 has the at-forms alone. */
+#ifdef __TARGET_ARCH_x86
+SEC("?tp/syscalls/sys_exit_open")
+int file_open__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = REGS();
+
+	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_CORE_SYSCALL(regs),
+			PT_REGS_PARM2_CORE_SYSCALL(regs), ctx->ret);
+}
+
+SEC("?tp/syscalls/sys_exit_creat")
+int file_creat__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_CORE_SYSCALL(REGS()),
+			STK_O_CREAT_FLAGS, ctx->ret);
+}
+
+SEC("?tp/syscalls/sys_exit_unlink")
+int file_unlink__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	return sys_unlink(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_CORE_SYSCALL(REGS()), ctx->ret);
+}
+
+SEC("?tp/syscalls/sys_exit_rename")
+int file_rename__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *regs = REGS();
+
+	return sys_rename((const char *)PT_REGS_PARM1_CORE_SYSCALL(regs),
+			  (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs), 0, ctx->ret);
+}
+#endif
+
+/* From here on: a tax on every system call of the machine; only where nothing else loads. */
+
+SEC("?tp_btf/sys_exit")
+int BPF_PROG(file_open__tp_btf, struct pt_regs *regs, long ret)
+{
+	const char *name = (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs);
+	int dfd = PT_REGS_PARM1_CORE_SYSCALL(regs);
+	__u64 flags = PT_REGS_PARM3_CORE_SYSCALL(regs);
+	long nr = stk_syscall_nr(regs);
+
+	if (nr == STK_NR_openat2)
+		bpf_probe_read_user(&flags, sizeof(flags), (void *)flags);
+	else if (nr != STK_NR_openat) {
+#ifdef __TARGET_ARCH_x86
+		if (nr != STK_NR_open && nr != STK_NR_creat)
+			return 0;
+		name = (const char *)PT_REGS_PARM1_CORE_SYSCALL(regs);
+		dfd = STK_AT_FDCWD;
+		flags = nr == STK_NR_open ? PT_REGS_PARM2_CORE_SYSCALL(regs) : STK_O_CREAT_FLAGS;
+#else
+		return 0;
+#endif
+	}
+	/* 32-bit calls have other numbers. */
+	return stk_compat(regs) ? 0 : sys_open(dfd, name, flags, ret);
+}
+
+SEC("?tp_btf/sys_exit")
+int BPF_PROG(file_unlink__tp_btf, struct pt_regs *regs, long ret)
+{
+	const char *name = (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs);
+	int dfd = PT_REGS_PARM1_CORE_SYSCALL(regs);
+	long nr = stk_syscall_nr(regs);
+
+	if (nr != STK_NR_unlinkat) {
+#ifdef __TARGET_ARCH_x86
+		if (nr != STK_NR_unlink)
+			return 0;
+		name = (const char *)PT_REGS_PARM1_CORE_SYSCALL(regs);
+		dfd = STK_AT_FDCWD;
+#else
+		return 0;
+#endif
+	} else if (PT_REGS_PARM3_CORE_SYSCALL(regs) & STK_AT_REMOVEDIR) {
+		return 0;
+	}
+	return stk_compat(regs) ? 0 : sys_unlink(dfd, name, ret);
+}
+
+SEC("?tp_btf/sys_exit")
+int BPF_PROG(file_rename__tp_btf, struct pt_regs *regs, long ret)
+{
+	const char *old = (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs);
+	const char *new = (const char *)PT_REGS_PARM4_CORE_SYSCALL(regs);
+	long nr = stk_syscall_nr(regs);
+	__u32 flags = 0;
+
+	if (nr == STK_NR_renameat2) {
+		flags = PT_REGS_PARM5_CORE_SYSCALL(regs);
+	} else if (nr != STK_NR_renameat) {
+#ifdef __TARGET_ARCH_x86
+		if (nr != STK_NR_rename)
+			return 0;
+		old = (const char *)PT_REGS_PARM1_CORE_SYSCALL(regs);
+		new = (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs);
+#else
+		return 0;
+#endif
+	}
+	return stk_compat(regs) ? 0 : sys_rename(old, new, flags, ret);
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Asks the kernel who is who: the identity of the files behind the reader's own descriptors, and every process that
+ * runs. Nothing is opened and no device number is converted, so there is nothing to guess.
+ */
+#include "core.bpf.h"
+
+STK_EXPORT(stk_identity);
+STK_EXPORT(stk_seed);
+
+SEC("?iter/task_file")
+int identity_files__iter(struct bpf_iter__task_file *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct stk_identity out = {};
+	struct inode *inode;
+
+	if (!task || !file)
+		return 0;
+	/* The program runs in the reader's read(2), so this is the reader, in whatever pid namespace it lives. */
+	out.tgid = bpf_get_current_pid_tgid() >> 32;
+	if (task->tgid != out.tgid)
+		return 0;
+	inode = BPF_CORE_READ(file, f_inode);
+	out.fd = ctx->fd;
+	out.file.ino = BPF_CORE_READ(inode, i_ino);
+	out.file.dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	out.file.generation = BPF_CORE_READ(inode, i_generation);
+	out.file.fs_magic = BPF_CORE_READ(inode, i_sb, s_magic);
+	out.file.mode = BPF_CORE_READ(inode, i_mode);
+	bpf_seq_write(seq, &out, sizeof(out));
+	return 0;
+}
+
+/* The pid of `task` as the reader's pid namespace has it; 0 when that namespace does not hold it. */
+static __always_inline __u32 ns_tgid_of(struct task_struct *task)
+{
+	struct task_struct *reader = stk_current();
+	struct pid *mine = BPF_CORE_READ(reader, thread_pid);
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u32 level = BPF_CORE_READ(mine, level);
+	__u64 base = bpf_core_field_offset(struct pid, numbers);
+	__u64 step = bpf_core_type_size(struct upid);
+	struct upid theirs = {}, ours = {};
+
+	if (BPF_CORE_READ(pid, level) < level)
+		return 0;
+	bpf_probe_read_kernel(&ours, sizeof(ours), (char *)mine + base + level * step);
+	bpf_probe_read_kernel(&theirs, sizeof(theirs), (char *)pid + base + level * step);
+	return ours.ns == theirs.ns ? theirs.nr : 0;
+}
+
+SEC("?iter/task")
+int identity_tasks__iter(struct bpf_iter__task *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task;
+	struct task_struct *parent;
+	struct stk_seed out = {};
+
+	if (!task || task->pid != task->tgid)
+		return 0;
+	parent = BPF_CORE_READ(task, real_parent, group_leader);
+	out.start_ns = BPF_CORE_READ(task, start_boottime);
+	out.parent_start_ns = BPF_CORE_READ(parent, start_boottime);
+	out.tgid = task->tgid;
+	out.ppid = BPF_CORE_READ(parent, tgid);
+	out.ns_tgid = ns_tgid_of(task);
+	out.uid = BPF_CORE_READ(task, cred, uid.val);
+	bpf_probe_read_kernel(out.comm, sizeof(out.comm), task->comm);
+	bpf_seq_write(seq, &out, sizeof(out));
+	return 0;
+}

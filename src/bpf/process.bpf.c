@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Exec, fork and exit of processes, each reported once.
+ *
+ * Only sched tracepoints are used: a system call that is none of these pays nothing.
+ */
+#include "stockade.bpf.h"
+
+STK_EXPORT(stk_exec);
+STK_EXPORT(stk_fork);
+STK_EXPORT(stk_exit);
+
+STK_SCRATCH_MAP(stk_exec_buf);
+STK_SCRATCH_WALK(stk_exec_buf, exec_walk)
+
+/* First come, first served among the last threads of a process; see on_exit. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct stk_task_key);
+	__type(value, __u8);
+} stk_exiting SEC(".maps");
+
+enum {
+	STK_ARGS_CHUNK = 4096,
+	/* Threads that have ended and are not yet folded into the process's sums; more are left out of its CPU time. */
+	STK_THREADS_WALKED = 64,
+};
+
+/* Copies argv in pieces: one page that is swapped out must not cost the rest. Returns the bytes copied. */
+static __always_inline __u32 copy_args(__u8 *buf, __u32 off, unsigned long start, __u32 len,
+				       __u32 *flags)
+{
+	__u32 done = 0;
+	int i;
+
+	for (i = 0; i < STK_ARGS_MAX / STK_ARGS_CHUNK; i++) {
+		__u32 piece = len - done;
+		__u32 at = off + done;
+
+		if (done >= len)
+			break;
+		if (piece > STK_ARGS_CHUNK)
+			piece = STK_ARGS_CHUNK;
+		asm volatile("" : "+r"(at));
+		asm volatile("" : "+r"(piece));
+		if (at > STK_RECORD_MAX - STK_ARGS_CHUNK || piece > STK_ARGS_CHUNK)
+			break;
+		if (bpf_probe_read_user(buf + at, piece, (void *)(start + done))) {
+			*flags |= STK_FLAG_ARGS_UNREAD;
+			break;
+		}
+		done += piece;
+	}
+	return done;
+}
+
+static __always_inline int on_exec(struct task_struct *task, struct linux_binprm *bprm)
+{
+	const __u32 start = sizeof(struct stk_exec);
+	const char *filename, *interp;
+	struct stk_scratch *s;
+	struct dentry *dentry;
+	struct stk_exec *rec;
+	struct file *file;
+	struct fs_struct *fs;
+	struct mm_struct *mm;
+	unsigned long args;
+	__u64 total, seq;
+	__u32 off, at, flags = 0;
+	long n;
+
+	if (!stk_wanted())
+		return 0;
+	s = stk_scratch_get(&stk_exec_buf);
+	if (!s) {
+		stk_lost(STK_KIND_EXEC, STK_LOSS_SCRATCH);
+		return 0;
+	}
+	seq = ++s->seq;
+	rec = (struct stk_exec *)s->rec;
+	stk_header(&rec->hdr, STK_KIND_EXEC, 0);
+
+	/* What runs: for a script this is the interpreter, as in /proc/PID/exe. */
+	file = BPF_CORE_READ(bprm, file);
+	stk_file_id_of(&rec->exe, BPF_CORE_READ(file, f_inode));
+	dentry = BPF_CORE_READ(file, f_path.dentry);
+	if (stk_unhashed(dentry))
+		flags |= STK_FLAG_DELETED;
+	off = exec_walk((__u64)dentry, (__u64)stk_mount_of(BPF_CORE_READ(file, f_path.mnt)), start,
+			start + STK_PATH_MAX);
+	if (off & STK_WALK_CUT)
+		flags |= STK_FLAG_PATH_CUT;
+	off &= ~STK_WALK_CUT;
+	rec->exe_len = off - start;
+
+	fs = BPF_CORE_READ(task, fs);
+	at = off;
+	off = exec_walk((__u64)BPF_CORE_READ(fs, pwd.dentry),
+			(__u64)stk_mount_of(BPF_CORE_READ(fs, pwd.mnt)), off,
+			start + STK_PATH_BUF + STK_PATH_MAX);
+	if (off & STK_WALK_CUT)
+		flags |= STK_FLAG_CWD_CUT;
+	off &= ~STK_WALK_CUT;
+	rec->cwd_len = off - at;
+
+	rec->filename_len = 0;
+	rec->interp_len = 0;
+	filename = BPF_CORE_READ(bprm, filename);
+	interp = BPF_CORE_READ(bprm, interp);
+	if (filename != interp) {
+		flags |= STK_FLAG_SCRIPT;
+		asm volatile("" : "+r"(off));
+		if (off <= STK_WALK_LIMIT) {
+			n = bpf_probe_read_kernel_str(s->rec + off, STK_PATH_MAX, filename);
+			if (n > 0) {
+				rec->filename_len = n;
+				off += n;
+			}
+		}
+		asm volatile("" : "+r"(off));
+		if (off <= STK_WALK_LIMIT) {
+			n = bpf_probe_read_kernel_str(s->rec + off, STK_NAME_MAX, interp);
+			if (n > 0) {
+				rec->interp_len = n;
+				off += n;
+			}
+		}
+	}
+
+	mm = BPF_CORE_READ(task, mm);
+	args = BPF_CORE_READ(mm, arg_start);
+	total = BPF_CORE_READ(mm, arg_end) - args;
+	rec->args_total = total;
+	if (total > STK_ARGS_MAX) {
+		flags |= STK_FLAG_ARGS_CUT;
+		total = STK_ARGS_MAX;
+	}
+	rec->args_len = copy_args(s->rec, off, args, total, &flags);
+	off += rec->args_len;
+
+	rec->hdr.flags = flags;
+	rec->hdr.len = off;
+	stk_scratch_send(s, seq, STK_KIND_EXEC, off);
+	return 0;
+}
+
+static __always_inline int on_fork(struct task_struct *parent, struct task_struct *child)
+{
+	struct task_struct *of;
+	struct stk_fork *rec;
+	__u64 wake;
+
+	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
+		return 0; /* a thread */
+	if (!stk_wanted())
+		return 0;
+	wake = stk_wake(sizeof(*rec));
+	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
+	if (!rec) {
+		stk_lost(STK_KIND_FORK, STK_LOSS_RING);
+		return 0;
+	}
+	stk_header(&rec->hdr, STK_KIND_FORK, sizeof(*rec));
+	of = BPF_CORE_READ(child, real_parent, group_leader);
+	rec->child_start_ns = BPF_CORE_READ(child, start_boottime);
+	rec->child_parent_start_ns = BPF_CORE_READ(of, start_boottime);
+	rec->child_tgid = BPF_CORE_READ(child, tgid);
+	rec->child_ppid = BPF_CORE_READ(of, tgid);
+	bpf_ringbuf_submit(rec, wake);
+	return 0;
+}
+
+/*
+ * CPU time of the whole process. signal->utime holds the threads that were released; the others are on the thread list:
+ * the current one, a leader that ended before its threads, threads that are just ending.
+ */
+static __always_inline void cpu_time(struct stk_exit *rec, struct signal_struct *signal)
+{
+	struct list_head *head =
+		(struct list_head *)((char *)signal +
+				     bpf_core_field_offset(struct signal_struct, thread_head));
+	struct list_head *next = BPF_CORE_READ(signal, thread_head.next);
+	__u64 utime = BPF_CORE_READ(signal, utime);
+	__u64 stime = BPF_CORE_READ(signal, stime);
+	__u64 rtime = BPF_CORE_READ(signal, sum_sched_runtime);
+	int i;
+
+	for (i = 0; i < STK_THREADS_WALKED; i++) {
+		struct task_struct *t;
+
+		if (next == head || !next)
+			break;
+		t = (struct task_struct *)((char *)next -
+					   bpf_core_field_offset(struct task_struct, thread_node));
+		utime += BPF_CORE_READ(t, utime);
+		stime += BPF_CORE_READ(t, stime);
+		rtime += BPF_CORE_READ(t, se.sum_exec_runtime);
+		next = BPF_CORE_READ(next, next);
+	}
+	rec->utime_ns = utime;
+	rec->stime_ns = stime;
+	rec->rtime_ns = rtime;
+}
+
+static __always_inline int on_exit(struct task_struct *task)
+{
+	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	struct stk_exit *rec;
+	__u64 wake;
+
+	/* Not the last thread. signal->live is lowered before the tracepoint (do_exit, kernel/exit.c). */
+	if (BPF_CORE_READ(signal, live.counter) != 0)
+		return 0;
+	if (!stk_wanted())
+		return 0;
+	/* Two threads that end together can both see zero; one of them reports. */
+	if (BPF_CORE_READ(signal, nr_threads) > 1) {
+		struct stk_task_key key;
+		__u8 one = 1;
+
+		stk_task_key_of(&key, task);
+		if (bpf_map_update_elem(&stk_exiting, &key, &one, BPF_NOEXIST))
+			return 0;
+	}
+	wake = stk_wake(sizeof(*rec));
+	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
+	if (!rec) {
+		stk_lost(STK_KIND_EXIT, STK_LOSS_RING);
+		return 0;
+	}
+	stk_header(&rec->hdr, STK_KIND_EXIT, sizeof(*rec));
+	cpu_time(rec, signal);
+	rec->maxrss_pages = BPF_CORE_READ(signal, maxrss);
+	/* What wait4(2) would say (wait_task_zombie, kernel/exit.c). */
+	if (BPF_CORE_READ(signal, flags) & STK_SIGNAL_GROUP_EXIT)
+		rec->code = BPF_CORE_READ(signal, group_exit_code);
+	else
+		rec->code = BPF_CORE_READ(task, group_leader, exit_code);
+	rec->pad = 0;
+	bpf_ringbuf_submit(rec, wake);
+	return 0;
+}
+
+SEC("?tp_btf/sched_process_exec")
+int BPF_PROG(process_exec__tp_btf, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	return on_exec(task, bprm);
+}
+
+SEC("?raw_tp/sched_process_exec")
+int BPF_PROG(process_exec__raw_tp, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	return on_exec(task, bprm);
+}
+
+SEC("?tp_btf/sched_process_fork")
+int BPF_PROG(process_fork__tp_btf, struct task_struct *parent, struct task_struct *child)
+{
+	return on_fork(parent, child);
+}
+
+SEC("?raw_tp/sched_process_fork")
+int BPF_PROG(process_fork__raw_tp, struct task_struct *parent, struct task_struct *child)
+{
+	return on_fork(parent, child);
+}
+
+SEC("?tp_btf/sched_process_exit")
+int BPF_PROG(process_exit__tp_btf, struct task_struct *task)
+{
+	return on_exit(task);
+}
+
+SEC("?raw_tp/sched_process_exit")
+int BPF_PROG(process_exit__raw_tp, struct task_struct *task)
+{
+	return on_exit(task);
+}

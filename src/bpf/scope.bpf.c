@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Keeps the set of followed processes: a child of a member is a member, whatever it does to its parent, session or
+ * name, until its task_struct is freed. And lists the processes that already run.
+ *
+ * A member leaves at sched_process_free and not at exit, so that its exit event still finds it in scope.
+ */
+#include "stockade.bpf.h"
+
+STK_EXPORT(stk_seed);
+STK_EXPORT(stk_config);
+STK_EXPORT(stk_task);
+STK_EXPORT(stk_task_key);
+
+static __always_inline int on_fork(struct task_struct *parent, struct task_struct *child)
+{
+	struct stk_task_key key;
+	struct stk_task *entry;
+	struct stk_task next;
+
+	/* A new thread is covered by its process. */
+	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
+		return 0;
+	entry = stk_task_of(parent);
+	if (!entry || !(entry->flags & STK_TASK_FOLLOW))
+		return 0;
+	next.flags = entry->flags;
+	next.pad = 0;
+	stk_task_key_of(&key, child);
+	if (bpf_map_update_elem(&stk_tasks, &key, &next, BPF_ANY))
+		stk_lost(STK_KIND_SCOPE, STK_LOSS_MAP);
+	return 0;
+}
+
+static __always_inline int on_free(struct task_struct *task)
+{
+	struct stk_task_key key;
+
+	/* Also false for the old leader after another thread's exec: it has swapped ids with that thread. */
+	if (BPF_CORE_READ(task, pid) != BPF_CORE_READ(task, tgid))
+		return 0;
+	/* group_leader may be gone by now; a leader's own start time is the key. */
+	key.start_ns = BPF_CORE_READ(task, start_boottime);
+	key.tgid = BPF_CORE_READ(task, tgid);
+	bpf_map_delete_elem(&stk_tasks, &key);
+	return 0;
+}
+
+SEC("?tp_btf/sched_process_fork")
+int BPF_PROG(scope_fork__tp_btf, struct task_struct *parent, struct task_struct *child)
+{
+	return on_fork(parent, child);
+}
+
+SEC("?raw_tp/sched_process_fork")
+int BPF_PROG(scope_fork__raw_tp, struct task_struct *parent, struct task_struct *child)
+{
+	return on_fork(parent, child);
+}
+
+SEC("?tp_btf/sched_process_free")
+int BPF_PROG(scope_free__tp_btf, struct task_struct *task)
+{
+	return on_free(task);
+}
+
+SEC("?raw_tp/sched_process_free")
+int BPF_PROG(scope_free__raw_tp, struct task_struct *task)
+{
+	return on_free(task);
+}

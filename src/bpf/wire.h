@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The contract between the kernel half and the Rust half: every record and map value that crosses, and nothing else.
+ * src/wire mirrors each struct and the build compares size, alignment and offsets. Enums are append-only; 0 is never a
+ * valid kind, so that a zeroed record is never an event by accident.
+ */
+#ifndef STOCKADE_WIRE_H
+#define STOCKADE_WIRE_H
+
+enum stk_kind {
+	STK_KIND_NONE = 0,
+	STK_KIND_EXEC = 1,
+	STK_KIND_FORK = 2,
+	STK_KIND_EXIT = 3,
+	STK_KIND_OPEN = 4,
+	STK_KIND_UNLINK = 5,
+	STK_KIND_RENAME = 6,
+	STK_KIND_DENIAL = 7,
+	/* Not a record: losses of the tree that is followed. */
+	STK_KIND_SCOPE = 8,
+	STK_KIND_MAX = 9,
+};
+
+/* Why something was lost; index into stk_drops is kind * STK_LOSS_MAX + cause. */
+enum stk_loss {
+	STK_LOSS_RING = 0, /* the ring was full */
+	STK_LOSS_SCRATCH = 1, /* the scratch buffer was taken over by a preempting program */
+	STK_LOSS_MAP = 2, /* a state map was full */
+	STK_LOSS_MAX = 3,
+};
+
+enum stk_flag {
+	STK_FLAG_ARGS_CUT = 1 << 0, /* argv was longer than STK_ARGS_MAX */
+	STK_FLAG_ARGS_UNREAD = 1 << 1, /* a page of argv could not be read */
+	STK_FLAG_PATH_CUT = 1 << 2, /* only the leaf-most components are there */
+	STK_FLAG_CWD_CUT = 1 << 3,
+	STK_FLAG_PATH2_CUT = 1 << 4, /* the new path of a rename */
+	STK_FLAG_DELETED = 1 << 5, /* the name was already gone */
+	STK_FLAG_NO_MOUNT =
+		1 << 6, /* path starts at the root of the file system, not of the mount tree */
+	STK_FLAG_AS_GIVEN = 1 << 7, /* path is the caller's string, read from its memory */
+	STK_FLAG_SCRIPT = 1 << 8, /* exec of a script: filename and interp are set */
+};
+
+/* Bits of a rule; the same values stand in policy::Access. */
+enum stk_access {
+	STK_ACCESS_READ = 1 << 0,
+	STK_ACCESS_WRITE = 1 << 1,
+	STK_ACCESS_EXEC = 1 << 2,
+	STK_ACCESS_CREATE = 1 << 3,
+	STK_ACCESS_DELETE = 1 << 4,
+	STK_ACCESS_REPLACE = 1 << 5,
+	STK_ACCESS_LINK = 1 << 6,
+	STK_ACCESS_METADATA = 1 << 7,
+	STK_ACCESS_MOUNT = 1 << 8,
+};
+
+enum stk_verdict {
+	STK_VERDICT_ALLOW = 0,
+	STK_VERDICT_AUDIT = 1,
+	STK_VERDICT_DENY = 2,
+};
+
+enum stk_limits {
+	STK_COMM_LEN = 16,
+	STK_NAME_MAX = 256, /* NAME_MAX + NUL */
+	STK_PATH_MAX = 4096,
+	STK_PATH_BUF =
+		4352, /* STK_PATH_MAX + one component, so that an append needs no second check */
+	STK_PATH_DEPTH = 256, /* components and mounts walked; deeper sets a _CUT flag */
+	STK_ARGS_MAX = 32768,
+	STK_DATA_MAX =
+		49152, /* three paths, an interpreter and argv: 3 * 4352 + 256 + 32768, rounded up */
+	STK_ACCESS_KINDS = 9,
+};
+
+enum stk_scope {
+	STK_SCOPE_HOST = 1 << 0,
+	STK_SCOPE_TASKS = 1 << 1,
+	STK_SCOPE_CGROUPS = 1 << 2,
+	STK_SCOPE_UIDS = 1 << 3, /* narrows the above */
+	STK_SCOPE_COMMS = 1 << 4, /* narrows the above */
+};
+
+enum stk_task_flag {
+	STK_TASK_FOLLOW = 1 << 0, /* children belong too */
+};
+
+/* Rule numbers from here on are ours. */
+enum stk_rule {
+	STK_RULE_CANARY = 0x7fffffff,
+};
+
+enum stk_rule_flag {
+	STK_RULE_FLAG_CANARY = 1 << 0, /* holds for the monitor itself and for nobody else */
+};
+
+/* Starts every record. */
+struct stk_hdr {
+	__u64 time_ns; /* CLOCK_BOOTTIME */
+	__u64 start_ns; /* of the process, CLOCK_BOOTTIME; with tgid it survives pid reuse */
+	__u64 parent_start_ns;
+	__u64 cgroup_id; /* cgroup v2, st_ino of its directory */
+	__u32 kind;
+	__u32 flags;
+	__u32 tgid;
+	__u32 tid;
+	__u32 ppid;
+	__u32 uid;
+	__u32 gid;
+	__u32 len; /* of the whole record in bytes */
+	__u8 comm[STK_COMM_LEN];
+};
+
+/* A file in the kernel's own terms. */
+struct stk_file_id {
+	__u64 ino;
+	__u32 dev; /* s_dev: major << 20 | minor */
+	__u32 generation; /* i_generation; 0 is a value */
+	__u32 fs_magic;
+	__u32 mode;
+};
+
+/* Followed by data: executable path, cwd (leaf first, NUL after each component), filename, interp (NUL-terminated,
+ * only for scripts), argv (NUL after each). */
+struct stk_exec {
+	struct stk_hdr hdr;
+	struct stk_file_id exe;
+	__u32 exe_len;
+	__u32 cwd_len;
+	__u32 filename_len;
+	__u32 interp_len;
+	__u32 args_len;
+	__u32 args_total; /* what argv measured before it was cut */
+};
+
+struct stk_fork {
+	struct stk_hdr hdr; /* of the process that forked */
+	__u64 child_start_ns;
+	__u64 child_parent_start_ns;
+	__u32 child_tgid;
+	__u32 child_ppid; /* differs from hdr.tgid under CLONE_PARENT */
+};
+
+struct stk_exit {
+	struct stk_hdr hdr;
+	__u64 utime_ns; /* as sampled; see rtime_ns */
+	__u64 stime_ns;
+	__u64 rtime_ns; /* exact run time, to which wait4(2) scales the two above */
+	__u64 maxrss_pages;
+	__u32 code; /* wait status: code << 8 | signal */
+	__u32 pad;
+};
+
+/*
+ * Open and unlink. Followed by the path, leaf first, NUL after each component; or, with STK_FLAG_AS_GIVEN, by one string
+ * and, when it is relative, the directory it starts from.
+ */
+struct stk_file {
+	struct stk_hdr hdr;
+	struct stk_file_id file;
+	__s32 result; /* 0, or -errno; opens by fentry do not know the descriptor */
+	__u32 open_flags;
+	__u32 path_len;
+	__u32 base_len;
+};
+
+/* Followed by the old path and the new path; with STK_FLAG_AS_GIVEN each is one string. */
+struct stk_rename {
+	struct stk_hdr hdr;
+	struct stk_file_id file;
+	struct stk_file_id replaced; /* ino 0: nothing was there */
+	__s32 result;
+	__u32 rename_flags;
+	__u32 old_len;
+	__u32 new_len;
+};
+
+struct stk_denial {
+	struct stk_hdr hdr;
+	struct stk_file_id file;
+	__u32 rule;
+	__u32 access; /* one or more of stk_access: what was asked */
+	__u32 verdict;
+	__u32 path_len;
+	__u8 path[STK_PATH_BUF];
+};
+
+/* What iter/task_file says of one of our own descriptors. */
+struct stk_identity {
+	struct stk_file_id file;
+	__u32 fd;
+	__u32 tgid; /* of the reader, in the initial pid namespace */
+};
+
+/* What iter/task says of one process. */
+struct stk_seed {
+	__u64 start_ns;
+	__u64 parent_start_ns;
+	__u32 tgid;
+	__u32 ppid;
+	__u32 ns_tgid; /* in the reader's pid namespace; 0 when it is not visible there */
+	__u32 uid;
+	__u8 comm[STK_COMM_LEN];
+};
+
+/* Key of stk_tasks. The start time makes a reused pid another key, so no removal can hit the wrong process. */
+struct stk_task_key {
+	__u64 start_ns;
+	__u64 tgid;
+};
+
+struct stk_task {
+	__u32 flags;
+	__u32 pad;
+};
+
+/* Key of stk_keys: no padding, it is compared as bytes. */
+struct stk_key {
+	__u64 ino;
+	__u32 dev;
+	__u32 generation;
+};
+
+/* What is ruled for one file; value of stk_keys and of the inode tag. */
+struct stk_guard {
+	__u32 epoch;
+	__u32 flags;
+	__u32 deny; /* stk_access bits */
+	__u32 audit;
+	__u32 rule[STK_ACCESS_KINDS]; /* which rule decides, by access bit */
+	__u32 pad;
+};
+
+/* One entry: the epoch that is in force. 0: nothing is armed. */
+struct stk_armed {
+	__u32 epoch;
+	__u32 pad;
+};
+
+/* Written before load, constant afterwards: branches that are off cost nothing. */
+struct stk_config {
+	__u32 self_tgid; /* never watched */
+	__u32 scope; /* stk_scope bits */
+	__u32 cgroups; /* entries of stk_cgroups in use */
+	__u32 cpus; /* entries of stk_scratch */
+	__u32 ring_bytes; /* size of stk_events */
+	__u32 pad;
+};
+
+#endif

@@ -1,0 +1,50 @@
+//! `stockade enforce`: fence what is already running.
+
+use clap::Args;
+use stockade::{Monitor, Session};
+
+use super::monitor::follow;
+use super::output::{Output, announce};
+use super::stop::Stop;
+use super::{Outcome, OutputArgs, PolicyArgs, ScopeArgs};
+
+/// Fence what is already running, until Ctrl-C
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  stockade enforce --policy protect-secrets.yaml --cgroup /system.slice/nginx.service
+  stockade enforce --deny-file /etc/shadow --tree 1234 --monitor process
+
+The fence ends with this program.")]
+pub(super) struct EnforceArgs {
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Report these events as well; only denials otherwise
+    #[arg(long = "monitor", value_name = "KIND", value_parser = super::monitor_kind)]
+    monitors: Vec<Monitor>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) fn main(args: EnforceArgs) -> Outcome {
+    let stop = Stop::listen()?;
+    let Some(rules) = args.policy.rules()? else {
+        super::usage("there is nothing to enforce: give --policy FILE or --deny-file PATH");
+    };
+    let mut builder = Session::builder()
+        .scope(args.scope.scope())
+        .policy(rules)
+        .ring_bytes(args.output.ring_bytes());
+    for kind in args.monitors {
+        builder = builder.monitor(kind);
+    }
+    let session = builder.start()?;
+    let mut output = Output::new(args.output.format, &session);
+    announce(&session);
+    output.header();
+    output.flush();
+    follow(session, output, |output| stop.asked() || output.is_closed())?;
+    Ok(0)
+}

@@ -1,0 +1,209 @@
+//! The command line: arguments in, library calls out.
+
+mod doctor;
+mod enforce;
+mod monitor;
+mod output;
+mod run;
+mod stop;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use stockade::policy::{Environment, Mode, RuleSet};
+use stockade::{Error, ErrorKind, Monitor, Scope};
+
+/// Every exit code that is not a command's own, once: --help prints this table, tests read it.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done, also when a policy denied something
+  1   the policy is wrong: bad syntax, or a path that does not exist
+  2   wrong usage
+  40  not watching, or not fenced: could not be loaded, attached or proved, or no such process or cgroup
+  'run' passes on the command's own code (128+n for signal n) once the command has started; 127 and 126 when it
+  cannot be found or executed, as in a shell.";
+
+/// See what a program does, and make the kernel refuse the rest.
+#[derive(Debug, Parser)]
+#[command(name = "stockade", version, after_help = EXIT_CODES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Monitor(monitor::MonitorArgs),
+    Run(run::RunArgs),
+    Enforce(enforce::EnforceArgs),
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Ends like any other misuse: the sentence, the usage line, exit code 2.
+fn usage(message: &str) -> ! {
+    use clap::CommandFactory as _;
+    Cli::command()
+        .error(clap::error::ErrorKind::MissingRequiredArgument, message)
+        .exit()
+}
+
+/// A monitor's name, for clap.
+fn monitor_kind(name: &str) -> Result<Monitor, String> {
+    name.parse().map_err(|e: Error| match e.hint() {
+        Some(hint) => format!("{e}; {hint}"),
+        None => e.to_string(),
+    })
+}
+
+/// How a command ends when nothing failed: its exit code.
+type Outcome = anyhow::Result<u8>;
+
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Monitor(args) => monitor::main(args),
+        Command::Run(args) => run::main(args),
+        Command::Enforce(args) => enforce::main(args),
+        Command::Doctor(args) => doctor::main(&args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ExitCode::from(report(&error)),
+    }
+}
+
+/// Prints an error with its chain and hint, and gives the exit code that goes with it.
+fn report(error: &anyhow::Error) -> u8 {
+    let ours = error.chain().find_map(|e| e.downcast_ref::<Error>());
+    match ours {
+        // Our own messages say what their cause is; the chain would say it twice.
+        Some(e)
+            if std::ptr::eq(error.root_cause(), e) || error.downcast_ref::<Error>().is_some() =>
+        {
+            eprintln!("stockade: {e}");
+        }
+        _ => eprintln!("stockade: {error:#}"),
+    }
+    if let Some(hint) = ours.and_then(Error::hint) {
+        eprintln!("hint: {hint}");
+    }
+    ours.map_or(ErrorKind::Io.exit_code(), |e| e.kind().exit_code())
+}
+
+/// Who is watched or fenced.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scope")]
+struct ScopeArgs {
+    /// This process alone
+    #[arg(long, value_name = "PID")]
+    pid: Vec<u32>,
+    /// This process and all that it starts
+    #[arg(long, value_name = "PID")]
+    tree: Vec<u32>,
+    /// This cgroup (v2) and all below it
+    #[arg(long, value_name = "PATH")]
+    cgroup: Vec<PathBuf>,
+    /// Only processes of this user id
+    #[arg(long, value_name = "UID")]
+    uid: Vec<u32>,
+    /// Only threads of this name, 15 bytes at most
+    #[arg(long, value_name = "NAME")]
+    comm: Vec<String>,
+    /// The whole machine
+    #[arg(long)]
+    host: bool,
+}
+
+impl ScopeArgs {
+    fn scope(self) -> Scope {
+        let mut scope = Scope::new();
+        if self.host {
+            scope = scope.host();
+        }
+        for pid in self.pid {
+            scope = scope.pid(pid);
+        }
+        for pid in self.tree {
+            scope = scope.tree(pid);
+        }
+        for path in self.cgroup {
+            scope = scope.cgroup(path);
+        }
+        for uid in self.uid {
+            scope = scope.uid(uid);
+        }
+        for comm in self.comm {
+            scope = scope.comm(comm);
+        }
+        scope
+    }
+}
+
+/// How events are written.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// One line for people, or one JSON object a line (docs/EVENTS.md)
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    /// Size of the event ring in KiB, a power of two; losses are counted, never hidden
+    #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
+    ring_kib: u32,
+}
+
+impl OutputArgs {
+    fn ring_bytes(&self) -> u32 {
+        // At most 2^20 KiB, checked by clap; the largest is one too many for 32 bits of bytes.
+        self.ring_kib.checked_mul(1024).unwrap_or(1 << 30)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// What is refused.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Policy")]
+struct PolicyArgs {
+    /// The policy to enforce (docs/POLICY.md)
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Refuse every access to this file: open, exec, truncate, remove, rename, replace, link, change attributes
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    deny_file: Vec<PathBuf>,
+    /// Refuse nothing; report what would have been refused
+    #[arg(long)]
+    audit: bool,
+}
+
+impl PolicyArgs {
+    /// The rules of the file and of the command line as one set.
+    fn rules(&self) -> anyhow::Result<Option<RuleSet>> {
+        use anyhow::Context as _;
+
+        let cwd = std::env::current_dir().context("the working directory cannot be read")?;
+        let env = Environment::new(std::env::var_os("HOME").map(PathBuf::from), cwd);
+        let mut rules = None;
+        if let Some(path) = &self.policy {
+            rules = Some(RuleSet::read(path, &env)?);
+        }
+        if !self.deny_file.is_empty() {
+            let named = RuleSet::deny_files(self.deny_file.iter().cloned(), &env)?;
+            rules = Some(match rules {
+                Some(rules) => rules.merge(named)?,
+                None => named,
+            });
+        }
+        Ok(rules.map(|r| {
+            if self.audit {
+                r.with_mode(Mode::Audit)
+            } else {
+                r
+            }
+        }))
+    }
+}

@@ -1,0 +1,66 @@
+//! `stockade monitor`: stream events.
+
+use std::time::Duration;
+
+use clap::Args;
+use stockade::{Monitor, Session};
+
+use super::output::{Output, announce};
+use super::stop::Stop;
+use super::{Outcome, OutputArgs, ScopeArgs};
+
+/// Stream what processes do, until Ctrl-C
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  stockade monitor --tree 1234                      all monitors, one process and its children
+  stockade monitor process --host                   every program that starts on this machine
+  stockade monitor file --cgroup /system.slice/nginx.service --format json")]
+pub(super) struct MonitorArgs {
+    /// What to watch; everything when none is named
+    #[arg(value_name = "KIND", value_parser = super::monitor_kind)]
+    kinds: Vec<Monitor>,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) fn main(args: MonitorArgs) -> Outcome {
+    let stop = Stop::listen()?;
+    let mut builder = Session::builder()
+        .scope(args.scope.scope())
+        .ring_bytes(args.output.ring_bytes());
+    let kinds = if args.kinds.is_empty() {
+        Monitor::ALL
+    } else {
+        &args.kinds
+    };
+    for &kind in kinds {
+        builder = builder.monitor(kind);
+    }
+    let session = builder.start()?;
+    let mut output = Output::new(args.output.format, &session);
+    announce(&session);
+    output.header();
+    output.flush();
+    follow(session, output, |output| stop.asked() || output.is_closed())?;
+    Ok(0)
+}
+
+/// Writes events until `done`, then takes everything down and writes the end record. Returns the accesses refused.
+pub(super) fn follow(
+    mut session: Session,
+    mut output: Output,
+    mut done: impl FnMut(&Output) -> bool,
+) -> anyhow::Result<u64> {
+    while !done(&output) {
+        session.poll(Duration::from_millis(50), &mut |event| output.event(event))?;
+        output.set_clock(session.clock());
+        output.flush();
+    }
+    let certificate = session.end(&mut |event| output.event(event))?;
+    let denied = output.denied();
+    output.end(&certificate);
+    Ok(denied)
+}

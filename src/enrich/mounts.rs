@@ -1,0 +1,100 @@
+//! The mount table, and host paths for hooks that know only the place inside a file system.
+
+use std::path::{Path, PathBuf};
+
+/// One line of `/proc/PID/mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// Device of the file system: major, minor.
+    pub(crate) device: (u32, u32),
+    /// Which directory of the file system is mounted.
+    pub(crate) root: PathBuf,
+    /// Where.
+    pub(crate) mount_point: PathBuf,
+    /// File system type.
+    pub(crate) fs_type: String,
+}
+
+/// Reads a mount table; lines that are not understood are left out.
+pub(crate) fn parse(text: &str) -> Vec<Mount> {
+    text.lines().filter_map(line).collect()
+}
+
+fn line(line: &str) -> Option<Mount> {
+    let (front, back) = line.split_once(" - ")?;
+    let mut fields = front.split(' ').skip(2);
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let root = fields.next()?;
+    let mount_point = fields.next()?;
+    Some(Mount {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        root: unescape(root).into(),
+        mount_point: unescape(mount_point).into(),
+        fs_type: back.split(' ').next()?.to_owned(),
+    })
+}
+
+/// The kernel writes blanks, newlines and backslashes as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes
+            .get(at + 1..at + 4)
+            .and_then(|d| std::str::from_utf8(d).ok());
+        match (
+            bytes[at],
+            digits.and_then(|d| u8::from_str_radix(d, 8).ok()),
+        ) {
+            (b'\\', Some(byte)) => {
+                out.push(byte);
+                at += 4;
+            }
+            (byte, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Where `path`, which starts at the root of the file system on `device`, is on the host. `None` when no mount shows it.
+pub(crate) fn host_path(mounts: &[Mount], device: (u32, u32), path: &str) -> Option<String> {
+    mounts
+        .iter()
+        .filter(|m| m.device == device)
+        .filter_map(|m| Some((m, Path::new(path).strip_prefix(&m.root).ok()?)))
+        // The mount of the largest part of the file system is the one people know.
+        .min_by_key(|(m, _)| (m.root.as_os_str().len(), m.mount_point.as_os_str().len()))
+        .map(|(m, rest)| m.mount_point.join(rest).to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+28 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+31 28 0:28 /@home /mnt/a\\040b rw shared:1 - btrfs /dev/vdb rw\n\
+40 28 254:0 /srv/x /bind rw - ext4 /dev/vda rw\n\
+nonsense\n";
+
+    #[test]
+    fn the_whole_file_system_is_preferred_to_a_bind_mount() {
+        let mounts = parse(TABLE);
+        assert_eq!(mounts.len(), 3);
+        assert_eq!(mounts[1].mount_point, Path::new("/mnt/a b"));
+        assert_eq!(
+            host_path(&mounts, (254, 0), "/srv/x/f").as_deref(),
+            Some("/srv/x/f")
+        );
+        assert_eq!(
+            host_path(&mounts, (0, 28), "/@home/u/f").as_deref(),
+            Some("/mnt/a b/u/f")
+        );
+        assert_eq!(host_path(&mounts, (0, 28), "/@snap/f"), None);
+        assert_eq!(host_path(&mounts, (9, 9), "/f"), None);
+    }
+}

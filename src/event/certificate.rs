@@ -1,0 +1,164 @@
+//! The end record of a session: what was watched, what was proved, what was lost.
+
+use serde::Serialize;
+
+/// What a session can vouch for. It is complete when nothing that was asked for can have gone unseen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Certificate {
+    /// When the session began to watch, in nanoseconds since boot.
+    pub started_ns: u64,
+    /// When it ended, in nanoseconds since boot.
+    pub ended_ns: u64,
+    /// Names of the monitors that were asked for.
+    pub monitors: Vec<String>,
+    /// Every probe of these monitors, and of the fence.
+    pub probes: Vec<ProbeState>,
+    /// The fence, when one was armed.
+    pub fence: Option<FenceState>,
+    /// Events that were delivered, denials among them.
+    pub events: u64,
+    /// Denials that were delivered, those of audit mode among them.
+    pub denials: u64,
+    /// What was lost; empty when nothing was.
+    pub losses: Vec<LossCount>,
+    /// How often the kernel skipped a program because it was running already on that CPU (`recursion_misses`).
+    pub skipped_programs: u64,
+    /// Nothing can have gone unseen. Read it through [`Certificate::is_complete`].
+    pub complete: bool,
+    /// Why it is not complete, one sentence each.
+    pub incomplete_reasons: Vec<String>,
+}
+
+impl Certificate {
+    /// Whether nothing can have gone unseen. A certificate that gives a reason against it is never complete.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete && self.incomplete_reasons.is_empty()
+    }
+
+    /// How long the session lasted, in nanoseconds.
+    #[must_use]
+    pub fn duration_ns(&self) -> u64 {
+        self.ended_ns.saturating_sub(self.started_ns)
+    }
+}
+
+/// One probe and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ProbeState {
+    /// Which probe: `process_exec`.
+    pub name: String,
+    /// Whether it works.
+    pub state: Attachment,
+    /// The variant in use: `tp_btf`, `fexit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Why it is unavailable, or why a better variant is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl ProbeState {
+    /// A probe that works, by this variant.
+    #[must_use]
+    pub fn attached(name: impl Into<String>, variant: impl Into<String>) -> Self {
+        ProbeState {
+            name: name.into(),
+            state: Attachment::Attached,
+            variant: Some(variant.into()),
+            reason: None,
+        }
+    }
+
+    /// A probe that does not, for this reason.
+    #[must_use]
+    pub fn unavailable(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        ProbeState {
+            name: name.into(),
+            state: Attachment::Unavailable,
+            variant: None,
+            reason: Some(reason.into()),
+        }
+    }
+}
+
+/// Whether a probe works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Attachment {
+    /// One of its variants is attached.
+    Attached,
+    /// This kernel takes none of its variants.
+    Unavailable,
+}
+
+impl Attachment {
+    /// The name, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Attachment::Attached => "attached",
+            Attachment::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The fence as it was armed and proved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FenceState {
+    /// Name of the policy.
+    pub policy: String,
+    /// `enforce` or `audit`.
+    pub mode: String,
+    /// `lsm` or `fmod_ret`.
+    pub mechanism: String,
+    /// How files are recognised: `tag+key` or `key`.
+    pub identity: String,
+    /// Rules in force.
+    pub rules: u32,
+    /// Files they guard.
+    pub files: u32,
+    /// Accesses that had to be refused and were.
+    pub canary_proofs: u32,
+}
+
+/// How much of one thing was lost for one cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LossCount {
+    /// What: the name of a kind of event, or `scope`.
+    pub of: String,
+    /// Why: `ring`, `scratch`, `map` or `decode`, as in [`Loss`](super::Loss).
+    pub cause: String,
+    /// On which CPU, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// How many.
+    pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_against_completeness_beats_the_flag() {
+        let mut certificate = Certificate {
+            complete: true,
+            ..Certificate::default()
+        };
+        assert!(certificate.is_complete());
+        certificate
+            .incomplete_reasons
+            .push("12 opens were lost".into());
+        assert!(!certificate.is_complete());
+        assert!(
+            !Certificate::default().is_complete(),
+            "what nobody vouched for is not complete"
+        );
+    }
+}

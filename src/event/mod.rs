@@ -1,0 +1,529 @@
+//! What happened: plain data that other programs can keep, compare and print.
+//!
+//! An event holds what the kernel reported and nothing that was looked up later. Strings are escaped when they are
+//! decoded ([`text`]), so that no file name can forge a line. Times are nanoseconds since boot; [`Clock`] turns them
+//! into wall-clock time.
+
+mod certificate;
+mod clock;
+pub(crate) mod names;
+#[doc(hidden)]
+pub mod sample;
+pub mod text;
+
+use std::fmt;
+
+use serde::Serialize;
+
+pub use certificate::{Attachment, Certificate, FenceState, LossCount, ProbeState};
+pub use clock::Clock;
+
+/// One thing that happened, with who did it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// When, in nanoseconds since boot (`CLOCK_BOOTTIME`).
+    pub time_ns: u64,
+    /// Who did it. For an exit and an exec: the process itself; for a fork: the one that forked.
+    pub process: Process,
+    /// What it was.
+    pub kind: Kind,
+}
+
+/// The process that acted, as it was at that moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Process {
+    /// Which process, for good.
+    pub id: ProcessId,
+    /// Its parent at that moment (after a re-parenting, the new one).
+    pub parent: ProcessId,
+    /// The thread that acted, in the initial pid namespace.
+    pub tid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Real group id in the initial user namespace.
+    pub gid: u32,
+    /// Id of its cgroup (v2): the inode number of the cgroup's directory.
+    pub cgroup_id: u64,
+    /// Name of the thread, at most 15 bytes; the thread chooses it itself.
+    pub comm: String,
+}
+
+/// Names a process so that a reused pid is another process. Unique until the next boot; with the boot id of [`Clock`]
+/// for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ProcessId {
+    /// When it started, in nanoseconds since boot.
+    pub start_ns: u64,
+    /// Its pid in the initial pid namespace (the kernel's tgid).
+    pub pid: u32,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A process started another program.
+    Exec(Exec),
+    /// A process was created.
+    Fork(Fork),
+    /// A process ended.
+    Exit(Exit),
+    /// A file was opened, or could not be.
+    Open(Open),
+    /// A name was removed, or could not be.
+    Unlink(Unlink),
+    /// A file was renamed, or could not be.
+    Rename(Rename),
+    /// The fence refused an access, or would have in enforcing mode.
+    Denial(Denial),
+    /// Records that never arrived.
+    Loss(Loss),
+}
+
+impl Kind {
+    /// The name of the kind, as in `event.action`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Exec(_) => "exec",
+            Kind::Fork(_) => "fork",
+            Kind::Exit(_) => "exit",
+            Kind::Open(_) => "open",
+            Kind::Unlink(_) => "unlink",
+            Kind::Rename(_) => "rename",
+            Kind::Denial(_) => "denial",
+            Kind::Loss(_) => "loss",
+        }
+    }
+}
+
+/// A file in the kernel's own terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct FileId {
+    /// Inode number.
+    pub inode: u64,
+    /// Device of the file system as the kernel has it: `major << 20 | minor`. On btrfs not what stat(2) reports.
+    pub device: u32,
+    /// Inode generation; 0 is a value like any other.
+    pub generation: u32,
+    /// Magic number of the file system (include/uapi/linux/magic.h).
+    pub fs_magic: u32,
+    /// File type and permission bits, as in `st_mode`.
+    pub mode: u32,
+}
+
+impl FileId {
+    /// The device's major number.
+    #[must_use]
+    pub fn major(&self) -> u32 {
+        self.device >> 20
+    }
+
+    /// The device's minor number.
+    #[must_use]
+    pub fn minor(&self) -> u32 {
+        self.device & 0xf_ffff
+    }
+}
+
+/// A path and how far it can be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct FilePath {
+    /// The path as the host sees it, escaped.
+    pub path: String,
+    /// Only the last components are there: the path was longer than 4096 bytes or deeper than 64 components.
+    pub truncated: bool,
+    /// The name had been removed by then.
+    pub deleted: bool,
+    /// Not resolved: what the caller wrote, joined to the directory it starts from where that is known. The caller
+    /// could have changed it meanwhile.
+    pub as_given: bool,
+}
+
+/// A process started another program.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Exec {
+    /// What runs now; for a script the interpreter, as in `/proc/PID/exe`.
+    pub executable: FilePath,
+    /// The executable's identity.
+    pub file: FileId,
+    /// Arguments, escaped, from the zeroth on.
+    pub args: Vec<String>,
+    /// Arguments are missing: more than 32 KiB, or a page of them could not be read.
+    pub args_truncated: bool,
+    /// Length of all arguments in bytes, each with its NUL.
+    pub args_bytes: u32,
+    /// Working directory.
+    pub cwd: FilePath,
+    /// The script, as it was named to execve(2); only for scripts.
+    pub script: Option<String>,
+    /// The interpreter, as the script's first line names it; only for scripts.
+    pub interpreter: Option<String>,
+}
+
+/// A process was created. The event's process is the one that called fork(2), clone(2) or vfork(2).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Fork {
+    /// The new process.
+    pub child: ProcessId,
+    /// The new process's parent: another one than the caller under `CLONE_PARENT`.
+    pub child_parent: ProcessId,
+}
+
+/// A process ended: its last thread did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Exit {
+    /// Exit status 0 to 255, when it ended by itself.
+    pub code: Option<u8>,
+    /// Signal number, when a signal ended it.
+    pub signal: Option<u8>,
+    /// A core was dumped.
+    pub core_dumped: bool,
+    /// CPU time in user mode in nanoseconds, all threads, without children.
+    pub user_ns: u64,
+    /// CPU time in the kernel in nanoseconds, likewise.
+    pub system_ns: u64,
+    /// Largest resident set in bytes.
+    pub max_rss_bytes: u64,
+    /// From start to end in nanoseconds.
+    pub lifetime_ns: u64,
+}
+
+/// A file was opened, or could not be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Open {
+    /// Which path.
+    pub path: FilePath,
+    /// Which file; `None` when the open failed.
+    pub file: Option<FileId>,
+    /// Flags as given to open(2).
+    pub flags: u32,
+    /// 0 or a positive errno.
+    pub errno: u16,
+}
+
+/// A name was removed, or could not be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Unlink {
+    /// Which path.
+    pub path: FilePath,
+    /// Which file; `None` where only the system call was seen.
+    pub file: Option<FileId>,
+    /// 0 or a positive errno.
+    pub errno: u16,
+}
+
+/// A file was renamed, or could not be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Rename {
+    /// The old path.
+    pub from: FilePath,
+    /// The new path.
+    pub to: FilePath,
+    /// Which file; `None` where only the system call was seen.
+    pub file: Option<FileId>,
+    /// The file that stood at the new path before.
+    pub replaced: Option<FileId>,
+    /// Flags as given to renameat2(2).
+    pub flags: u32,
+    /// 0 or a positive errno.
+    pub errno: u16,
+}
+
+/// The fence refused an access, or would have.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Denial {
+    /// Number of the rule in the armed policy.
+    pub rule: u32,
+    /// The rule's id, once the session has filled it in.
+    pub rule_id: String,
+    /// What was asked, comma-separated: `read,write`.
+    pub access: String,
+    /// True: refused with EPERM. False: audit, the access went on.
+    pub refused: bool,
+    /// Which path.
+    pub path: FilePath,
+    /// `path` starts at the root of its file system: the hook does not know the mount.
+    pub path_in_fs: bool,
+    /// Which file.
+    pub file: FileId,
+}
+
+/// Records that never arrived, since the last such event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Loss {
+    /// What was lost: the name of a kind, or `scope` for a process that could not be followed.
+    pub of: String,
+    /// Why: `ring` (the ring was full), `scratch` (preempted), `map` (a state map was full), `decode` (unreadable).
+    pub cause: String,
+    /// How many.
+    pub count: u64,
+}
+
+impl ProcessId {
+    /// From start time and pid.
+    #[must_use]
+    pub fn new(start_ns: u64, pid: u32) -> Self {
+        ProcessId { start_ns, pid }
+    }
+}
+
+impl Process {
+    /// The tool itself, where an event is about its own work.
+    pub(crate) fn own(id: ProcessId) -> Self {
+        Process {
+            id,
+            parent: ProcessId::new(0, 0),
+            tid: id.pid,
+            uid: 0,
+            gid: 0,
+            cgroup_id: 0,
+            comm: String::new(),
+        }
+    }
+}
+
+impl Loss {
+    /// So many of this kind, for this cause.
+    #[must_use]
+    pub fn new(of: impl Into<String>, cause: impl Into<String>, count: u64) -> Self {
+        Loss {
+            of: of.into(),
+            cause: cause.into(),
+            count,
+        }
+    }
+}
+
+impl Event {
+    /// An event from its parts.
+    #[must_use]
+    pub fn new(time_ns: u64, process: Process, kind: Kind) -> Self {
+        Event {
+            time_ns,
+            process,
+            kind,
+        }
+    }
+
+    /// Whether the operation succeeded; `None` where it cannot fail.
+    #[must_use]
+    pub fn succeeded(&self) -> Option<bool> {
+        match &self.kind {
+            Kind::Open(e) => Some(e.errno == 0),
+            Kind::Unlink(e) => Some(e.errno == 0),
+            Kind::Rename(e) => Some(e.errno == 0),
+            Kind::Denial(e) => Some(!e.refused),
+            Kind::Exec(_) | Kind::Fork(_) => Some(true),
+            Kind::Exit(_) | Kind::Loss(_) => None,
+        }
+    }
+}
+
+/// The path, with what is to be known about it: `.../b/c (deleted)`. In quotes where it could be mistaken for more.
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = if self.truncated { ".../" } else { "" };
+        quote(f, prefix, &self.path)?;
+        if self.deleted {
+            f.write_str(" (deleted)")?;
+        }
+        if self.as_given {
+            f.write_str(" (as given)")?;
+        }
+        Ok(())
+    }
+}
+
+/// One line for people: `action pid=1 ppid=0 comm=init key=value`.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Kind::Loss(_) = self.kind {
+            return write!(f, "lost    {}", self.kind);
+        }
+        let p = &self.process;
+        let (pid, ppid, comm) = (p.id.pid, p.parent.pid, Quoted(&p.comm));
+        write!(
+            f,
+            "{:<7} pid={pid} ppid={ppid} comm={comm} {}",
+            self.kind.name(),
+            self.kind
+        )
+    }
+}
+
+/// What happened without who did it: the `key=value` end of an event's line.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Exec(e) => {
+                write!(f, "exe={} args=[", e.executable)?;
+                for (i, arg) in e.args.iter().enumerate() {
+                    if i > 0 {
+                        f.write_str(" ")?;
+                    }
+                    write!(f, "{}", Quoted(arg))?;
+                }
+                f.write_str("]")?;
+                if e.args_truncated {
+                    f.write_str("...")?;
+                }
+                if let Some(script) = &e.script {
+                    write!(f, " script={}", Quoted(script))?;
+                }
+                if let Some(interpreter) = &e.interpreter {
+                    write!(f, " interpreter={}", Quoted(interpreter))?;
+                }
+                write!(f, " cwd={}", e.cwd)
+            }
+            Kind::Fork(e) => write!(f, "child={}", e.child.pid),
+            Kind::Exit(e) => {
+                match (e.code, e.signal) {
+                    (Some(code), _) => write!(f, "code={code} ")?,
+                    (_, Some(signal)) => match names::signal(signal) {
+                        Some(name) => write!(f, "signal={name} ")?,
+                        None => write!(f, "signal={signal} ")?,
+                    },
+                    (None, None) => {}
+                }
+                if e.core_dumped {
+                    f.write_str("(core dumped) ")?;
+                }
+                write!(
+                    f,
+                    "user={:.1}ms system={:.1}ms rss={}KiB lived={:.1}ms",
+                    e.user_ns as f64 / 1e6,
+                    e.system_ns as f64 / 1e6,
+                    e.max_rss_bytes / 1024,
+                    e.lifetime_ns as f64 / 1e6
+                )
+            }
+            Kind::Open(e) => {
+                write!(f, "path={} flags=", e.path)?;
+                names::write_flags(f, e.flags, |flags, each| names::open_flags(flags, each))?;
+                write!(f, "{}", Failed(e.errno))
+            }
+            Kind::Unlink(e) => write!(f, "path={}{}", e.path, Failed(e.errno)),
+            Kind::Rename(e) => {
+                write!(f, "from={} to={}", e.from, e.to)?;
+                if e.flags != 0 {
+                    f.write_str(" flags=")?;
+                    names::write_flags(f, e.flags, |flags, each| names::rename_flags(flags, each))?;
+                }
+                write!(f, "{}", Failed(e.errno))
+            }
+            Kind::Denial(e) => {
+                f.write_str(if e.refused {
+                    "DENIED rule="
+                } else {
+                    "would deny rule="
+                })?;
+                if e.rule_id.is_empty() {
+                    write!(f, "#{}", e.rule)?;
+                } else {
+                    write!(f, "{}", Quoted(&e.rule_id))?;
+                }
+                let key = if e.path_in_fs { "path_in_fs" } else { "path" };
+                write!(f, " access={} {key}={}", Quoted(&e.access), e.path)
+            }
+            Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
+        }
+    }
+}
+
+/// Writes a name so that it ends where it ends: in quotes when it is empty or holds a space, a quote or a bracket, so
+/// that a file called `a errno=EPERM` adds no field. Control characters never get through, also where the name is not
+/// the kernel's and nobody escaped it.
+fn quote(f: &mut fmt::Formatter<'_>, prefix: &str, name: &str) -> fmt::Result {
+    // Escaped already, except for the quote itself.
+    let needs_quotes = name.is_empty()
+        || name
+            .chars()
+            .any(|c| c.is_whitespace() || matches!(c, '"' | '[' | ']' | '(' | ')'));
+    if !needs_quotes && !name.contains(char::is_control) {
+        f.write_str(prefix)?;
+        return f.write_str(name);
+    }
+    f.write_str("\"")?;
+    f.write_str(prefix)?;
+    for c in name.chars() {
+        match c {
+            '"' => f.write_str("\\\"")?,
+            c if c.is_control() => write!(f, "{}", c.escape_default())?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    f.write_str("\"")
+}
+
+/// A name as it stands in a line, in quotes where it needs them.
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        quote(f, "", self.0)
+    }
+}
+
+struct Failed(u16);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, names::errno(self.0)) {
+            (0, _) => Ok(()),
+            (_, Some(name)) => write!(f, " errno={name}"),
+            (number, None) => write!(f, " errno={number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_add_a_field_to_its_line() {
+        let path = |path: &str| FilePath {
+            path: path.into(),
+            ..FilePath::default()
+        };
+        assert_eq!(path("/tmp/a").to_string(), "/tmp/a");
+        assert_eq!(
+            path("/tmp/a errno=EPERM").to_string(),
+            r#""/tmp/a errno=EPERM""#
+        );
+        assert_eq!(
+            path(r#"/tmp/" errno=EPERM"#).to_string(),
+            r#""/tmp/\" errno=EPERM""#
+        );
+        assert_eq!(
+            path("/tmp/a (deleted)").to_string(),
+            r#""/tmp/a (deleted)""#
+        );
+        assert_eq!(path("/tmp/a\u{a0}b").to_string(), "\"/tmp/a\u{a0}b\"");
+        assert_eq!(path("").to_string(), r#""""#);
+    }
+
+    #[test]
+    fn a_path_says_how_far_it_can_be_trusted() {
+        let path = FilePath {
+            path: "b/c".into(),
+            truncated: true,
+            deleted: true,
+            as_given: true,
+        };
+        assert_eq!(path.to_string(), ".../b/c (deleted) (as given)");
+    }
+}

@@ -1,0 +1,231 @@
+//! What Linux calls its numbers: errnos, signals, flags of open(2) and renameat2(2).
+//!
+//! The tables are those of x86 and arm (asm-generic); a number without a name stays a number.
+
+use std::fmt;
+
+/// errno-base.h and errno.h of include/uapi/asm-generic, 6.12; the index is the number.
+#[rustfmt::skip]
+const ERRNOS: [&str; 134] = [
+    "", "EPERM", "ENOENT", "ESRCH", "EINTR", "EIO", "ENXIO", "E2BIG", "ENOEXEC", "EBADF", "ECHILD", "EAGAIN", "ENOMEM",
+    "EACCES", "EFAULT", "ENOTBLK", "EBUSY", "EEXIST", "EXDEV", "ENODEV", "ENOTDIR", "EISDIR", "EINVAL", "ENFILE",
+    "EMFILE", "ENOTTY", "ETXTBSY", "EFBIG", "ENOSPC", "ESPIPE", "EROFS", "EMLINK", "EPIPE", "EDOM", "ERANGE",
+    "EDEADLK", "ENAMETOOLONG", "ENOLCK", "ENOSYS", "ENOTEMPTY", "ELOOP", "", "ENOMSG", "EIDRM", "ECHRNG", "EL2NSYNC",
+    "EL3HLT", "EL3RST", "ELNRNG", "EUNATCH", "ENOCSI", "EL2HLT", "EBADE", "EBADR", "EXFULL", "ENOANO", "EBADRQC",
+    "EBADSLT", "", "EBFONT", "ENOSTR", "ENODATA", "ETIME", "ENOSR", "ENONET", "ENOPKG", "EREMOTE", "ENOLINK", "EADV",
+    "ESRMNT", "ECOMM", "EPROTO", "EMULTIHOP", "EDOTDOT", "EBADMSG", "EOVERFLOW", "ENOTUNIQ", "EBADFD", "EREMCHG",
+    "ELIBACC", "ELIBBAD", "ELIBSCN", "ELIBMAX", "ELIBEXEC", "EILSEQ", "ERESTART", "ESTRPIPE", "EUSERS", "ENOTSOCK",
+    "EDESTADDRREQ", "EMSGSIZE", "EPROTOTYPE", "ENOPROTOOPT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EOPNOTSUPP",
+    "EPFNOSUPPORT", "EAFNOSUPPORT", "EADDRINUSE", "EADDRNOTAVAIL", "ENETDOWN", "ENETUNREACH", "ENETRESET",
+    "ECONNABORTED", "ECONNRESET", "ENOBUFS", "EISCONN", "ENOTCONN", "ESHUTDOWN", "ETOOMANYREFS", "ETIMEDOUT",
+    "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "EALREADY", "EINPROGRESS", "ESTALE", "EUCLEAN", "ENOTNAM", "ENAVAIL",
+    "EISNAM", "EREMOTEIO", "EDQUOT", "ENOMEDIUM", "EMEDIUMTYPE", "ECANCELED", "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED",
+    "EKEYREJECTED", "EOWNERDEAD", "ENOTRECOVERABLE", "ERFKILL", "EHWPOISON",
+];
+
+/// The numbers that never leave the kernel but are what a hook inside it sees (include/linux/errno.h, 6.12).
+const INTERNAL_ERRNOS: [(u16, &str); 19] = [
+    (512, "ERESTARTSYS"),
+    (513, "ERESTARTNOINTR"),
+    (514, "ERESTARTNOHAND"),
+    (515, "ENOIOCTLCMD"),
+    (516, "ERESTART_RESTARTBLOCK"),
+    (517, "EPROBE_DEFER"),
+    (518, "EOPENSTALE"),
+    (519, "ENOPARAM"),
+    (521, "EBADHANDLE"),
+    (522, "ENOTSYNC"),
+    (523, "EBADCOOKIE"),
+    (524, "ENOTSUPP"),
+    (525, "ETOOSMALL"),
+    (526, "ESERVERFAULT"),
+    (527, "EBADTYPE"),
+    (528, "EJUKEBOX"),
+    (529, "EIOCBQUEUED"),
+    (530, "ERECALLCONFLICT"),
+    (531, "ENOGRACE"),
+];
+
+/// Signals 1 to 31 of x86 and arm.
+#[rustfmt::skip]
+const SIGNALS: [&str; 32] = [
+    "", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
+    "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
+    "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR",
+    "SIGSYS",
+];
+
+/// The four that arm has elsewhere (arch/arm64/include/uapi/asm/fcntl.h): O_DIRECTORY, O_NOFOLLOW, O_DIRECT,
+/// O_LARGEFILE.
+#[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
+const MOVED: [u32; 4] = [0o40_000, 0o100_000, 0o200_000, 0o400_000];
+#[cfg(not(any(target_arch = "aarch64", target_arch = "arm")))]
+const MOVED: [u32; 4] = [0o200_000, 0o400_000, 0o40_000, 0o100_000];
+
+const O_ACCMODE: u32 = 0o3;
+const O_PATH: u32 = 0o10_000_000;
+
+/// Names of more than one bit stand before those of their parts. fcntl.h of include/uapi/asm-generic, 6.12.
+const OPEN_FLAGS: [(u32, &str); 17] = [
+    (0o20_000_000 | MOVED[0], "O_TMPFILE"),
+    (0o4_010_000, "O_SYNC"),
+    (0o2_000_000, "O_CLOEXEC"),
+    (0o100, "O_CREAT"),
+    (0o200, "O_EXCL"),
+    (0o400, "O_NOCTTY"),
+    (0o1_000, "O_TRUNC"),
+    (0o2_000, "O_APPEND"),
+    (0o4_000, "O_NONBLOCK"),
+    (0o10_000, "O_DSYNC"),
+    (0o20_000, "O_ASYNC"),
+    (MOVED[0], "O_DIRECTORY"),
+    (MOVED[1], "O_NOFOLLOW"),
+    (MOVED[2], "O_DIRECT"),
+    (MOVED[3], "O_LARGEFILE"),
+    (0o1_000_000, "O_NOATIME"),
+    (O_PATH, "O_PATH"),
+];
+
+/// include/uapi/linux/fs.h.
+const RENAME_FLAGS: [(u32, &str); 3] = [
+    (1, "RENAME_NOREPLACE"),
+    (2, "RENAME_EXCHANGE"),
+    (4, "RENAME_WHITEOUT"),
+];
+
+/// The name of an errno.
+pub(crate) fn errno(number: u16) -> Option<&'static str> {
+    match ERRNOS.get(usize::from(number)) {
+        Some(name) => Some(*name).filter(|name| !name.is_empty()),
+        None => INTERNAL_ERRNOS
+            .iter()
+            .find(|(n, _)| *n == number)
+            .map(|(_, name)| *name),
+    }
+}
+
+/// The name of a signal.
+pub(crate) fn signal(number: u8) -> Option<&'static str> {
+    SIGNALS
+        .get(usize::from(number))
+        .copied()
+        .filter(|name| !name.is_empty())
+}
+
+/// Gives `each` the names in a set of open(2) flags, the access mode first; returns the bits that have none.
+pub(crate) fn open_flags(flags: u32, mut each: impl FnMut(&'static str)) -> u32 {
+    // O_PATH ignores the access mode, and 0 would read as O_RDONLY.
+    if flags & O_PATH == 0 {
+        each(match flags & O_ACCMODE {
+            0 => "O_RDONLY",
+            1 => "O_WRONLY",
+            2 => "O_RDWR",
+            // ioctl(2) alone; Linux has no other name for both bits.
+            _ => "O_ACCMODE",
+        });
+        named(flags & !O_ACCMODE, &OPEN_FLAGS, each)
+    } else {
+        named(flags, &OPEN_FLAGS, each)
+    }
+}
+
+/// Likewise for renameat2(2).
+pub(crate) fn rename_flags(flags: u32, each: impl FnMut(&'static str)) -> u32 {
+    named(flags, &RENAME_FLAGS, each)
+}
+
+fn named(mut rest: u32, table: &[(u32, &'static str)], mut each: impl FnMut(&'static str)) -> u32 {
+    for &(bits, name) in table {
+        if rest == 0 {
+            break;
+        }
+        if rest & bits == bits {
+            each(name);
+            rest &= !bits;
+        }
+    }
+    rest
+}
+
+/// Writes flags as `A|B|0x40`; nothing for none.
+pub(super) fn write_flags(
+    f: &mut fmt::Formatter<'_>,
+    flags: u32,
+    names: fn(u32, &mut dyn FnMut(&'static str)) -> u32,
+) -> fmt::Result {
+    let mut result = Ok(());
+    let mut separator = "";
+    let rest = names(flags, &mut |name| {
+        result = result
+            .and_then(|()| f.write_str(separator))
+            .and_then(|()| f.write_str(name));
+        separator = "|";
+    });
+    result?;
+    if rest != 0 {
+        write!(f, "{separator}{rest:#x}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(flags: u32) -> (Vec<&'static str>, u32) {
+        let mut names = Vec::new();
+        let rest = open_flags(flags, |name| names.push(name));
+        (names, rest)
+    }
+
+    #[test]
+    fn numbers_that_linux_does_not_use_have_no_name() {
+        assert_eq!(errno(1), Some("EPERM"));
+        assert_eq!(errno(13), Some("EACCES"));
+        assert_eq!(errno(40), Some("ELOOP"));
+        assert_eq!(errno(95), Some("EOPNOTSUPP"));
+        assert_eq!(errno(116), Some("ESTALE"));
+        assert_eq!(errno(133), Some("EHWPOISON"));
+        assert_eq!(errno(512), Some("ERESTARTSYS"));
+        for unused in [0, 41, 58, 134, 511, 520] {
+            assert_eq!(errno(unused), None, "{unused}");
+        }
+        assert_eq!(signal(9), Some("SIGKILL"));
+        assert_eq!(signal(31), Some("SIGSYS"));
+        assert_eq!(signal(0), None);
+        assert_eq!(signal(34), None);
+    }
+
+    #[test]
+    fn every_bit_of_open_flags_is_named_once_or_returned() {
+        assert_eq!(open(0), (vec!["O_RDONLY"], 0));
+        assert_eq!(open(0o2_000_001), (vec!["O_WRONLY", "O_CLOEXEC"], 0));
+        assert_eq!(open(0o3), (vec!["O_ACCMODE"], 0));
+        assert_eq!(open(O_PATH | 0o2_000_000), (vec!["O_CLOEXEC", "O_PATH"], 0));
+        assert_eq!(open(0o4_010_002), (vec!["O_RDWR", "O_SYNC"], 0));
+        assert_eq!(open(0o10_002), (vec!["O_RDWR", "O_DSYNC"], 0));
+        assert_eq!(
+            open(0o20_000_002 | MOVED[0]),
+            (vec!["O_RDWR", "O_TMPFILE"], 0)
+        );
+        // O_TMPFILE without its directory bit is no flag at all.
+        assert_eq!(open(0o20_000_000), (vec!["O_RDONLY"], 0o20_000_000));
+        assert_eq!(open(0x20), (vec!["O_RDONLY"], 0x20));
+        for bit in 0..32 {
+            let (names, rest) = open(1 << bit);
+            assert!(
+                rest == 0 || rest == 1 << bit,
+                "bit {bit}: {names:?} {rest:#x}"
+            );
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_four_movable_flags_are_where_x86_has_them() {
+        assert_eq!(open(0o200_000).0, ["O_RDONLY", "O_DIRECTORY"]);
+        assert_eq!(open(0o400_000).0, ["O_RDONLY", "O_NOFOLLOW"]);
+        assert_eq!(open(0o40_000).0, ["O_RDONLY", "O_DIRECT"]);
+        assert_eq!(open(0o100_000).0, ["O_RDONLY", "O_LARGEFILE"]);
+    }
+}

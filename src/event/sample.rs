@@ -1,0 +1,390 @@
+//! One of everything, for tests and documentation: every kind, each optional field present and absent, each flag set.
+
+use super::{
+    Certificate, Clock, Denial, Event, Exec, Exit, FenceState, FileId, FilePath, Fork, Kind, Loss,
+    LossCount, Open, ProbeState, Process, ProcessId, Rename, Unlink, text,
+};
+
+/// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
+#[must_use]
+pub fn clock() -> Clock {
+    Clock::new(
+        1_772_355_600_000_000_000,
+        "7c1f0a9e-3b52-4e0d-9a41-6f2f6b0f7d11",
+    )
+}
+
+/// An hour after boot.
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+fn event(after_ns: u64, process: Process, kind: Kind) -> Event {
+    Event {
+        time_ns: HOUR_NS + after_ns,
+        process,
+        kind,
+    }
+}
+
+fn shell() -> Process {
+    Process {
+        id: ProcessId::new(HOUR_NS + 1_204_511, 4711),
+        parent: ProcessId::new(HOUR_NS - 93_400_120_447, 4520),
+        tid: 4711,
+        uid: 1000,
+        gid: 1000,
+        cgroup_id: 5214,
+        comm: "sh".into(),
+    }
+}
+
+/// A worker thread whose name the process chose itself.
+fn worker() -> Process {
+    Process {
+        tid: 4719,
+        comm: text::escape(b"a \"b\" \\c\nd\x1b[31m"),
+        ..shell()
+    }
+}
+
+fn path(path: &str) -> FilePath {
+    FilePath {
+        path: path.into(),
+        ..FilePath::default()
+    }
+}
+
+fn file(inode: u64, mode: u32) -> FileId {
+    FileId {
+        inode,
+        device: 259 << 20 | 2,
+        generation: 2_914_807_061,
+        fs_magic: 0xef53,
+        mode,
+    }
+}
+
+fn open(path: FilePath, file: Option<FileId>, flags: u32, errno: u16) -> Kind {
+    Kind::Open(Open {
+        path,
+        file,
+        flags,
+        errno,
+    })
+}
+
+fn loss(of: &str, cause: &str, count: u64) -> Kind {
+    Kind::Loss(Loss {
+        of: of.into(),
+        cause: cause.into(),
+        count,
+    })
+}
+
+/// The events. In this order the first of each kind is the plain one.
+#[must_use]
+pub fn samples() -> Vec<Event> {
+    let nobody = Process {
+        id: ProcessId::new(0, 0),
+        parent: ProcessId::new(0, 0),
+        tid: 0,
+        uid: 0,
+        gid: 0,
+        cgroup_id: 0,
+        comm: String::new(),
+    };
+    let odd = text::escape("/srv/\"q\" \\ gr\u{fc}n \u{1f9ea} \u{202e}\n".as_bytes())
+        + &text::escape(b"\xff\xfe");
+    vec![
+        event(
+            1_733_902,
+            shell(),
+            Kind::Exec(Exec {
+                executable: path("/usr/bin/dash"),
+                file: file(1_310_807, 0o100_755),
+                args: vec!["sh".into(), "-c".into(), "make \"all\"".into()],
+                args_truncated: false,
+                args_bytes: 17,
+                cwd: path("/srv/build"),
+                script: None,
+                interpreter: None,
+            }),
+        ),
+        event(
+            2_000_000,
+            shell(),
+            Kind::Exec(Exec {
+                executable: FilePath {
+                    path: "deep/down/python3".into(),
+                    truncated: true,
+                    deleted: true,
+                    as_given: false,
+                },
+                file: file(1_310_999, 0o104_755),
+                args: vec!["python3".into(), String::new(), odd.clone()],
+                args_truncated: true,
+                args_bytes: 40_960,
+                cwd: FilePath {
+                    truncated: true,
+                    ..path("deep/cwd")
+                },
+                script: Some("./tool.py".into()),
+                interpreter: Some("/usr/bin/python3".into()),
+            }),
+        ),
+        event(
+            3_000_000,
+            shell(),
+            Kind::Exec(Exec {
+                executable: path("/"),
+                file: file(2, 0),
+                args: Vec::new(),
+                args_truncated: false,
+                args_bytes: 0,
+                cwd: path("/"),
+                script: None,
+                interpreter: None,
+            }),
+        ),
+        event(
+            4_100_250,
+            shell(),
+            Kind::Fork(Fork {
+                child: ProcessId::new(HOUR_NS + 4_099_801, 4712),
+                child_parent: shell().id,
+            }),
+        ),
+        event(
+            9_400_812,
+            shell(),
+            Kind::Exit(Exit {
+                code: Some(0),
+                signal: None,
+                core_dumped: false,
+                user_ns: 1_834_220,
+                system_ns: 2_410_553,
+                max_rss_bytes: 3_584_000,
+                lifetime_ns: 8_196_301,
+            }),
+        ),
+        event(
+            9_500_000,
+            worker(),
+            Kind::Exit(Exit {
+                code: None,
+                signal: Some(11),
+                core_dumped: true,
+                user_ns: 0,
+                system_ns: 0,
+                max_rss_bytes: 0,
+                lifetime_ns: 0,
+            }),
+        ),
+        event(
+            9_600_000,
+            shell(),
+            Kind::Exit(Exit {
+                code: None,
+                signal: Some(34),
+                core_dumped: false,
+                user_ns: u64::MAX,
+                system_ns: u64::MAX,
+                max_rss_bytes: u64::MAX,
+                lifetime_ns: u64::MAX,
+            }),
+        ),
+        event(
+            5_120_774,
+            shell(),
+            open(
+                path("/etc/ld.so.cache"),
+                Some(file(1_188_103, 0o100_644)),
+                0o2_000_000,
+                0,
+            ),
+        ),
+        event(
+            5_220_000,
+            worker(),
+            open(
+                FilePath {
+                    as_given: true,
+                    ..path("/srv/build/.cache/obj")
+                },
+                None,
+                0o2_001_101,
+                2,
+            ),
+        ),
+        event(
+            5_320_000,
+            shell(),
+            open(
+                FilePath {
+                    path: odd.clone(),
+                    truncated: true,
+                    deleted: true,
+                    as_given: false,
+                },
+                Some(file(u64::MAX, 0o10_600)),
+                u32::MAX,
+                0,
+            ),
+        ),
+        event(5_420_000, shell(), open(path(""), None, 0x20, 999)),
+        event(
+            6_018_442,
+            shell(),
+            Kind::Unlink(Unlink {
+                path: path("/srv/build/main.o"),
+                file: Some(file(2_228_341, 0o100_644)),
+                errno: 0,
+            }),
+        ),
+        event(
+            6_100_000,
+            shell(),
+            Kind::Unlink(Unlink {
+                path: FilePath {
+                    truncated: true,
+                    as_given: true,
+                    ..path("deep/down/../gone")
+                },
+                file: None,
+                errno: 13,
+            }),
+        ),
+        event(
+            7_244_019,
+            shell(),
+            Kind::Rename(Rename {
+                from: path("/srv/build/out.tmp"),
+                to: path("/srv/build/out"),
+                file: Some(file(2_228_344, 0o100_755)),
+                replaced: Some(file(2_228_102, 0o100_755)),
+                flags: 0,
+                errno: 0,
+            }),
+        ),
+        event(
+            7_300_000,
+            shell(),
+            Kind::Rename(Rename {
+                from: FilePath {
+                    truncated: true,
+                    as_given: true,
+                    ..path(&odd)
+                },
+                to: FilePath {
+                    truncated: true,
+                    as_given: true,
+                    ..path("b")
+                },
+                file: None,
+                replaced: None,
+                flags: 0x11,
+                errno: 17,
+            }),
+        ),
+        event(
+            8_020_115,
+            shell(),
+            Kind::Denial(Denial {
+                rule: 3,
+                rule_id: "no-keys".into(),
+                access: "read,write".into(),
+                refused: true,
+                path: path("/home/ada/.ssh/id_ed25519"),
+                path_in_fs: false,
+                file: file(524_417, 0o100_600),
+            }),
+        ),
+        event(
+            8_100_000,
+            worker(),
+            Kind::Denial(Denial {
+                rule: 4,
+                rule_id: String::new(),
+                access: "delete".into(),
+                refused: false,
+                path: FilePath {
+                    deleted: true,
+                    truncated: true,
+                    ..path("ada/.ssh/id_ed25519")
+                },
+                path_in_fs: true,
+                file: file(524_417, 0o100_600),
+            }),
+        ),
+        event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
+        event(9_000_001, nobody, loss("scope", "map", 1)),
+    ]
+}
+
+/// Certificates: a complete one with a fence, and one that lacks all it can lack.
+#[must_use]
+pub fn certificates() -> Vec<Certificate> {
+    vec![
+        Certificate {
+            started_ns: HOUR_NS,
+            ended_ns: HOUR_NS + 12_480_033_210,
+            monitors: vec!["process".into(), "file".into()],
+            probes: vec![
+                ProbeState::attached("process_exec", "tp_btf"),
+                ProbeState::attached("file_open", "fexit"),
+            ],
+            fence: Some(FenceState {
+                policy: "build-job".into(),
+                mode: "enforce".into(),
+                mechanism: "lsm".into(),
+                identity: "tag+key".into(),
+                rules: 4,
+                files: 17,
+                canary_proofs: 9,
+            }),
+            events: 48_213,
+            denials: 2,
+            losses: Vec::new(),
+            skipped_programs: 0,
+            complete: true,
+            incomplete_reasons: Vec::new(),
+        },
+        Certificate {
+            started_ns: HOUR_NS,
+            ended_ns: HOUR_NS + 3_000_000_000,
+            monitors: vec!["file".into()],
+            probes: vec![
+                ProbeState {
+                    reason: Some("fexit/do_filp_open: not in this kernel's BTF".into()),
+                    ..ProbeState::attached("file_open", "tp")
+                },
+                ProbeState::unavailable(
+                    "file_rename",
+                    "refused by the verifier:\n\tR1 is \"invalid\"\u{1b}[0m",
+                ),
+            ],
+            fence: None,
+            events: 903_114,
+            denials: 0,
+            losses: vec![
+                LossCount {
+                    of: "open".into(),
+                    cause: "ring".into(),
+                    cpu: Some(3),
+                    count: 412,
+                },
+                LossCount {
+                    of: "exec".into(),
+                    cause: "decode".into(),
+                    cpu: None,
+                    count: 1,
+                },
+            ],
+            skipped_programs: 7,
+            complete: false,
+            incomplete_reasons: vec![
+                "413 events were lost".into(),
+                "file_rename is unavailable".into(),
+            ],
+        },
+    ]
+}

@@ -1,0 +1,154 @@
+//! The hooks of the fence, as LSM programs and as their fmod_ret twins.
+
+use crate::kernel::Needs::{self, Function, Params};
+use crate::kernel::Probe;
+use crate::kernel::Program::Auto;
+use crate::kernel::Variant;
+
+const fn hook(name: &'static str, without: &'static str, variants: &'static [Variant]) -> Probe {
+    Probe {
+        name,
+        variants,
+        without,
+        excused_without: None,
+    }
+}
+
+macro_rules! variants {
+    ($($how:literal $program:literal $needs:expr),+) => {
+        &[$(Variant { name: $how, programs: &[Auto($program)], needs: $needs }),+]
+    };
+}
+
+const NONE: &[Needs] = &[];
+
+pub(super) const LSM: &[Probe] = &[
+    hook(
+        "fence.open",
+        "opens and execs",
+        variants!["lsm" "fence_open__lsm" NONE],
+    ),
+    hook(
+        "fence.unlink",
+        "removals",
+        variants!["lsm" "fence_unlink__lsm" NONE],
+    ),
+    hook(
+        "fence.rmdir",
+        "removals of directories",
+        variants!["lsm" "fence_rmdir__lsm" NONE],
+    ),
+    hook(
+        "fence.rename",
+        "renames",
+        variants!["lsm" "fence_rename__lsm" NONE],
+    ),
+    hook(
+        "fence.link",
+        "hard links",
+        variants!["lsm" "fence_link__lsm" NONE],
+    ),
+    hook(
+        "fence.setattr",
+        "truncations and changes of attributes",
+        variants![
+            "lsm" "fence_setattr_id__lsm" &[Params("bpf_lsm_inode_setattr", 3)],
+            "lsm/dentry" "fence_setattr_d__lsm" &[Params("bpf_lsm_inode_setattr", 2)]
+        ],
+    ),
+    hook(
+        "fence.setxattr",
+        "extended attributes",
+        variants![
+            "lsm" "fence_setxattr_id__lsm" &[Params("bpf_lsm_inode_setxattr", 6)],
+            "lsm/dentry" "fence_setxattr_d__lsm" &[Params("bpf_lsm_inode_setxattr", 5)]
+        ],
+    ),
+    hook(
+        "fence.removexattr",
+        "extended attributes",
+        variants![
+            "lsm" "fence_rmxattr_id__lsm" &[Params("bpf_lsm_inode_removexattr", 3)],
+            "lsm/dentry" "fence_rmxattr_d__lsm" &[Params("bpf_lsm_inode_removexattr", 2)]
+        ],
+    ),
+    // Before 6.2 an access control list is an extended attribute.
+    Probe {
+        name: "fence.set_acl",
+        variants: variants!["lsm" "fence_setacl__lsm" &[Function("bpf_lsm_inode_set_acl")]],
+        without: "access control lists",
+        excused_without: Some("bpf_lsm_inode_set_acl"),
+    },
+    Probe {
+        name: "fence.remove_acl",
+        variants: variants!["lsm" "fence_rmacl__lsm" &[Function("bpf_lsm_inode_remove_acl")]],
+        without: "access control lists",
+        excused_without: Some("bpf_lsm_inode_remove_acl"),
+    },
+];
+
+pub(super) const FMOD_RET: &[Probe] = &[
+    hook(
+        "fence.open",
+        "opens and execs",
+        variants!["fmod_ret" "fence_open__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.unlink",
+        "removals",
+        variants!["fmod_ret" "fence_unlink__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.rmdir",
+        "removals of directories",
+        variants!["fmod_ret" "fence_rmdir__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.rename",
+        "renames",
+        variants![
+            "fmod_ret" "fence_rename__fmod_ret" &[Params("security_inode_rename", 5)]
+        ],
+    ),
+    hook(
+        "fence.link",
+        "hard links",
+        variants!["fmod_ret" "fence_link__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.setattr",
+        "truncations and changes of attributes",
+        variants![
+            "fmod_ret" "fence_setattr_id__fmod_ret" &[Params("security_inode_setattr", 3)],
+            "fmod_ret/dentry" "fence_setattr_d__fmod_ret" &[Params("security_inode_setattr", 2)]
+        ],
+    ),
+    hook(
+        "fence.setxattr",
+        "extended attributes",
+        variants![
+            "fmod_ret" "fence_setxattr_id__fmod_ret" &[Params("security_inode_setxattr", 6)],
+            "fmod_ret/dentry" "fence_setxattr_d__fmod_ret" &[Params("security_inode_setxattr", 5)]
+        ],
+    ),
+    hook(
+        "fence.removexattr",
+        "extended attributes",
+        variants![
+            "fmod_ret" "fence_rmxattr_id__fmod_ret" &[Params("security_inode_removexattr", 3)],
+            "fmod_ret/dentry" "fence_rmxattr_d__fmod_ret" &[Params("security_inode_removexattr", 2)]
+        ],
+    ),
+    Probe {
+        name: "fence.set_acl",
+        variants: variants!["fmod_ret" "fence_setacl__fmod_ret" &[Function("security_inode_set_acl")]],
+        without: "access control lists",
+        excused_without: Some("security_inode_set_acl"),
+    },
+    Probe {
+        name: "fence.remove_acl",
+        variants: variants!["fmod_ret" "fence_rmacl__fmod_ret" &[Function("security_inode_remove_acl")]],
+        without: "access control lists",
+        excused_without: Some("security_inode_remove_acl"),
+    },
+];

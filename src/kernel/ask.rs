@@ -1,0 +1,97 @@
+//! Asks the kernel who is who, through iterators over our own descriptors and over all processes.
+
+use std::fmt;
+use std::io::Read as _;
+use std::mem::MaybeUninit;
+
+use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
+use libbpf_rs::{Iter, Link};
+
+use super::log::Capture;
+use super::refused;
+use super::skel::identity::IdentitySkelBuilder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::{IdentityRecord, SeedRecord, read};
+
+/// A process that runs now.
+pub(crate) type Seed = SeedRecord;
+
+/// The two iterators, loaded once.
+pub(crate) struct Asker {
+    files: Link,
+    tasks: Link,
+}
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asker")
+    }
+}
+
+impl Asker {
+    /// Loads the iterators. Needs the rights to load tracing programs; nothing is hooked anywhere.
+    pub(crate) fn new() -> Result<Self> {
+        let capture = Capture::start();
+        let what = "the identity iterator";
+        let mut storage = MaybeUninit::uninit();
+        let mut open = IdentitySkelBuilder::default()
+            .open(&mut storage)
+            .map_err(|e| refused(what, &e, &capture.take()))?;
+        for mut program in open.open_object_mut().progs_mut() {
+            program.set_autoload(true);
+        }
+        let loaded = open
+            .load()
+            .map_err(|e| refused(what, &e, &capture.take()))?;
+        let mut links = Vec::new();
+        for name in ["identity_files__iter", "identity_tasks__iter"] {
+            for program in loaded.object().progs_mut().filter(|p| p.name() == name) {
+                links.push(
+                    program
+                        .attach()
+                        .map_err(|e| refused(name, &e, &capture.take()))?,
+                );
+            }
+        }
+        // Both names are in identity.bpf.c, or the loop above found fewer than two.
+        let (Some(tasks), Some(files)) = (links.pop(), links.pop()) else {
+            return Err(Error::new(
+                ErrorKind::Load,
+                "the identity iterators are not in their object; this is a defect",
+            ));
+        };
+        Ok(Asker { files, tasks })
+    }
+
+    /// The identity of every file that this process has open, with its descriptor.
+    pub(crate) fn files(&self) -> Result<Vec<IdentityRecord>> {
+        records(&self.files, "identities of our descriptors")
+    }
+
+    /// This process in the initial pid namespace, which is what the kernel half compares.
+    pub(crate) fn self_tgid(&self) -> Result<u32> {
+        match self.files()?.first() {
+            Some(record) => Ok(record.tgid),
+            None => Err(Error::new(
+                ErrorKind::Load,
+                "the kernel reports none of our descriptors; this is a defect",
+            )),
+        }
+    }
+
+    /// Every process that runs.
+    pub(crate) fn processes(&self) -> Result<Vec<Seed>> {
+        records(&self.tasks, "the list of processes")
+    }
+}
+
+fn records<T: plain::Plain + Copy>(link: &Link, what: &str) -> Result<Vec<T>> {
+    let mut iter = Iter::new(link).map_err(|e| refused(what, &e, &[]))?;
+    let mut bytes = Vec::new();
+    iter.read_to_end(&mut bytes)
+        .map_err(|e| refused(what, &libbpf_rs::Error::from(e), &[]))?;
+    Ok(bytes
+        .chunks_exact(size_of::<T>())
+        .filter_map(read)
+        .collect())
+}

@@ -1,0 +1,157 @@
+//! Refuses to build when a mirror in `wire` and its C type in the compiled object have drifted apart.
+
+use std::mem::offset_of;
+
+use super::skel::{fence, file, identity, process, scope};
+use crate::wire;
+
+macro_rules! same_layout {
+    ($mirror:ty = $c:ty { $($field:ident),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$mirror>() == size_of::<$c>(), "size differs from the C type");
+            assert!(align_of::<$mirror>() == align_of::<$c>(), "alignment differs from the C type");
+            $(assert!(offset_of!($mirror, $field) == offset_of!($c, $field), "an offset differs from the C type");)+
+            // A field that is missing from the list above does not compile.
+            #[allow(unused)]
+            fn all_fields(mirror: $mirror, c: $c) {
+                type Mirror = $mirror;
+                type C = $c;
+                let Mirror { $($field: _),+ } = mirror;
+                let C { $($field: _),+ } = c;
+            }
+        };
+    };
+}
+
+same_layout!(
+    wire::Header = process::types::stk_hdr {
+        time_ns,
+        start_ns,
+        parent_start_ns,
+        cgroup_id,
+        kind,
+        flags,
+        tgid,
+        tid,
+        ppid,
+        uid,
+        gid,
+        len,
+        comm,
+    }
+);
+same_layout!(
+    wire::RawFileId = process::types::stk_file_id {
+        ino,
+        dev,
+        generation,
+        fs_magic,
+        mode
+    }
+);
+same_layout!(
+    wire::ExecRecord = process::types::stk_exec {
+        hdr,
+        exe,
+        exe_len,
+        cwd_len,
+        filename_len,
+        interp_len,
+        args_len,
+        args_total,
+    }
+);
+same_layout!(
+    wire::ForkRecord = process::types::stk_fork {
+        hdr,
+        child_start_ns,
+        child_parent_start_ns,
+        child_tgid,
+        child_ppid,
+    }
+);
+same_layout!(
+    wire::ExitRecord = process::types::stk_exit {
+        hdr,
+        utime_ns,
+        stime_ns,
+        rtime_ns,
+        maxrss_pages,
+        code,
+        pad,
+    }
+);
+same_layout!(
+    wire::FileRecord = file::types::stk_file {
+        hdr,
+        file,
+        result,
+        open_flags,
+        path_len,
+        base_len
+    }
+);
+same_layout!(
+    wire::RenameRecord = file::types::stk_rename {
+        hdr,
+        file,
+        replaced,
+        result,
+        rename_flags,
+        old_len,
+        new_len,
+    }
+);
+same_layout!(
+    wire::DenialRecord = fence::types::stk_denial {
+        hdr,
+        file,
+        rule,
+        access,
+        verdict,
+        path_len,
+        path
+    }
+);
+same_layout!(wire::IdentityRecord = identity::types::stk_identity { file, fd, tgid });
+same_layout!(
+    wire::SeedRecord = identity::types::stk_seed {
+        start_ns,
+        parent_start_ns,
+        tgid,
+        ppid,
+        ns_tgid,
+        uid,
+        comm,
+    }
+);
+same_layout!(wire::TaskKey = scope::types::stk_task_key { start_ns, tgid });
+same_layout!(wire::TaskEntry = scope::types::stk_task { flags, pad });
+same_layout!(
+    wire::FileKey = fence::types::stk_key {
+        ino,
+        dev,
+        generation
+    }
+);
+same_layout!(
+    wire::Guard = fence::types::stk_guard {
+        epoch,
+        flags,
+        deny,
+        audit,
+        rule,
+        pad
+    }
+);
+same_layout!(wire::Armed = fence::types::stk_armed { epoch, pad });
+same_layout!(
+    wire::Config = scope::types::stk_config {
+        self_tgid,
+        scope,
+        cgroups,
+        cpus,
+        ring_bytes,
+        pad
+    }
+);

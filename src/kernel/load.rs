@@ -1,0 +1,471 @@
+//! Loads an object, attaches its programs one at a time and says of each probe what became of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder};
+use libbpf_rs::{Link, MapCore as _, MapHandle};
+
+use super::btf::KernelBtf;
+use super::log::Capture;
+use super::tracefs::{Tracefs, give_away};
+use super::{refused, skel};
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire;
+
+/// Which compiled object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Object {
+    /// `scope.bpf.c`
+    Scope,
+    /// `process.bpf.c`
+    Process,
+    /// `file.bpf.c`
+    File,
+    /// `fence.bpf.c`
+    Fence,
+}
+
+/// One thing to observe or to guard, and the ways to do it, best first.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    /// As in the report: `file.open`.
+    pub(crate) name: &'static str,
+    /// Best first.
+    pub(crate) variants: &'static [Variant],
+    /// What is missing without it.
+    pub(crate) without: &'static str,
+    /// Nothing is missing where the kernel lacks this function: it cannot do what the probe is for.
+    pub(crate) excused_without: Option<&'static str>,
+}
+
+/// One way: programs that make sense together only.
+#[derive(Debug)]
+pub(crate) struct Variant {
+    /// As in the report: `fexit`.
+    pub(crate) name: &'static str,
+    /// Attached in this order; one that fails takes the variant with it.
+    pub(crate) programs: &'static [Program],
+    /// What the kernel must have.
+    pub(crate) needs: &'static [Needs],
+}
+
+/// A probe on a kernel tracepoint: with typed arguments, else raw.
+macro_rules! tracepoint {
+    ($name:literal, $tp_btf:literal, $raw_tp:literal, $missing:literal) => {
+        $crate::kernel::Probe {
+            name: $name,
+            variants: &[
+                $crate::kernel::Variant {
+                    name: "tp_btf",
+                    programs: &[$crate::kernel::Program::Auto($tp_btf)],
+                    needs: &[],
+                },
+                $crate::kernel::Variant {
+                    name: "raw_tp",
+                    programs: &[$crate::kernel::Program::Auto($raw_tp)],
+                    needs: &[],
+                },
+            ],
+            without: $missing,
+            excused_without: None,
+        }
+    };
+}
+pub(crate) use tracepoint;
+
+/// A condition on the kernel's functions.
+#[derive(Debug)]
+pub(crate) enum Needs {
+    /// It has this function.
+    Function(&'static str),
+    /// It has this function with so many parameters.
+    Params(&'static str, usize),
+}
+
+/// A program of an object.
+#[derive(Debug)]
+pub(crate) enum Program {
+    /// Its section says where it goes.
+    Auto(&'static str),
+    /// It goes to a classic tracepoint of the group `syscalls`.
+    Syscall(&'static str, &'static str),
+}
+
+impl Program {
+    fn name(&self) -> &'static str {
+        match self {
+            Program::Auto(name) | Program::Syscall(name, _) => name,
+        }
+    }
+}
+
+/// What became of a probe.
+#[derive(Debug, Clone)]
+pub(crate) struct ProbeReport {
+    pub(crate) name: &'static str,
+    /// The variant that is attached.
+    pub(crate) variant: Option<&'static str>,
+    /// Why better variants are not, with libbpf's and the verifier's lines.
+    pub(crate) reasons: Vec<String>,
+    /// What is missing, if it is not attached.
+    pub(crate) missing: Option<&'static str>,
+}
+
+impl ProbeReport {
+    /// Why better variants are not attached, without the verifier's lines.
+    pub(crate) fn brief(&self) -> String {
+        let first: Vec<&str> = self
+            .reasons
+            .iter()
+            .filter_map(|r| r.lines().next())
+            .collect();
+        first.join("; ")
+    }
+}
+
+/// A program that runs as long as this lives.
+pub(crate) struct Attached {
+    pub(crate) name: &'static str,
+    link: Link,
+    program: OwnedFd,
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached")
+            .field("name", &self.name)
+            .field("link", &self.link.as_fd())
+            .finish()
+    }
+}
+
+impl Attached {
+    /// How often the kernel skipped the program because it was already running on that CPU: such a call was neither
+    /// seen nor judged. Known from 5.12 on.
+    pub(crate) fn skipped(&self) -> u64 {
+        let mut info = libbpf_rs::libbpf_sys::bpf_prog_info::default();
+        let mut len = u32::try_from(size_of_val(&info)).unwrap_or(0);
+        // SAFETY: `info` is a valid bpf_prog_info of `len` bytes; the kernel fills in at most that much.
+        let result = unsafe {
+            libbpf_rs::libbpf_sys::bpf_prog_get_info_by_fd(
+                self.program.as_raw_fd(),
+                &raw mut info,
+                &raw mut len,
+            )
+        };
+        if result == 0 {
+            info.recursion_misses
+        } else {
+            0
+        }
+    }
+}
+
+/// Sizes of maps by name, in entries (bytes for rings).
+pub(crate) type MapSizes = BTreeMap<&'static str, u32>;
+
+/// Loads objects that share their maps by name.
+pub(crate) struct Loader {
+    config: wire::Config,
+    sizes: MapSizes,
+    maps: BTreeMap<String, MapHandle>,
+    btf: KernelBtf,
+    tracefs: Tracefs,
+    /// Whether inode tags may be created. Never by trial: 6.12 accepts the map without BPF LSM and would write into
+    /// another module's memory.
+    tags: bool,
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loader")
+            .field("config", &self.config)
+            .field("maps", &self.maps.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loader {
+    pub(crate) fn new(config: wire::Config, sizes: MapSizes, tags: bool) -> Self {
+        Loader {
+            config,
+            sizes,
+            maps: BTreeMap::new(),
+            btf: KernelBtf::new(),
+            tracefs: Tracefs::default(),
+            tags,
+        }
+    }
+
+    /// A map that an object brought along.
+    pub(crate) fn map(&self, name: &str) -> Result<&MapHandle> {
+        self.maps.get(name).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Load,
+                format!("map {name} is not loaded; this is a defect"),
+            )
+        })
+    }
+
+    /// Attaches each probe by the best variant that this kernel takes. A probe that none fits is reported, not an error:
+    /// the caller knows which ones it cannot do without. Nothing of a variant stays behind when a part of it fails.
+    pub(crate) fn attach(
+        &mut self,
+        object: Object,
+        probes: &'static [Probe],
+    ) -> Result<(Vec<Attached>, Vec<ProbeReport>)> {
+        let mut attached = Vec::new();
+        let mut reports: Vec<ProbeReport> = probes
+            .iter()
+            .map(|p| ProbeReport {
+                name: p.name,
+                variant: None,
+                reasons: Vec::new(),
+                missing: None,
+            })
+            .collect();
+        // The variant that each probe tries next; probes that are done or out of variants are not in it.
+        let mut next: Vec<(usize, usize)> = Vec::new();
+        for (index, report) in reports.iter_mut().enumerate() {
+            if let Some(variant) = self.applicable(&probes[index], 0, report)? {
+                next.push((index, variant));
+            }
+        }
+        // The first round tries all in one load, which is the normal case: each load parses the kernel's BTF (8 ms).
+        let mut together = true;
+        while !next.is_empty() {
+            let rounds: Vec<Vec<(usize, usize)>> = if together {
+                vec![std::mem::take(&mut next)]
+            } else {
+                std::mem::take(&mut next)
+                    .into_iter()
+                    .map(|one| vec![one])
+                    .collect()
+            };
+            for round in rounds {
+                let variants: Vec<&'static Variant> =
+                    round.iter().map(|&(p, v)| &probes[p].variants[v]).collect();
+                let failures = match self.load_and_attach(object, &variants, &mut attached) {
+                    Ok(results) => results,
+                    Err(e) if e.kind() == ErrorKind::Permission && !together => return Err(e),
+                    // One bad program refuses the whole object: find it by loading each variant by itself.
+                    Err(_) if round.len() > 1 => {
+                        next.extend(round);
+                        continue;
+                    }
+                    Err(e) => vec![Some(e)],
+                };
+                for ((probe, variant), failure) in round.into_iter().zip(failures) {
+                    let report = &mut reports[probe];
+                    match failure {
+                        None => report.variant = Some(probes[probe].variants[variant].name),
+                        Some(e) => {
+                            report
+                                .reasons
+                                .push(format!("{}: {e}", probes[probe].variants[variant].name));
+                            if let Some(v) = self.applicable(&probes[probe], variant + 1, report)? {
+                                next.push((probe, v));
+                            }
+                        }
+                    }
+                }
+            }
+            together = false;
+        }
+        for (report, probe) in reports.iter_mut().zip(probes) {
+            if report.variant.is_some() {
+                continue;
+            }
+            let excused = match probe.excused_without {
+                Some(function) => self.btf.params(function)?.is_none(),
+                None => false,
+            };
+            report.missing = (!excused).then_some(probe.without);
+        }
+        Ok((attached, reports))
+    }
+
+    /// The first variant from `from` on whose needs this kernel meets.
+    fn applicable(
+        &self,
+        probe: &Probe,
+        from: usize,
+        report: &mut ProbeReport,
+    ) -> Result<Option<usize>> {
+        'variants: for (index, variant) in probe.variants.iter().enumerate().skip(from) {
+            for need in variant.needs {
+                let unmet = match need {
+                    Needs::Function(name) => self
+                        .btf
+                        .params(name)?
+                        .is_none()
+                        .then(|| format!("this kernel has no {name}")),
+                    Needs::Params(name, wanted) => match self.btf.params(name)? {
+                        Some(found) if found == *wanted => None,
+                        Some(found) => {
+                            Some(format!("{name} has {found} parameters here, not {wanted}"))
+                        }
+                        None => Some(format!("this kernel has no {name}")),
+                    },
+                };
+                if let Some(unmet) = unmet {
+                    report.reasons.push(format!("{}: {unmet}", variant.name));
+                    continue 'variants;
+                }
+            }
+            return Ok(Some(index));
+        }
+        Ok(None)
+    }
+
+    fn load_and_attach(
+        &mut self,
+        object: Object,
+        variants: &[&'static Variant],
+        attached: &mut Vec<Attached>,
+    ) -> Result<Vec<Option<Error>>> {
+        match object {
+            Object::Scope => {
+                self.with(skel::scope::ScopeSkelBuilder::default(), variants, attached)
+            }
+            Object::Process => self.with(
+                skel::process::ProcessSkelBuilder::default(),
+                variants,
+                attached,
+            ),
+            Object::File => self.with(skel::file::FileSkelBuilder::default(), variants, attached),
+            Object::Fence => {
+                self.with(skel::fence::FenceSkelBuilder::default(), variants, attached)
+            }
+        }
+    }
+
+    fn with<B>(
+        &mut self,
+        builder: B,
+        variants: &[&'static Variant],
+        attached: &mut Vec<Attached>,
+    ) -> Result<Vec<Option<Error>>>
+    where
+        B: for<'o> SkelBuilder<'o>,
+    {
+        let capture = Capture::start();
+        let names: Vec<&str> = variants
+            .iter()
+            .flat_map(|v| v.programs)
+            .map(Program::name)
+            .collect();
+        let what = || format!("BPF program {}", names.join(", "));
+        let mut storage = MaybeUninit::uninit();
+        let mut open = builder
+            .open(&mut storage)
+            .map_err(|e| refused(&what(), &e, &capture.take()))?;
+        for mut program in open.open_object_mut().progs_mut() {
+            let wanted = names.iter().any(|n| program.name() == *n);
+            program.set_autoload(wanted);
+        }
+        for mut map in open.open_object_mut().maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            self.prepare(&mut map, &name)
+                .map_err(|e| refused(&format!("map {name}"), &e, &capture.take()))?;
+        }
+        let loaded = open
+            .load()
+            .map_err(|e| refused(&what(), &e, &capture.take()))?;
+        for map in loaded.object().maps() {
+            let name = map.name().to_string_lossy().into_owned();
+            if name.starts_with("stk_") && map.autocreate() && !self.maps.contains_key(&name) {
+                let handle = MapHandle::try_from(&map)
+                    .map_err(|e| refused(&format!("map {name}"), &e, &[]))?;
+                self.maps.insert(name, handle);
+            }
+        }
+        let mut results = Vec::with_capacity(variants.len());
+        for variant in variants {
+            // A variant's programs stand or fall together: dropping `own` detaches what was attached of it.
+            let mut own = Vec::with_capacity(variant.programs.len());
+            let mut failure = None;
+            for wanted in variant.programs {
+                let Some(program) = loaded
+                    .object()
+                    .progs_mut()
+                    .find(|p| p.name() == wanted.name())
+                else {
+                    failure = Some(Error::new(
+                        ErrorKind::Load,
+                        format!("no program {}; this is a defect", wanted.name()),
+                    ));
+                    break;
+                };
+                let link = match wanted {
+                    Program::Auto(_) => program
+                        .attach()
+                        .map_err(|e| refused(wanted.name(), &e, &capture.take())),
+                    Program::Syscall(_, event) => {
+                        self.tracefs.perf_event("syscalls", event).and_then(|fd| {
+                            // libbpf closes the descriptor with the link; when attaching fails, nobody does.
+                            let raw = fd.as_raw_fd();
+                            let link = program
+                                .attach_perf_event(raw)
+                                .map_err(|e| refused(wanted.name(), &e, &capture.take()))?;
+                            give_away(fd);
+                            Ok(link)
+                        })
+                    }
+                };
+                let held = link.and_then(|link| {
+                    let program = program.as_fd().try_clone_to_owned().map_err(|e| {
+                        Error::new(
+                            ErrorKind::Io,
+                            format!("descriptor of {}: {e}", wanted.name()),
+                        )
+                    })?;
+                    Ok(Attached {
+                        name: wanted.name(),
+                        link,
+                        program,
+                    })
+                });
+                match held {
+                    Ok(held) => own.push(held),
+                    Err(e) => {
+                        failure = Some(e);
+                        break;
+                    }
+                }
+            }
+            if failure.is_none() {
+                attached.append(&mut own);
+            }
+            results.push(failure);
+        }
+        Ok(results)
+    }
+
+    /// Settings of one map before load: content, size, or the map that is already there.
+    fn prepare(&self, map: &mut libbpf_rs::OpenMapMut<'_>, name: &str) -> libbpf_rs::Result<()> {
+        if name.ends_with(".rodata") {
+            let bytes = wire::bytes_of(&self.config);
+            if map.initial_value().map(<[u8]>::len) != Some(bytes.len()) {
+                // Something besides stk_config got into .rodata; a wrong write here would be silent.
+                return Err(libbpf_rs::Error::from(std::io::Error::other(
+                    "constants are not stk_config alone",
+                )));
+            }
+            return map.set_initial_value(bytes);
+        }
+        if name == "stk_tags" && !self.tags {
+            return map.set_autocreate(false);
+        }
+        if let Some(shared) = self.maps.get(name) {
+            return map.reuse_fd(shared.as_fd());
+        }
+        if let Some(&size) = self.sizes.get(name) {
+            map.set_max_entries(size)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! The only room that knows libbpf-rs: loads objects, shares maps, attaches one program at a time, reads rings.
+//!
+//! Invariant: whatever was attached is owned by a [`Link`](libbpf_rs::Link) in a value that the caller drops; a start
+//! that fails half way leaves nothing behind.
+
+mod ask;
+mod btf;
+mod layout;
+mod load;
+mod log;
+mod ring;
+mod skel;
+mod tracefs;
+
+pub(crate) use ask::{Asker, Seed};
+pub(crate) use load::{
+    Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Variant, tracepoint,
+};
+pub(crate) use ring::Rings;
+pub(crate) use tracefs::securityfs_lsm;
+
+use crate::error::{Error, ErrorKind};
+
+/// Turns a libbpf error into ours; `lines` is what libbpf printed meanwhile.
+pub(crate) fn refused(what: &str, error: &libbpf_rs::Error, lines: &[String]) -> Error {
+    let denied = error.kind() == libbpf_rs::ErrorKind::PermissionDenied;
+    // Some kernels refuse whole program types to everybody: then the rights are not what is missing.
+    let kind = if denied && !has_rights() {
+        ErrorKind::Permission
+    } else {
+        ErrorKind::Load
+    };
+    let mut message = format!("{what} was refused by the kernel ({}): {error}", release());
+    // The verifier's verdict stands at the end; the trace before it can be megabytes.
+    let tail: Vec<&str> = lines
+        .iter()
+        .flat_map(|l| l.lines())
+        .filter(|l| !l.trim().is_empty())
+        .collect();
+    for line in tail.iter().skip(tail.len().saturating_sub(12)) {
+        message.push_str("\n  ");
+        message.push_str(line);
+    }
+    let error = Error::new(kind, message);
+    if kind == ErrorKind::Permission {
+        error.with_hint(
+            "run as root, or with CAP_BPF, CAP_PERFMON and, before Linux 5.11, CAP_SYS_RESOURCE; 'stockade doctor' shows what is missing",
+        )
+    } else {
+        error.with_hint("run 'stockade doctor' to see what this kernel can do")
+    }
+}
+
+/// The capabilities that loading needs, by name and bit (include/uapi/linux/capability.h).
+pub(crate) const NEEDED_RIGHTS: [(&str, u32); 2] = [("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+
+/// The effective capabilities of this process, a bit each.
+pub(crate) fn rights() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .unwrap_or_default()
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .and_then(|h| u64::from_str_radix(h.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn has_rights() -> bool {
+    let set = rights();
+    NEEDED_RIGHTS.iter().all(|(_, bit)| set & (1 << bit) != 0)
+}
+
+/// The kernel's release, as uname(2) has it.
+pub(crate) fn release() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
+}

@@ -1,0 +1,26 @@
+//! The compiled objects. Private: the skeletons hold kernel types as well, and change with every build.
+
+macro_rules! skeleton {
+    ($name:ident, $file:literal) => {
+        #[allow(
+            missing_docs,
+            missing_debug_implementations,
+            unreachable_pub,
+            unused,
+            clippy::all,
+            clippy::undocumented_unsafe_blocks,
+            clippy::wildcard_imports,
+            clippy::uninlined_format_args,
+            clippy::redundant_closure_for_method_calls
+        )]
+        pub(super) mod $name {
+            include!(concat!(env!("OUT_DIR"), "/", $file, ".skel.rs"));
+        }
+    };
+}
+
+skeleton!(identity, "identity");
+skeleton!(scope, "scope");
+skeleton!(process, "process");
+skeleton!(file, "file");
+skeleton!(fence, "fence");

@@ -1,0 +1,99 @@
+//! Kernel file systems that nobody may have mounted, read through a mount of our own that is attached nowhere and ends
+//! with its descriptor.
+
+use std::io::Read as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A mount that is in no mount table.
+fn detached(fs: &str) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
+}
+
+fn read(mount: &OwnedFd, path: &str) -> std::io::Result<String> {
+    let file = rustix::fs::openat(mount, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = String::new();
+    std::fs::File::from(file).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The active security modules; `None` when that cannot be known, which is not the same as "no bpf".
+pub(crate) fn securityfs_lsm() -> Option<String> {
+    if let Ok(list) = std::fs::read_to_string("/sys/kernel/security/lsm") {
+        return Some(list.trim().to_owned());
+    }
+    let mount = detached("securityfs").ok()?;
+    read(&mount, "lsm").ok().map(|l| l.trim().to_owned())
+}
+
+/// Opens classic tracepoints.
+#[derive(Debug, Default)]
+pub(super) struct Tracefs {
+    mount: Option<OwnedFd>,
+}
+
+impl Tracefs {
+    /// A perf event on the tracepoint `events/GROUP/NAME`, for a BPF program to hang on.
+    pub(super) fn perf_event(&mut self, group: &str, name: &str) -> Result<OwnedFd> {
+        let failed = |what: &str, e: std::io::Error| {
+            Error::new(
+                ErrorKind::Load,
+                format!("tracepoint {group}/{name}: {what}: {e}"),
+            )
+            .with_source(e)
+        };
+        let mount = match &self.mount {
+            Some(mount) => mount,
+            None => {
+                let mount = detached("tracefs")
+                    .map_err(|e| failed("tracefs cannot be mounted", e.into()))?;
+                self.mount.insert(mount)
+            }
+        };
+        let id = read(mount, &format!("events/{group}/{name}/id"))
+            .map_err(|e| failed("its id cannot be read", e))?;
+        let id: u64 = id
+            .trim()
+            .parse()
+            .map_err(|e| failed("its id is not a number", std::io::Error::other(e)))?;
+        let mut attr = libbpf_rs::libbpf_sys::perf_event_attr {
+            type_: libbpf_rs::libbpf_sys::PERF_TYPE_TRACEPOINT,
+            size: u32::try_from(size_of::<libbpf_rs::libbpf_sys::perf_event_attr>()).unwrap_or(0),
+            config: id,
+            ..Default::default()
+        };
+        // SAFETY: `attr` is a valid perf_event_attr of the size it names and outlives the call.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_perf_event_open,
+                &raw mut attr,
+                -1, // every process
+                0,  // the program runs on every CPU all the same: it hangs on the tracepoint
+                -1,
+                libbpf_rs::libbpf_sys::PERF_FLAG_FD_CLOEXEC,
+            )
+        };
+        match i32::try_from(fd) {
+            // SAFETY: a non-negative result is a new descriptor that nobody else owns.
+            Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+            _ => Err(failed("perf_event_open", std::io::Error::last_os_error())),
+        }
+    }
+}
+
+/// Lets go of a descriptor that a libbpf link has taken over.
+pub(super) fn give_away(fd: OwnedFd) -> i32 {
+    let raw = fd.as_raw_fd();
+    std::mem::forget(fd);
+    raw
+}

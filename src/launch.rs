@@ -1,0 +1,164 @@
+//! Starting a command that waits: it exists and can be put in scope, but has not run a single instruction of its own.
+
+use std::io;
+#[cfg(stockade_kernel)]
+use std::os::fd::{AsRawFd as _, OwnedFd};
+#[cfg(stockade_kernel)]
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
+#[cfg(stockade_kernel)]
+use std::thread::JoinHandle;
+
+#[cfg(not(stockade_kernel))]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+
+/// A process that is held between fork and exec.
+///
+/// Dropping it ends the process: a command whose fence could not be armed never starts.
+#[derive(Debug)]
+pub struct Held {
+    #[cfg(stockade_kernel)]
+    inner: Inner,
+    #[cfg(not(stockade_kernel))]
+    never: std::convert::Infallible,
+}
+
+#[cfg(stockade_kernel)]
+#[derive(Debug)]
+struct Inner {
+    pid: u32,
+    /// Closing it without writing makes the process give up.
+    gate: Option<OwnedFd>,
+    spawner: Option<JoinHandle<io::Result<Child>>>,
+}
+
+impl Held {
+    /// Forks and stops before exec.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](crate::ErrorKind::Io) when no process can be made; [`Unsupported`](crate::ErrorKind::Unsupported) on other
+    /// systems.
+    pub fn spawn(command: Command) -> Result<Held> {
+        spawn(command)
+    }
+
+    /// The process id, in the caller's pid namespace.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        #[cfg(stockade_kernel)]
+        return self.inner.pid;
+        #[cfg(not(stockade_kernel))]
+        match self.never {}
+    }
+
+    /// Lets the command run. The inner error is exec's: no such program, not executable.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](crate::ErrorKind::Io) when the process has vanished meanwhile.
+    pub fn release(self) -> Result<io::Result<Child>> {
+        release(self)
+    }
+}
+
+#[cfg(not(stockade_kernel))]
+fn spawn(_: Command) -> Result<Held> {
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "stockade watches and fences on Linux only",
+    ))
+}
+
+#[cfg(not(stockade_kernel))]
+fn release(held: Held) -> Result<io::Result<Child>> {
+    match held.never {}
+}
+
+#[cfg(stockade_kernel)]
+fn failed(what: &str, e: io::Error) -> Error {
+    Error::new(crate::error::ErrorKind::Io, format!("{what}: {e}")).with_source(e)
+}
+
+#[cfg(stockade_kernel)]
+fn spawn(mut command: Command) -> Result<Held> {
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed("pipe", e.into()));
+    let (told, tell) = pipe()?;
+    let (wait, gate) = pipe()?;
+    let gate_copy = gate.as_raw_fd();
+    // SAFETY: between fork and exec only async-signal-safe calls are made: close, getpid, write, read.
+    unsafe {
+        command.pre_exec(move || {
+            // The child's copy of the gate would keep `wait` open for ever if the parent died.
+            libc::close(gate_copy);
+            let pid = std::process::id().to_ne_bytes();
+            rustix::io::write(&tell, &pid)?;
+            let mut go = [0u8];
+            match rustix::io::read(&wait, &mut go) {
+                Ok(1) => Ok(()),
+                Ok(_) => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
+                Err(e) => Err(e.into()),
+            }
+        });
+    }
+    // Command::spawn returns only when exec has happened, so it waits on a thread of its own.
+    let spawner = std::thread::Builder::new()
+        .name("stockade-spawn".into())
+        .spawn(move || {
+            let result = command.spawn();
+            drop(command); // closes our ends of both pipes
+            result
+        })
+        .map_err(|e| failed("thread", e))?;
+    let mut pid = [0u8; 4];
+    match rustix::io::retry_on_intr(|| rustix::io::read(&told, &mut pid)) {
+        Ok(4) => Ok(Held {
+            inner: Inner {
+                pid: u32::from_ne_bytes(pid),
+                gate: Some(gate),
+                spawner: Some(spawner),
+            },
+        }),
+        // The fork itself failed: its error is the thread's result.
+        other => {
+            drop(gate);
+            match spawner.join() {
+                Ok(Err(e)) => Err(failed("the command cannot be started", e)),
+                _ => Err(failed(
+                    "the command cannot be started",
+                    other
+                        .err()
+                        .map_or(io::ErrorKind::UnexpectedEof.into(), Into::into),
+                )),
+            }
+        }
+    }
+}
+
+#[cfg(stockade_kernel)]
+fn release(mut held: Held) -> Result<io::Result<Child>> {
+    // Both are there until release or drop.
+    let (Some(gate), Some(spawner)) = (held.inner.gate.take(), held.inner.spawner.take()) else {
+        return Err(failed("release", io::ErrorKind::NotFound.into()));
+    };
+    rustix::io::write(&gate, &[1])
+        .map_err(|e| failed("the held command has vanished", e.into()))?;
+    drop(gate);
+    spawner
+        .join()
+        .map_err(|_| failed("the held command", io::Error::other("its thread panicked")))
+}
+
+#[cfg(stockade_kernel)]
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.gate = None;
+        if let Some(spawner) = self.spawner.take() {
+            // The child sees the closed gate and ends; its spawn fails, which is what we want.
+            let _ = spawner.join();
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! stockade watches what processes do and makes the kernel refuse the rest.
+//!
+//! A [`Session`] attaches monitors, and where asked for a fence, to a [`Scope`] of processes; events come out of
+//! [`Session::poll`], and [`Session::end`] says whether the picture is complete.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use stockade::{Monitor, Scope, Session};
+//!
+//! fn main() -> stockade::Result<()> {
+//!     let mut session = Session::builder()
+//!         .scope(Scope::new().tree(1234))
+//!         .monitor(Monitor::Process)
+//!         .start()?;
+//!     for _ in 0..100 {
+//!         session.poll(Duration::from_millis(50), &mut |event| println!("{event}"))?;
+//!     }
+//!     let certificate = session.end(&mut |event| println!("{event}"))?;
+//!     println!("complete: {}", certificate.is_complete());
+//!     Ok(())
+//! }
+//! ```
+//!
+//! On other systems than Linux everything compiles, and [`SessionBuilder::start`](session::SessionBuilder::start)
+//! answers [`ErrorKind::Unsupported`].
+//!
+//! # Features
+//!
+//! `cli` (on by default) builds the program; a library user writes `default-features = false`. `vendored` builds libelf
+//! and zlib from source, `static` links them statically.
+
+pub mod doctor;
+#[cfg(stockade_kernel)]
+mod enrich;
+mod error;
+pub mod event;
+#[cfg(stockade_kernel)]
+mod fence;
+#[cfg(stockade_kernel)]
+mod kernel;
+pub mod launch;
+mod monitor;
+pub mod policy;
+mod scope;
+pub mod session;
+pub mod sink;
+mod wire;
+
+pub use error::{Error, ErrorKind, Result};
+pub use event::Event;
+pub use monitor::Monitor;
+pub use scope::Scope;
+pub use session::Session;

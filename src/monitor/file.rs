@@ -1,0 +1,129 @@
+//! Open, unlink and rename: the functions that do the work, else the system calls that ask for it.
+
+use crate::kernel::Needs::{Function, Params};
+use crate::kernel::Program::{Auto, Syscall};
+use crate::kernel::{Probe, Program, Variant};
+
+/// A tax on every system call of the machine: last.
+macro_rules! sys_exit {
+    ($program:literal) => {
+        Variant {
+            name: "tp_btf/sys_exit",
+            programs: &[Auto($program)],
+            needs: &[],
+        }
+    };
+}
+
+pub(super) const PROBES: &[Probe] = &[
+    Probe {
+        name: "file.open",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[Auto("file_open__fexit")],
+                needs: &[Params("do_filp_open", 3)],
+            },
+            Variant {
+                name: "fexit/do_file_open",
+                programs: &[Auto("file_open_7__fexit")],
+                needs: &[Params("do_file_open", 3)],
+            },
+            Variant {
+                name: "tracepoint",
+                programs: calls::OPEN,
+                needs: &[],
+            },
+            sys_exit!("file_open__tp_btf"),
+        ],
+        without: "files that are opened",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.unlink",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_unlink_begin__fentry"),
+                    Auto("file_unlink_end_4__fexit"),
+                ],
+                needs: &[Function("security_path_unlink"), Params("vfs_unlink", 4)],
+            },
+            Variant {
+                name: "fexit/3",
+                programs: &[
+                    Auto("file_unlink_begin__fentry"),
+                    Auto("file_unlink_end_3__fexit"),
+                ],
+                needs: &[Function("security_path_unlink"), Params("vfs_unlink", 3)],
+            },
+            Variant {
+                name: "tracepoint",
+                programs: calls::UNLINK,
+                needs: &[],
+            },
+            sys_exit!("file_unlink__tp_btf"),
+        ],
+        without: "files that are removed",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.rename",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_rename_begin__fentry"),
+                    Auto("file_rename_end__fexit"),
+                ],
+                needs: &[Function("security_path_rename"), Params("vfs_rename", 1)],
+            },
+            Variant {
+                name: "tracepoint",
+                programs: calls::RENAME,
+                needs: &[],
+            },
+            sys_exit!("file_rename__tp_btf"),
+        ],
+        without: "files that are renamed",
+        excused_without: None,
+    },
+];
+
+#[cfg(target_arch = "x86_64")]
+mod calls {
+    use super::{Program, Syscall};
+
+    pub(super) const OPEN: &[Program] = &[
+        Syscall("file_openat__tp", "sys_exit_openat"),
+        Syscall("file_openat2__tp", "sys_exit_openat2"),
+        Syscall("file_open__tp", "sys_exit_open"),
+        Syscall("file_creat__tp", "sys_exit_creat"),
+    ];
+    pub(super) const UNLINK: &[Program] = &[
+        Syscall("file_unlinkat__tp", "sys_exit_unlinkat"),
+        Syscall("file_unlink__tp", "sys_exit_unlink"),
+    ];
+    pub(super) const RENAME: &[Program] = &[
+        Syscall("file_renameat2__tp", "sys_exit_renameat2"),
+        Syscall("file_renameat__tp", "sys_exit_renameat"),
+        Syscall("file_rename__tp", "sys_exit_rename"),
+    ];
+}
+
+/// aarch64 has the at-forms alone.
+#[cfg(not(target_arch = "x86_64"))]
+mod calls {
+    use super::{Program, Syscall};
+
+    pub(super) const OPEN: &[Program] = &[
+        Syscall("file_openat__tp", "sys_exit_openat"),
+        Syscall("file_openat2__tp", "sys_exit_openat2"),
+    ];
+    pub(super) const UNLINK: &[Program] = &[Syscall("file_unlinkat__tp", "sys_exit_unlinkat")];
+    pub(super) const RENAME: &[Program] = &[
+        Syscall("file_renameat2__tp", "sys_exit_renameat2"),
+        Syscall("file_renameat__tp", "sys_exit_renameat"),
+    ];
+}

@@ -1,0 +1,210 @@
+//! What can be done to a file: the set of access kinds that a rule denies and a request asks for.
+//!
+//! The bits are the contract with the kernel half: they are append-only and never renumbered.
+
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
+
+use serde::{Serialize, Serializer};
+
+/// A set of access kinds, one bit each.
+///
+/// ```
+/// use stockade::policy::Access;
+///
+/// let access = Access::READ | Access::WRITE;
+/// assert!(access.contains(Access::READ));
+/// assert_eq!(access.to_string(), "read,write");
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Access(u32);
+
+/// Every kind with its name, in the order of the bits.
+const KINDS: [(&str, Access); 9] = [
+    ("read", Access::READ),
+    ("write", Access::WRITE),
+    ("exec", Access::EXEC),
+    ("create", Access::CREATE),
+    ("delete", Access::DELETE),
+    ("replace", Access::REPLACE),
+    ("link", Access::LINK),
+    ("metadata", Access::METADATA),
+    ("mount", Access::MOUNT),
+];
+
+impl Access {
+    /// Reading the contents: open for reading in any way.
+    pub const READ: Access = Access(1);
+    /// Changing the contents: open for writing, truncate in any form.
+    pub const WRITE: Access = Access(2);
+    /// Running the file.
+    pub const EXEC: Access = Access(4);
+    /// Making a file at this name. Policy documents of this version cannot ask for it.
+    pub const CREATE: Access = Access(8);
+    /// Removing the name: unlink.
+    pub const DELETE: Access = Access(16);
+    /// Renaming the file away, or another file over it.
+    pub const REPLACE: Access = Access(32);
+    /// Making a further hard link to the file.
+    pub const LINK: Access = Access(64);
+    /// Changing owner, mode, times or extended attributes.
+    pub const METADATA: Access = Access(128);
+    /// Mounting over the name. Policy documents of this version cannot ask for it.
+    pub const MOUNT: Access = Access(256);
+
+    /// Every kind that this version can deny; `all` in a policy document.
+    pub const ALL_GUARDED: Access = Access(
+        Access::READ.0
+            | Access::WRITE.0
+            | Access::EXEC.0
+            | Access::DELETE.0
+            | Access::REPLACE.0
+            | Access::LINK.0
+            | Access::METADATA.0,
+    );
+
+    /// The bits as the kernel half uses them.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The set with these bits; bits that are no access kind are dropped.
+    #[must_use]
+    pub fn from_bits_truncate(bits: u32) -> Self {
+        let known = KINDS.iter().fold(0, |all, (_, kind)| all | kind.0);
+        Access(bits & known)
+    }
+
+    /// The single kind of this name, also one that policy documents cannot ask for yet.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        KINDS
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, kind)| *kind)
+    }
+
+    /// Whether every kind of `other` is in this set; true for an empty `other`.
+    #[must_use]
+    pub const fn contains(self, other: Access) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether at least one kind is in both sets.
+    #[must_use]
+    pub const fn intersects(self, other: Access) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether no kind is in the set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The names of the kinds in the set, in the order of the bits.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        KINDS
+            .iter()
+            .filter(move |(_, kind)| self.contains(*kind))
+            .map(|(name, _)| *name)
+    }
+}
+
+impl BitOr for Access {
+    type Output = Access;
+
+    fn bitor(self, other: Access) -> Access {
+        Access(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Access {
+    fn bitor_assign(&mut self, other: Access) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Display for Access {
+    /// The names with commas between them; `none` for the empty set.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        for (index, name) in self.names().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Access({self})")
+    }
+}
+
+impl Serialize for Access {
+    /// A list of names, as in a policy document.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_the_bit_of_the_kernel_half() {
+        let bits: Vec<(&str, u32)> = KINDS.iter().map(|(n, k)| (*n, k.bits())).collect();
+        assert_eq!(
+            bits,
+            [
+                ("read", 1),
+                ("write", 2),
+                ("exec", 4),
+                ("create", 8),
+                ("delete", 16),
+                ("replace", 32),
+                ("link", 64),
+                ("metadata", 128),
+                ("mount", 256),
+            ]
+        );
+    }
+
+    #[test]
+    fn all_guarded_leaves_out_only_what_comes_later() {
+        let later = Access::CREATE | Access::MOUNT;
+        assert!(!Access::ALL_GUARDED.intersects(later));
+        assert_eq!((Access::ALL_GUARDED | later).bits(), 511);
+    }
+
+    #[test]
+    fn unknown_bits_are_dropped() {
+        assert_eq!(Access::from_bits_truncate(u32::MAX).bits(), 511);
+        assert_eq!(Access::from_bits_truncate(1 << 9), Access::default());
+    }
+
+    #[test]
+    fn names_are_in_bit_order_and_printed_with_commas() {
+        let access = Access::METADATA | Access::READ;
+        assert_eq!(access.names().collect::<Vec<_>>(), ["read", "metadata"]);
+        assert_eq!(access.to_string(), "read,metadata");
+        assert_eq!(Access::default().to_string(), "none");
+        assert_eq!(format!("{access:?}"), "Access(read,metadata)");
+    }
+
+    #[test]
+    fn every_name_leads_back_to_its_kind() {
+        for (name, kind) in KINDS {
+            assert_eq!(Access::from_name(name), Some(kind));
+        }
+        assert_eq!(Access::from_name("all"), None);
+    }
+}

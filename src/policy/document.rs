@@ -1,0 +1,280 @@
+//! The policy document as it is written: YAML to plain values, each with its place in the text.
+//!
+//! Nothing is optional to the reader of the document: every key that is not known is refused. Which keys must be there
+//! and what their values mean is decided in `compile`, so that a slip in the indentation is reported as one.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{
+    DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, MessageFormatter, Options,
+    Spanned, UserMessageFormatter,
+};
+
+use super::fault::{Fault, Place, did_you_mean, printable, quoted};
+
+/// The version of the language that this crate reads.
+pub(super) const VERSION: &str = "1";
+
+/// A whole policy.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    #[serde(default, deserialize_with = "present")]
+    pub(super) version: Option<Spanned<Value<IgnoredAny>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) name: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) mode: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) files: Option<Spanned<Value<Spanned<FileEntry>>>>,
+}
+
+/// One entry of `files`.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileEntry {
+    #[serde(default, deserialize_with = "present")]
+    pub(super) id: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) deny: Option<Spanned<Value<Spanned<String>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) paths: Option<Spanned<Value<Spanned<String>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) mode: Option<Spanned<String>>,
+}
+
+/// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
+const LATER_IN_DOCUMENT: [(&str, &str); 8] = [
+    ("exec", "exec rules"),
+    ("network", "network rules"),
+    ("syscalls", "system call rules"),
+    ("limits", "limits"),
+    ("include", "including other policies"),
+    ("variables", "variables"),
+    ("subject", "subjects"),
+    ("subjects", "subjects"),
+];
+
+/// The same inside a file rule.
+const LATER_IN_FILE_RULE: [(&str, &str); 15] = [
+    ("allow", "allow rules"),
+    ("priority", "priorities"),
+    ("subject", "subjects"),
+    ("subjects", "subjects"),
+    ("exe", "subjects"),
+    ("executable", "subjects"),
+    ("uid", "subjects"),
+    ("cgroup", "subjects"),
+    ("tree", "subjects"),
+    ("inode", "rules on inodes"),
+    ("inodes", "rules on inodes"),
+    ("revoke", "revoking open files"),
+    ("action", "actions other than deny"),
+    ("errno", "choosing the error number"),
+    ("otherwise", "a second choice of action"),
+];
+
+/// What stands where a list or a single word is expected, without refusing anything yet: the one who knows the key
+/// writes the better sentence.
+#[derive(Debug)]
+pub(super) enum Value<T> {
+    List(Vec<T>),
+    Word(String),
+    Nothing,
+    Mapping,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Value<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyValue<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for AnyValue<T> {
+            type Value = Value<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<Self::Value, E> {
+                Ok(Value::Word(word.to_owned()))
+            }
+
+            fn visit_bool<E>(self, word: bool) -> Result<Self::Value, E> {
+                Ok(Value::Word(word.to_string()))
+            }
+
+            fn visit_i64<E>(self, word: i64) -> Result<Self::Value, E> {
+                Ok(Value::Word(word.to_string()))
+            }
+
+            fn visit_i128<E>(self, word: i128) -> Result<Self::Value, E> {
+                Ok(Value::Word(word.to_string()))
+            }
+
+            fn visit_u64<E>(self, word: u64) -> Result<Self::Value, E> {
+                Ok(Value::Word(word.to_string()))
+            }
+
+            fn visit_u128<E>(self, word: u128) -> Result<Self::Value, E> {
+                Ok(Value::Word(word.to_string()))
+            }
+
+            fn visit_f64<E>(self, word: f64) -> Result<Self::Value, E> {
+                // Debug keeps the point of 1.0, which is not the version 1.
+                Ok(Value::Word(format!("{word:?}")))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Value::Nothing)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Value::List(list))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Value::Mapping)
+            }
+        }
+
+        deserializer.deserialize_any(AnyValue(PhantomData))
+    }
+}
+
+/// A key that stands there with nothing behind it is not the same as a key that is missing.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Reads the document; the fault is the first one in reading order, except that a foreign version comes before all.
+pub(super) fn read(text: &str) -> Result<Spanned<Document>, Fault> {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
+        // What a later version may say must not be reported as a slip of this one.
+        foreign_version(text).unwrap_or_else(|| fault_from_yaml(&error))
+    })
+}
+
+/// The fault of a document whose `version` is not ours, if that is its first trouble.
+fn foreign_version(text: &str) -> Option<Fault> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        version: Spanned<Value<IgnoredAny>>,
+    }
+    let head: Head = serde_saphyr::from_str_with_options(text, options()).ok()?;
+    check_version(&head.version).err()
+}
+
+/// Refuses every version but ours.
+pub(super) fn check_version(version: &Spanned<Value<IgnoredAny>>) -> Result<(), Fault> {
+    let found = match &version.value {
+        Value::Word(word) if word == VERSION => return Ok(()),
+        Value::Word(word) => printable(&word.chars().take(20).collect::<String>()),
+        Value::List(_) | Value::Mapping | Value::Nothing => {
+            return Err(Fault::new(
+                version.referenced,
+                format!("\"version\" must be the number {VERSION}"),
+            ));
+        }
+    };
+    Err(Fault::new(
+        version.referenced,
+        format!("version {found} is not supported; this program reads version {VERSION}"),
+    ))
+}
+
+fn options() -> Options {
+    serde_saphyr::options! {
+        // The default stops at 250,000 nodes; a rule has about eight, and a million rules are meant to load.
+        budget: serde_saphyr::budget! {
+            max_nodes: 32_000_000,
+            max_events: 64_000_000,
+            max_total_scalar_bytes: 1 << 30,
+        },
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        merge_keys: MergeKeyPolicy::Error,
+        reject_unsupported_tags: true,
+        strict_booleans: true,
+        with_snippet: false,
+        emit_comments: false,
+    }
+}
+
+/// The parser's error in the words of the policy language.
+fn fault_from_yaml(error: &YamlError) -> Fault {
+    let place = error.location().unwrap_or(Location::UNKNOWN);
+    let sentence = match root(error) {
+        YamlError::SerdeUnknownField {
+            field, expected, ..
+        } => {
+            return Fault {
+                // The parser's span is that of the key; its length is not always known.
+                place: Place {
+                    length: u32::try_from(field.chars().count()).unwrap_or(1),
+                    ..Place::from(place)
+                },
+                sentence: unknown_key(field, expected),
+            };
+        }
+        YamlError::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("the key {} is here twice", quoted(key))
+        }
+        YamlError::DuplicateMappingKey { key: None, .. } => "this key is here twice".to_owned(),
+        YamlError::MultipleDocuments { .. } => {
+            "a policy file holds one document; a second one starts here".to_owned()
+        }
+        YamlError::MergeKeyNotAllowed { .. } => {
+            "merging with \"<<\" is not supported in a policy".to_owned()
+        }
+        YamlError::NullIntoString { .. } => {
+            "text is missing here (an unquoted ~ or null means nothing; put it in quotes)"
+                .to_owned()
+        }
+        YamlError::UnsupportedTag { tag, .. } => {
+            format!("the tag {} is not supported in a policy", quoted(tag))
+        }
+        YamlError::Unexpected { expected, .. } => match *expected {
+            "string scalar" => "a single text is expected here".to_owned(),
+            "mapping start" => "keys with values (\"key: value\") are expected here".to_owned(),
+            other => format!("{} is expected here", printable(other)),
+        },
+        other => printable(&UserMessageFormatter.format_message(other)),
+    };
+    Fault::new(place, sentence)
+}
+
+/// The error that an alias carried to the place of its use.
+fn root(error: &YamlError) -> &YamlError {
+    let mut error = error.without_snippet();
+    while let YamlError::AliasError { error: inner, .. } = error {
+        error = inner.without_snippet();
+    }
+    error
+}
+
+/// Says which key it is, whether it is one of a later version, and which known key it may be meant to be.
+fn unknown_key(key: &str, known: &[&'static str]) -> String {
+    let in_rule = known.contains(&"id");
+    let later: &[(&str, &str)] = if in_rule {
+        &LATER_IN_FILE_RULE
+    } else {
+        &LATER_IN_DOCUMENT
+    };
+    if let Some((_, what)) = later.iter().find(|(name, _)| *name == key) {
+        return format!("{} ({what}) is not supported by this version", quoted(key));
+    }
+    let place = if in_rule { "a file rule" } else { "the policy" };
+    format!(
+        "unknown key {} in {place}{}",
+        quoted(key),
+        did_you_mean(key, known.iter().copied())
+    )
+}

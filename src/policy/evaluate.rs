@@ -1,0 +1,156 @@
+//! The reference evaluator: what a rule set says about one access, as a pure function.
+//!
+//! It compares paths. The kernel decides on the identity of the file instead, so links in the request's path and in
+//! the rules' paths must have been resolved before the two can be held against each other.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::access::Access;
+use super::{FileRule, Mode, RuleSet};
+
+/// What a rule set says about an access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// No rule speaks about it.
+    Allow,
+    /// A rule in audit mode would deny it; it goes ahead and is reported.
+    Audit,
+    /// It is refused.
+    Deny,
+}
+
+/// One access to one file.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Request<'a> {
+    /// Absolute, with links resolved.
+    pub path: &'a Path,
+    /// One kind or several at once, as an open for reading and writing has; denied if one of them is.
+    pub access: Access,
+}
+
+impl<'a> Request<'a> {
+    /// An access of these kinds to this path.
+    #[must_use]
+    pub fn new(path: &'a Path, access: Access) -> Self {
+        Request { path, access }
+    }
+}
+
+/// The verdict and the rule it comes from.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Decision<'a> {
+    /// What happens to the access.
+    pub verdict: Verdict,
+    /// The first rule in the set that leads to this verdict; `None` when nothing speaks about the access.
+    pub rule: Option<&'a FileRule>,
+}
+
+/// Decides one request: a rule that enforces beats one that audits, and among equals the first one is named.
+///
+/// ```
+/// use std::path::{Path, PathBuf};
+/// use stockade::policy::{Access, Environment, Request, RuleSet, Verdict, evaluate};
+///
+/// let env = Environment::new(None, PathBuf::from("/work"));
+/// let set = RuleSet::deny_files([PathBuf::from("secret")], &env)?;
+/// let decision = evaluate(&set, &Request::new(Path::new("/work/secret"), Access::READ));
+/// assert_eq!(decision.verdict, Verdict::Deny);
+/// assert_eq!(decision.rule.map(|rule| rule.id.as_str()), Some("deny-file:secret"));
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn evaluate<'a>(set: &'a RuleSet, request: &Request<'_>) -> Decision<'a> {
+    let mut audited = None;
+    for rule in &set.rules {
+        if !rule.access.intersects(request.access) || !rule.paths.iter().any(|p| p == request.path)
+        {
+            continue;
+        }
+        match rule.mode {
+            Mode::Enforce => {
+                return Decision {
+                    verdict: Verdict::Deny,
+                    rule: Some(rule),
+                };
+            }
+            Mode::Audit => audited = audited.or(Some(rule)),
+        }
+    }
+    Decision {
+        verdict: match audited {
+            Some(_) => Verdict::Audit,
+            None => Verdict::Allow,
+        },
+        rule: audited,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(id: &str, access: Access, path: &str, mode: Mode) -> FileRule {
+        FileRule {
+            id: id.to_owned(),
+            access,
+            paths: vec!["/other".into(), path.into()],
+            mode,
+            line: 0,
+        }
+    }
+
+    fn decide(rules: Vec<FileRule>, path: &str, access: Access) -> (Verdict, Option<String>) {
+        let set = RuleSet {
+            name: "test".to_owned(),
+            mode: Mode::Enforce,
+            rules,
+        };
+        let decision = evaluate(&set, &Request::new(Path::new(path), access));
+        (decision.verdict, decision.rule.map(|r| r.id.clone()))
+    }
+
+    #[test]
+    fn untouched_path_and_untouched_kind_are_allowed() {
+        let rules = vec![rule("a", Access::WRITE, "/a", Mode::Enforce)];
+        let nothing = (Verdict::Allow, None);
+        assert_eq!(decide(rules.clone(), "/b", Access::WRITE), nothing);
+        assert_eq!(decide(rules.clone(), "/a/b", Access::WRITE), nothing);
+        assert_eq!(decide(rules.clone(), "/a", Access::READ), nothing);
+        assert_eq!(decide(rules, "/a", Access::default()), nothing);
+    }
+
+    #[test]
+    fn one_denied_kind_denies_the_whole_request() {
+        let rules = vec![rule("a", Access::WRITE, "/a", Mode::Enforce)];
+        assert_eq!(
+            decide(rules, "/a", Access::READ | Access::WRITE),
+            (Verdict::Deny, Some("a".to_owned()))
+        );
+    }
+
+    #[test]
+    fn enforce_beats_audit_in_either_order() {
+        let audit = rule("audit", Access::READ, "/a", Mode::Audit);
+        let enforce = rule("enforce", Access::READ, "/a", Mode::Enforce);
+        let denied = (Verdict::Deny, Some("enforce".to_owned()));
+        let rules = vec![audit.clone(), enforce.clone()];
+        assert_eq!(decide(rules, "/a", Access::READ), denied);
+        let rules = vec![enforce, audit];
+        assert_eq!(decide(rules, "/a", Access::READ), denied);
+    }
+
+    #[test]
+    fn the_first_of_equal_rules_is_named() {
+        let rules = ["one", "two"].map(|id| rule(id, Access::READ, "/a", Mode::Audit));
+        assert_eq!(
+            decide(rules.to_vec(), "/a", Access::READ),
+            (Verdict::Audit, Some("one".to_owned()))
+        );
+    }
+}

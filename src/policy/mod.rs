@@ -1,0 +1,329 @@
+//! What is allowed: policy documents, the rule sets they compile to, and the evaluator that defines their meaning.
+//!
+//! This room is pure: it reads no file and asks no kernel. What depends on the machine comes in as an [`Environment`],
+//! and whether a path exists is the fence's question. The language is described in `docs/POLICY.md`.
+//!
+//! ```
+//! use std::path::{Path, PathBuf};
+//! use stockade::policy::{Access, Environment, Request, RuleSet, Verdict, evaluate};
+//!
+//! let text = r#"
+//! version: 1
+//! name: build-job
+//! files:
+//!   - id: no-keys
+//!     deny: all
+//!     paths: ["~/.ssh/id_ed25519"]
+//! "#;
+//! let env = Environment::new(Some(PathBuf::from("/home/kim")), PathBuf::from("/work"));
+//! let set = RuleSet::parse(text, "build.policy.yaml", &env)?;
+//! let key = Path::new("/home/kim/.ssh/id_ed25519");
+//! assert_eq!(evaluate(&set, &Request::new(key, Access::READ)).verdict, Verdict::Deny);
+//! # Ok::<(), stockade::Error>(())
+//! ```
+
+mod access;
+mod compile;
+mod document;
+mod evaluate;
+mod fault;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+
+pub use access::Access;
+pub use evaluate::{Decision, Request, Verdict, evaluate};
+
+/// Whether a rule refuses an access or only reports it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Mode {
+    /// The access is refused and reported.
+    #[default]
+    Enforce,
+    /// The access goes ahead; what would have been refused is reported.
+    Audit,
+}
+
+impl Mode {
+    /// The word for this mode in a policy document.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Audit => "audit",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Mode::Enforce, Mode::Audit]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a policy takes from the machine it is compiled on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Environment {
+    /// What `~` stands for; absolute. A policy that uses `~` is refused where this is `None`.
+    pub home: Option<PathBuf>,
+    /// What relative paths start from; absolute and free of links, as the kernel reports the working directory.
+    pub cwd: PathBuf,
+}
+
+impl Environment {
+    /// An environment of this home directory and this working directory.
+    #[must_use]
+    pub fn new(home: Option<PathBuf>, cwd: PathBuf) -> Self {
+        Environment { home, cwd }
+    }
+}
+
+/// A policy that has been compiled: ready to be evaluated, or to be armed as a fence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RuleSet {
+    /// The policy's name; that of its file where the document gives none.
+    pub name: String,
+    /// The mode of every rule that does not set its own.
+    pub mode: Mode,
+    /// The rules in the order of the document; never empty in a set that was parsed.
+    pub rules: Vec<FileRule>,
+}
+
+/// A rule that denies kinds of access to files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FileRule {
+    /// What the rule is called in events and messages; unique in its set, without control characters in a document.
+    pub id: String,
+    /// The kinds that are denied; never empty.
+    pub access: Access,
+    /// Absolute paths without `.` and `..`; links in them are not resolved. Never empty.
+    pub paths: Vec<PathBuf>,
+    /// Whether the rule refuses or reports; the document's mode is already worked in.
+    pub mode: Mode,
+    /// The line of the document on which the rule starts, from 1; 0 for a rule from the command line.
+    pub line: u32,
+}
+
+impl RuleSet {
+    /// Reads and compiles a policy document.
+    ///
+    /// `source_name` is what errors call the document, usually its path as the user gave it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Policy`] at the first fault: `FILE:LINE:COL: sentence`, and below it the source line with a caret
+    /// line. Columns count characters from 1.
+    pub fn parse(text: &str, source_name: &str, env: &Environment) -> Result<RuleSet> {
+        compile::compile(text, source_name, env)
+            .map_err(|fault| fault.into_error(source_name, text))
+    }
+
+    /// Reads and compiles the policy document at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`RuleSet::parse`], and [`ErrorKind::Policy`] when the file cannot be read as UTF-8 text.
+    pub fn read(path: &Path, env: &Environment) -> Result<RuleSet> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::new(
+                ErrorKind::Policy,
+                format!("{} cannot be read: {e}", path.display()),
+            )
+            .with_source(e)
+        })?;
+        RuleSet::parse(&text, &path.display().to_string(), env)
+    }
+
+    /// One rule per path that denies [`Access::ALL_GUARDED`], as `--deny-file` asks for.
+    ///
+    /// The id of a rule is `deny-file:` and the path as given; a path that is given twice makes one rule. `~/` and
+    /// relative paths are expanded as in a document, every other character stands for itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Policy`] when there is no path, or one cannot be a file: empty, with a NUL, ending in a slash, with
+    /// `..` behind a name.
+    pub fn deny_files<I>(paths: I, env: &Environment) -> Result<RuleSet>
+    where
+        I: IntoIterator<Item = PathBuf>,
+    {
+        let mut seen = HashSet::new();
+        let mut rules = Vec::new();
+        for path in paths {
+            let absolute = compile::absolute(&path, env).map_err(|sentence| {
+                Error::new(ErrorKind::Policy, format!("--deny-file: {sentence}"))
+            })?;
+            let id = format!("deny-file:{}", path_as_text(&path));
+            if !seen.insert(path) {
+                continue;
+            }
+            rules.push(FileRule {
+                id,
+                access: Access::ALL_GUARDED,
+                paths: vec![absolute],
+                mode: Mode::Enforce,
+                line: 0,
+            });
+        }
+        if rules.is_empty() {
+            return Err(Error::new(ErrorKind::Policy, "there is no file to deny"));
+        }
+        Ok(RuleSet {
+            name: "command-line".to_owned(),
+            mode: Mode::Enforce,
+            rules,
+        })
+    }
+
+    /// Both sets as one: the rules of `self`, then those of `other`, each in its own mode.
+    ///
+    /// The name and the mode for further rules are those of `self`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Policy`] when both sets have a rule of the same id.
+    pub fn merge(mut self, other: RuleSet) -> Result<RuleSet> {
+        let lines: HashMap<&str, u32> =
+            self.rules.iter().map(|r| (r.id.as_str(), r.line)).collect();
+        for rule in &other.rules {
+            if let Some(line) = lines.get(rule.id.as_str()) {
+                return Err(Error::new(
+                    ErrorKind::Policy,
+                    format!(
+                        "the id {} is used twice: in {} ({}) and in {} ({})",
+                        fault::quoted(&rule.id),
+                        fault::quoted(&self.name),
+                        origin(*line),
+                        fault::quoted(&other.name),
+                        origin(rule.line),
+                    ),
+                ));
+            }
+        }
+        self.rules.extend(other.rules);
+        Ok(self)
+    }
+
+    /// The set with every rule in this mode, also those that set their own; `--audit` is `with_mode(Mode::Audit)`.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Mode) -> RuleSet {
+        self.mode = mode;
+        for rule in &mut self.rules {
+            rule.mode = mode;
+        }
+        self
+    }
+}
+
+/// Where a rule comes from, for a message.
+fn origin(line: u32) -> String {
+    match line {
+        0 => "command line".to_owned(),
+        line => format!("line {line}"),
+    }
+}
+
+/// The path as it is where it is UTF-8; otherwise with its bytes escaped, so that two paths never share a text.
+fn path_as_text(path: &Path) -> String {
+    match path.to_str() {
+        Some(text) => text.to_owned(),
+        None => path
+            .as_os_str()
+            .as_encoded_bytes()
+            .escape_ascii()
+            .to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env() -> Environment {
+        Environment::new(Some("/home/kim".into()), "/work".into())
+    }
+
+    fn denying(paths: &[&str]) -> RuleSet {
+        RuleSet::deny_files(paths.iter().map(PathBuf::from), &env()).unwrap()
+    }
+
+    #[test]
+    fn deny_files_makes_one_rule_per_distinct_path() {
+        let set = denying(&["key", "/etc/shadow", "key", "~/x[1]*"]);
+        let ids: Vec<_> = set.rules.iter().map(|r| r.id.as_str()).collect();
+        assert_eq!(
+            ids,
+            [
+                "deny-file:key",
+                "deny-file:/etc/shadow",
+                "deny-file:~/x[1]*"
+            ]
+        );
+        let paths: Vec<_> = set.rules.iter().map(|r| r.paths[0].to_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                Some("/work/key"),
+                Some("/etc/shadow"),
+                Some("/home/kim/x[1]*")
+            ]
+        );
+        assert!(set.rules.iter().all(|r| r.access == Access::ALL_GUARDED));
+        assert!(
+            set.rules
+                .iter()
+                .all(|r| r.mode == Mode::Enforce && r.line == 0)
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn paths_that_differ_only_in_foreign_bytes_have_different_ids() {
+        use std::os::unix::ffi::OsStringExt;
+        let paths = [0xfe, 0xff].map(|b| PathBuf::from(std::ffi::OsString::from_vec(vec![b])));
+        let set = RuleSet::deny_files(paths, &env()).unwrap();
+        let ids: Vec<_> = set.rules.iter().map(|r| r.id.as_str()).collect();
+        assert_eq!(ids, ["deny-file:\\xfe", "deny-file:\\xff"]);
+    }
+
+    #[test]
+    fn merge_keeps_the_order_and_the_first_name() {
+        let set = denying(&["a"])
+            .merge(denying(&["b"]).with_mode(Mode::Audit))
+            .unwrap();
+        let rules: Vec<_> = set.rules.iter().map(|r| (r.id.as_str(), r.mode)).collect();
+        assert_eq!(
+            rules,
+            [("deny-file:a", Mode::Enforce), ("deny-file:b", Mode::Audit)]
+        );
+        assert_eq!(
+            (set.name.as_str(), set.mode),
+            ("command-line", Mode::Enforce)
+        );
+    }
+
+    #[test]
+    fn mode_names_are_those_of_serde() {
+        for mode in [Mode::Enforce, Mode::Audit] {
+            let json = serde_json::to_string(&mode).unwrap();
+            assert_eq!(json, format!("\"{mode}\""));
+            assert_eq!(Mode::from_name(mode.name()), Some(mode));
+        }
+    }
+}

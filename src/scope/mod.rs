@@ -1,0 +1,104 @@
+//! Who is watched or fenced.
+//!
+//! A [`Scope`] is plain data; what it means on this machine is found out when a session starts.
+
+#[cfg(stockade_kernel)]
+mod resolve;
+
+use std::path::PathBuf;
+
+#[cfg(stockade_kernel)]
+pub(crate) use resolve::{FOLLOW, Resolved, max_processes};
+
+/// Which processes are meant. Who: any of the trees, pids and cgroups, or the whole host. Narrowed by user ids and by
+/// names, where such are given. The program that starts the session is never part of it.
+///
+/// ```
+/// use stockade::Scope;
+/// let scope = Scope::new().tree(1234).uid(1000);
+/// assert!(!scope.is_empty());
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Scope {
+    pub(crate) host: bool,
+    pub(crate) pids: Vec<u32>,
+    pub(crate) trees: Vec<u32>,
+    pub(crate) cgroups: Vec<PathBuf>,
+    pub(crate) uids: Vec<u32>,
+    pub(crate) comms: Vec<String>,
+}
+
+impl Scope {
+    /// Nobody yet.
+    pub fn new() -> Self {
+        Scope::default()
+    }
+
+    /// Every process of the machine.
+    pub fn host(mut self) -> Self {
+        self.host = true;
+        self
+    }
+
+    /// This process, without its children. In the caller's pid namespace.
+    pub fn pid(mut self, pid: u32) -> Self {
+        self.pids.push(pid);
+        self
+    }
+
+    /// This process and all it starts from now on, and what it started that still runs under it. Children stay in it
+    /// through double forks, new sessions and the death of their parents.
+    pub fn tree(mut self, pid: u32) -> Self {
+        self.trees.push(pid);
+        self
+    }
+
+    /// This cgroup (v2) with all below it: a path under the cgroup2 mount, or one that starts at the mount's root.
+    pub fn cgroup(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cgroups.push(path.into());
+        self
+    }
+
+    /// Only processes of this real user id; more calls add more users.
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uids.push(uid);
+        self
+    }
+
+    /// Only threads of this name (at most 15 bytes count); more calls add more names. A thread can rename itself: good
+    /// for watching, not for fencing.
+    pub fn comm(mut self, comm: impl Into<String>) -> Self {
+        self.comms.push(comm.into());
+        self
+    }
+
+    /// Whether nobody is meant.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Scope::default()
+    }
+
+    /// Uids and names alone narrow the whole host.
+    #[cfg_attr(not(stockade_kernel), expect(dead_code))]
+    pub(crate) fn whole_host(&self) -> bool {
+        self.host
+            || (self.pids.is_empty()
+                && self.trees.is_empty()
+                && self.cgroups.is_empty()
+                && !self.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_and_names_alone_narrow_the_whole_host() {
+        assert!(Scope::new().uid(1).whole_host());
+        assert!(Scope::new().comm("make").whole_host());
+        assert!(!Scope::new().tree(1).uid(1).whole_host());
+        assert!(!Scope::new().whole_host());
+    }
+}

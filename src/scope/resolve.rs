@@ -1,0 +1,284 @@
+//! From a scope to what the kernel half compares: task keys, cgroup descriptors, user ids, names.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::{MapCore as _, MapFlags};
+use rustix::fs::{Mode, OFlags};
+
+use super::Scope;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernel::{Asker, Loader, Probe, Seed, refused, tracepoint};
+use crate::wire::{CGROUPS_MAX, TASK_FOLLOW, TaskEntry, TaskKey, bytes_of, scope_bit};
+
+/// A scope whose processes and cgroups exist.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    scope: Scope,
+    cgroups: Vec<OwnedFd>,
+}
+
+/// What the constants of the kernel half need to know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Selection {
+    pub(crate) bits: u32,
+    pub(crate) cgroups: u32,
+}
+
+/// What keeps the set of followed processes: both, or children would escape and the set would fill up.
+pub(crate) const FOLLOW: &[Probe] = &[
+    tracepoint!(
+        "scope.fork",
+        "scope_fork__tp_btf",
+        "scope_fork__raw_tp",
+        "children of followed processes"
+    ),
+    tracepoint!(
+        "scope.free",
+        "scope_free__tp_btf",
+        "scope_free__raw_tp",
+        "ends of followed processes"
+    ),
+];
+
+/// include/uapi/linux/magic.h
+const CGROUP2_SUPER_MAGIC: u32 = 0x6367_7270;
+
+impl Resolved {
+    /// Checks that everything named exists. Changes nothing.
+    pub(crate) fn new(scope: Scope, asker: &Asker) -> Result<Self> {
+        if scope.is_empty() {
+            return Err(Error::new(ErrorKind::Usage, "nobody is in scope").with_hint(
+                "name a process (--tree PID, --pid PID), a cgroup (--cgroup PATH), a user (--uid) or the whole machine (--host)",
+            ));
+        }
+        if scope.cgroups.len() > CGROUPS_MAX {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!(
+                    "{} cgroups are named, and at most {CGROUPS_MAX} can be",
+                    scope.cgroups.len()
+                ),
+            )
+            .with_hint("name a cgroup above them: its descendants are included"));
+        }
+        let cgroups = scope
+            .cgroups
+            .iter()
+            .map(|path| open_cgroup(path))
+            .collect::<Result<Vec<_>>>()?;
+        if !scope.pids.is_empty() || !scope.trees.is_empty() {
+            let running = asker.processes()?;
+            for &pid in scope.pids.iter().chain(&scope.trees) {
+                find(&running, pid)?;
+            }
+        }
+        Ok(Resolved { scope, cgroups })
+    }
+
+    pub(crate) fn selection(&self) -> Selection {
+        let mut bits = 0;
+        if self.scope.whole_host() {
+            bits |= scope_bit::HOST;
+        }
+        if self.follows_tasks() {
+            bits |= scope_bit::TASKS;
+        }
+        if !self.cgroups.is_empty() {
+            bits |= scope_bit::CGROUPS;
+        }
+        if !self.scope.uids.is_empty() {
+            bits |= scope_bit::UIDS;
+        }
+        if !self.scope.comms.is_empty() {
+            bits |= scope_bit::COMMS;
+        }
+        Selection {
+            bits,
+            // At most CGROUPS_MAX, checked in `new`.
+            cgroups: u32::try_from(self.cgroups.len()).unwrap_or(0),
+        }
+    }
+
+    /// Whether the set of followed processes is in use.
+    pub(crate) fn follows_tasks(&self) -> bool {
+        !self.scope.pids.is_empty() || !self.scope.trees.is_empty()
+    }
+
+    pub(crate) fn uids(&self) -> usize {
+        self.scope.uids.len()
+    }
+
+    pub(crate) fn comms(&self) -> usize {
+        self.scope.comms.len()
+    }
+
+    /// Writes cgroups, user ids and names into their maps.
+    pub(crate) fn fill(&self, loader: &Loader) -> Result<()> {
+        let failed = |what: String| move |e: libbpf_rs::Error| refused(&what, &e, &[]);
+        for (index, fd) in (0u32..).zip(&self.cgroups) {
+            loader
+                .map("stk_cgroups")?
+                .update(
+                    &index.to_ne_bytes(),
+                    &fd.as_raw_fd().to_ne_bytes(),
+                    MapFlags::ANY,
+                )
+                .map_err(failed(format!(
+                    "cgroup {}",
+                    self.scope.cgroups[index as usize].display()
+                )))?;
+        }
+        for uid in &self.scope.uids {
+            loader
+                .map("stk_uids")?
+                .update(&uid.to_ne_bytes(), &[1], MapFlags::ANY)
+                .map_err(failed(format!("user {uid}")))?;
+        }
+        for comm in &self.scope.comms {
+            let mut key = [0u8; 16];
+            // The kernel cuts at 15 bytes and a NUL.
+            let len = comm.len().min(15);
+            key[..len].copy_from_slice(&comm.as_bytes()[..len]);
+            loader
+                .map("stk_comms")?
+                .update(&key, &[1], MapFlags::ANY)
+                .map_err(failed(format!("name {comm}")))?;
+        }
+        Ok(())
+    }
+
+    /// Enters the processes that already run. To be called when children are being followed: what a member starts
+    /// between two looks is found by the next one, and the last look finds nothing new.
+    pub(crate) fn seed(&self, loader: &Loader, asker: &Asker) -> Result<()> {
+        if !self.follows_tasks() {
+            return Ok(());
+        }
+        let mut members: HashSet<(u64, u32)> = HashSet::new();
+        loop {
+            let running = asker.processes()?;
+            let found = self.members(&running)?;
+            let new: Vec<_> = found
+                .into_iter()
+                .filter(|(seed, _)| members.insert((seed.start_ns, seed.tgid)))
+                .collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for (seed, flags) in new {
+                let key = TaskKey {
+                    start_ns: seed.start_ns,
+                    tgid: u64::from(seed.tgid),
+                };
+                let entry = TaskEntry { flags, pad: 0 };
+                loader
+                    .map("stk_tasks")?
+                    .update(bytes_of(&key), bytes_of(&entry), MapFlags::ANY)
+                    .map_err(|e| refused(&format!("process {}", seed.tgid), &e, &[]))?;
+            }
+        }
+    }
+
+    fn members(&self, running: &[Seed]) -> Result<Vec<(Seed, u32)>> {
+        let mut out: Vec<(Seed, u32)> = Vec::new();
+        for &pid in &self.scope.pids {
+            out.push((*find(running, pid)?, 0));
+        }
+        let mut children: HashMap<(u64, u32), Vec<&Seed>> = HashMap::new();
+        for seed in running {
+            children
+                .entry((seed.parent_start_ns, seed.ppid))
+                .or_default()
+                .push(seed);
+        }
+        let mut todo: Vec<&Seed> = Vec::new();
+        for &pid in &self.scope.trees {
+            todo.push(find(running, pid)?);
+        }
+        let mut seen = HashSet::new();
+        let own = std::process::id();
+        while let Some(seed) = todo.pop() {
+            // Ourselves and what hangs below us are no part of somebody's tree.
+            if seed.ns_tgid == own || !seen.insert((seed.start_ns, seed.tgid)) {
+                continue;
+            }
+            out.push((*seed, TASK_FOLLOW));
+            todo.extend(
+                children
+                    .get(&(seed.start_ns, seed.tgid))
+                    .into_iter()
+                    .flatten()
+                    .copied(),
+            );
+        }
+        Ok(out)
+    }
+}
+
+fn find(running: &[Seed], pid: u32) -> Result<&Seed> {
+    running
+        .iter()
+        .find(|s| s.ns_tgid == pid && pid != 0)
+        .ok_or_else(|| {
+            Error::new(ErrorKind::Scope, format!("there is no process {pid}"))
+                .with_hint("name a process that runs, by its process id and not by a thread's")
+        })
+}
+
+/// Where cgroup2 is mounted: at /sys/fs/cgroup on most systems, below it on hybrid ones.
+fn cgroup2_mount() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    crate::enrich::mounts::parse(&mounts)
+        .into_iter()
+        .find(|m| m.fs_type == "cgroup2")
+        .map(|m| m.mount_point)
+}
+
+fn open_cgroup(path: &Path) -> Result<OwnedFd> {
+    let unresolved = |why: String| {
+        Error::new(ErrorKind::Scope, format!("cgroup {} cannot be resolved: {why}", path.display())).with_hint(
+            "name a directory of the cgroup v2 tree, such as /system.slice/ssh.service; 'stockade doctor' shows where it is mounted",
+        )
+    };
+    let mut candidates = Vec::new();
+    if path.is_absolute() && path.exists() {
+        candidates.push(path.to_owned());
+    }
+    if let Some(mount) = cgroup2_mount() {
+        candidates.push(mount.join(path.strip_prefix("/").unwrap_or(path)));
+    } else if candidates.is_empty() {
+        return Err(unresolved("no cgroup2 file system is mounted".into()));
+    }
+    let mut why = String::new();
+    for candidate in candidates {
+        match rustix::fs::open(
+            &candidate,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(fd) => match rustix::fs::fstatfs(&fd) {
+                // The field's type differs between architectures; the magic fits in all.
+                Ok(fs) if fs.f_type as u32 == CGROUP2_SUPER_MAGIC => return Ok(fd),
+                Ok(_) => why = format!("{} is not on a cgroup2 file system", candidate.display()),
+                Err(e) => why = format!("{}: {e}", candidate.display()),
+            },
+            Err(e) => why = format!("{}: {e}", candidate.display()),
+        }
+    }
+    Err(unresolved(why))
+}
+
+/// Upper bound of the processes this machine can hold at once, so that the set of followed ones cannot fill up.
+pub(crate) fn max_processes() -> u32 {
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()
+            .and_then(|t| t.trim().parse::<u32>().ok())
+    };
+    let pid_max = read("/proc/sys/kernel/pid_max").unwrap_or(32_768);
+    let threads_max = read("/proc/sys/kernel/threads-max").unwrap_or(pid_max);
+    // Those that have ended stay until their task_struct is freed, a moment later: a quarter more.
+    let bound = pid_max.min(threads_max);
+    bound.saturating_add(bound / 4).max(1024)
+}

@@ -1,0 +1,473 @@
+//! A session on Linux.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use libbpf_rs::{MapCore as _, MapFlags};
+use rustix::time::ClockId;
+
+use super::SessionBuilder;
+use crate::enrich::mounts;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{
+    Certificate, Clock, Event, FenceState, Kind, Loss, LossCount, ProbeState, Process, ProcessId,
+};
+use crate::fence::{self, Fence, is_canary};
+use crate::kernel::{
+    Asker, Attached, Loader, MapSizes, Object, ProbeReport, Rings, refused, securityfs_lsm,
+};
+use crate::policy::RuleSet;
+use crate::scope::{FOLLOW, Resolved, max_processes};
+use crate::wire::{Config, Decoder, kind, loss};
+
+/// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
+const DENIAL_RING_BYTES: u32 = 1 << 20;
+/// How often losses are looked for and told in the stream.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often wall-clock time is compared with boot time again: it can be set, and drifts.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Losses by (kind, cause, CPU).
+type Losses = BTreeMap<(u32, u32, u32), u64>;
+
+#[derive(Debug)]
+pub(super) struct Live {
+    // Order is the order of dropping: programs first, then what they write to.
+    attached: Vec<Attached>,
+    fence: Option<Fence>,
+    rings: Rings,
+    loader: Loader,
+    policy: Option<RuleSet>,
+    /// Came while the fence was being proved.
+    early: Vec<Event>,
+    clock: Clock,
+    boot_id: String,
+    clock_checked: Instant,
+    losses: Losses,
+    losses_checked: Instant,
+    /// Records that could not be decoded: short, long, unknown.
+    malformed: [u64; 3],
+    self_tgid: u32,
+    certificate: Certificate,
+}
+
+impl Live {
+    pub(super) fn start(builder: SessionBuilder) -> Result<Self> {
+        let SessionBuilder {
+            scope,
+            monitors,
+            policy,
+            ring_bytes,
+        } = builder;
+        if monitors.is_empty() && policy.is_none() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "there is nothing to do: no monitor and no policy",
+            ));
+        }
+        if !ring_bytes.is_power_of_two() || u64::from(ring_bytes) < page_bytes() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!(
+                    "a ring of {ring_bytes} bytes is not possible: its size is a power of two and at least a page"
+                ),
+            ));
+        }
+        let asker = Asker::new()?;
+        let resolved = Resolved::new(scope, &asker)?;
+        let plan = match &policy {
+            Some(rules) => Some(fence::Plan::new(rules, &asker, securityfs_lsm())?),
+            None => None,
+        };
+        let self_tgid = match &plan {
+            Some(plan) => plan.self_tgid,
+            None => asker.self_tgid()?,
+        };
+        let cpus = libbpf_rs::num_possible_cpus()
+            .ok()
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or_else(|| Error::new(ErrorKind::Load, "the number of CPUs cannot be read"))?;
+        let selection = resolved.selection();
+        let config = Config {
+            self_tgid,
+            scope: selection.bits,
+            cgroups: selection.cgroups,
+            cpus,
+            ring_bytes,
+            pad: 0,
+        };
+        let mut sizes = MapSizes::from([
+            ("stk_events", ring_bytes),
+            ("stk_denials", DENIAL_RING_BYTES),
+            ("stk_exec_buf", cpus),
+            ("stk_file_buf", cpus),
+            ("stk_fence_buf", cpus),
+            ("stk_uids", size(resolved.uids())),
+            ("stk_comms", size(resolved.comms())),
+        ]);
+        if resolved.follows_tasks() {
+            sizes.insert("stk_tasks", max_processes());
+        }
+        if let Some(plan) = &plan {
+            sizes.insert("stk_keys", plan.keys());
+        }
+        let mut loader = Loader::new(config, sizes, plan.as_ref().is_some_and(fence::Plan::tags));
+        let boot_id =
+            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let mut certificate = Certificate::default();
+        certificate.started_ns = boot_ns();
+        certificate.monitors = monitors.iter().map(|m| m.name().to_owned()).collect();
+
+        // First of all children are followed; then those that run are entered; then anything may look at the set.
+        let mut attached = Vec::new();
+        if resolved.follows_tasks() {
+            let (links, reports) = loader.attach(Object::Scope, FOLLOW)?;
+            attached.extend(links);
+            require_all(&reports)?;
+            note(&mut certificate, &reports);
+            resolved.seed(&loader, &asker)?;
+        }
+        for monitor in &monitors {
+            let (object, probes) = monitor.parts();
+            let (links, reports) = loader.attach(object, probes)?;
+            attached.extend(links);
+            if reports.iter().all(|r| r.variant.is_none()) {
+                return Err(none_attached(monitor.name(), &reports));
+            }
+            note(&mut certificate, &reports);
+        }
+        let decoder = Decoder {
+            page_bytes: page_bytes(),
+        };
+        let make_rings = |loader: &Loader| {
+            Rings::new(
+                loader.map("stk_events")?,
+                loader.map("stk_denials")?,
+                decoder.clone(),
+            )
+        };
+        let mut early = Vec::new();
+        let (fence, rings) = match plan {
+            Some(plan) => {
+                // The scope's maps exist once any object is loaded; without monitors the fence brings them.
+                let (fence, rings) = plan.arm(
+                    &mut loader,
+                    |loader| resolved.fill(loader),
+                    make_rings,
+                    &mut early,
+                )?;
+                note(&mut certificate, &fence.reports);
+                (Some(fence), rings)
+            }
+            None => {
+                resolved.fill(&loader)?;
+                let rings = make_rings(&loader)?;
+                (None, rings)
+            }
+        };
+        if let (Some(fence), Some(rules)) = (&fence, &policy) {
+            certificate.fence = Some(FenceState {
+                policy: rules.name.clone(),
+                mode: rules.mode.name().into(),
+                mechanism: fence.mechanism.name().into(),
+                identity: if fence.tags { "tag+key" } else { "key" }.into(),
+                rules: size(rules.rules.len()),
+                files: fence.files,
+                canary_proofs: fence.proofs,
+            });
+        }
+        Ok(Live {
+            attached,
+            fence,
+            rings,
+            loader,
+            policy,
+            early,
+            clock: clock(&boot_id),
+            boot_id,
+            clock_checked: Instant::now(),
+            losses: Losses::new(),
+            losses_checked: Instant::now(),
+            malformed: [0; 3],
+            self_tgid,
+            certificate,
+        })
+    }
+
+    pub(super) fn poll(&mut self, at_most: Duration, on: &mut dyn FnMut(&Event)) -> Result<usize> {
+        let now = Instant::now();
+        if now.duration_since(self.clock_checked) >= CLOCK_INTERVAL {
+            self.clock = clock(&self.boot_id);
+            self.clock_checked = now;
+        }
+        let mut delivered = self.deliver(on)?;
+        if now.duration_since(self.losses_checked) >= LOSS_INTERVAL {
+            delivered += self.tell_losses(on)?;
+            self.losses_checked = now;
+        }
+        if !at_most.is_zero() {
+            self.rings.sleep(delivered, at_most)?;
+        }
+        Ok(delivered)
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn probes(&self) -> &[ProbeState] {
+        &self.certificate.probes
+    }
+
+    pub(super) fn fence(&self) -> Option<&FenceState> {
+        self.certificate.fence.as_ref()
+    }
+
+    pub(super) fn end(mut self, on: &mut dyn FnMut(&Event)) -> Result<Certificate> {
+        self.certificate.skipped_programs = self
+            .attached
+            .iter()
+            .chain(self.fence.iter().flat_map(|f| &f.attached))
+            .map(|a| {
+                let skipped = a.skipped();
+                if skipped > 0 {
+                    self.certificate.incomplete_reasons.push(format!(
+                        "the kernel skipped {} {skipped} times: it was already running on that CPU",
+                        a.name
+                    ));
+                }
+                skipped
+            })
+            .sum();
+        // Detached first: then what is in the rings is all there will be.
+        self.attached.clear();
+        self.fence = None;
+        while self.deliver(on)? > 0 {}
+        self.tell_losses(on)?;
+        let mut certificate = self.certificate;
+        certificate.ended_ns = boot_ns();
+        for ((kind, cause, cpu), count) in &self.losses {
+            certificate.losses.push(loss_count(
+                kind_name(*kind),
+                cause_name(*cause),
+                Some(*cpu),
+                *count,
+            ));
+        }
+        for (name, count) in ["short", "long", "unknown"].iter().zip(self.malformed) {
+            if count > 0 {
+                certificate
+                    .losses
+                    .push(loss_count(name, "decode", None, count));
+            }
+        }
+        let lost: u64 = certificate.losses.iter().map(|l| l.count).sum();
+        if lost > 0 {
+            certificate
+                .incomplete_reasons
+                .push(format!("{lost} records were lost"));
+        }
+        certificate.complete = certificate.incomplete_reasons.is_empty();
+        Ok(certificate)
+    }
+
+    /// Empties the rings once.
+    fn deliver(&mut self, on: &mut dyn FnMut(&Event)) -> Result<usize> {
+        let mut events = std::mem::take(&mut self.early);
+        let batch = self.rings.drain()?;
+        self.malformed = batch.malformed;
+        if events.is_empty() {
+            std::mem::swap(&mut events, &mut batch.events);
+        } else {
+            events.append(&mut batch.events);
+        }
+        let mut delivered = 0;
+        for event in &mut events {
+            if is_canary(event) {
+                continue;
+            }
+            self.complete_denial(event);
+            self.certificate.events += 1;
+            if matches!(event.kind, Kind::Denial(_)) {
+                self.certificate.denials += 1;
+            }
+            on(event);
+            delivered += 1;
+        }
+        events.clear();
+        self.rings.give_back(events);
+        Ok(delivered)
+    }
+
+    /// Adds what only user space knows: the rule's name, and the host path where the hook knew no mount.
+    fn complete_denial(&self, event: &mut Event) {
+        let Kind::Denial(denial) = &mut event.kind else {
+            return;
+        };
+        let rule = self
+            .policy
+            .as_ref()
+            .zip(usize::try_from(denial.rule).ok())
+            .and_then(|(p, n)| p.rules.get(n));
+        if let Some(rule) = rule {
+            denial.rule_id.clone_from(&rule.id);
+        }
+        if denial.path_in_fs {
+            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            let device = (denial.file.major(), denial.file.minor());
+            if let Some(path) = mounts::host_path(&mounts::parse(&table), device, &denial.path.path)
+            {
+                denial.path.path = path;
+                denial.path_in_fs = false;
+            }
+        }
+    }
+
+    /// Reports losses since the last time, summed over CPUs.
+    fn tell_losses(&mut self, on: &mut dyn FnMut(&Event)) -> Result<usize> {
+        let now = self.read_losses()?;
+        let mut news: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+        for ((kind, cause, cpu), count) in &now {
+            let before = self
+                .losses
+                .get(&(*kind, *cause, *cpu))
+                .copied()
+                .unwrap_or(0);
+            *news.entry((*kind, *cause)).or_default() += count - before.min(*count);
+        }
+        self.losses = now;
+        let mut told = 0;
+        for ((kind, cause), count) in news {
+            if count > 0 {
+                on(&Event::new(
+                    boot_ns(),
+                    Process::own(ProcessId::new(0, self.self_tgid)),
+                    Kind::Loss(Loss::new(kind_name(kind), cause_name(cause), count)),
+                ));
+                told += 1;
+            }
+        }
+        Ok(told)
+    }
+
+    fn read_losses(&self) -> Result<Losses> {
+        let map = self.loader.map("stk_drops")?;
+        let mut out = Losses::new();
+        for kind in 0..kind::MAX {
+            for cause in 0..loss::MAX {
+                let key = (kind * loss::MAX + cause).to_ne_bytes();
+                let values = map
+                    .lookup_percpu(&key, MapFlags::ANY)
+                    .map_err(|e| refused("reading the loss counters", &e, &[]))?
+                    .unwrap_or_default();
+                for (cpu, value) in (0u32..).zip(values) {
+                    let count = value.first_chunk().map_or(0, |b| u64::from_ne_bytes(*b));
+                    if count > 0 {
+                        out.insert((kind, cause, cpu), count);
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn loss_count(of: &str, cause: &str, cpu: Option<u32>, count: u64) -> LossCount {
+    LossCount {
+        of: of.into(),
+        cause: cause.into(),
+        cpu,
+        count,
+    }
+}
+
+fn kind_name(kind: u32) -> &'static str {
+    kind::NAMES.get(kind as usize).copied().unwrap_or("unknown")
+}
+
+fn cause_name(cause: u32) -> &'static str {
+    loss::NAMES
+        .get(cause as usize)
+        .copied()
+        .unwrap_or("unknown")
+}
+
+/// A map has at least one entry.
+fn size(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX).max(1)
+}
+
+fn page_bytes() -> u64 {
+    rustix::param::page_size() as u64
+}
+
+fn ns_of(clock: ClockId) -> i128 {
+    let t = rustix::time::clock_gettime(clock);
+    i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec)
+}
+
+fn boot_ns() -> u64 {
+    u64::try_from(ns_of(ClockId::Boottime)).unwrap_or(0)
+}
+
+/// Reads both clocks as close together as a preempted process can.
+fn clock(boot_id: &str) -> Clock {
+    let best = (0..5)
+        .map(|_| {
+            let before = ns_of(ClockId::Boottime);
+            let real = ns_of(ClockId::Realtime);
+            let after = ns_of(ClockId::Boottime);
+            (after - before, real - (before + after) / 2)
+        })
+        .min()
+        .map_or(0, |(_, offset)| offset);
+    Clock::new(best, boot_id)
+}
+
+fn note(certificate: &mut Certificate, reports: &[ProbeReport]) {
+    for report in reports {
+        let reason = (!report.reasons.is_empty()).then(|| report.brief());
+        match report.variant {
+            Some(variant) => {
+                let mut state = ProbeState::attached(report.name, variant);
+                state.reason = reason;
+                certificate.probes.push(state);
+            }
+            None => {
+                if let Some(missing) = report.missing {
+                    certificate.incomplete_reasons.push(format!(
+                        "{} is unavailable: {missing} are not seen",
+                        report.name
+                    ));
+                    certificate.probes.push(ProbeState::unavailable(
+                        report.name,
+                        reason.unwrap_or_default(),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// The scope without one of its programs would lose processes in silence.
+fn require_all(reports: &[ProbeReport]) -> Result<()> {
+    match reports.iter().find(|r| r.missing.is_some()) {
+        None => Ok(()),
+        Some(report) => Err(none_attached("scope", std::slice::from_ref(report))),
+    }
+}
+
+fn none_attached(name: &str, reports: &[ProbeReport]) -> Error {
+    let reasons: Vec<String> = reports
+        .iter()
+        .map(|r| format!("{}: {}", r.name, r.reasons.join("; ")))
+        .collect();
+    Error::new(
+        ErrorKind::Load,
+        format!(
+            "the {name} monitor cannot be attached: {}",
+            reasons.join("; ")
+        ),
+    )
+    .with_hint("run 'stockade doctor' to see what this kernel can do")
+}

@@ -1,0 +1,127 @@
+//! One run of stockade: a scope, the monitors that watch it, the fence around it, and the end record.
+//!
+//! A session is up when [`SessionBuilder::start`] returns: what was asked for is attached, and a fence has refused the
+//! canary. It is down when [`Session::end`] returns or the value is dropped.
+
+#[cfg(stockade_kernel)]
+mod live;
+#[cfg(not(stockade_kernel))]
+mod unsupported;
+
+use std::time::Duration;
+
+#[cfg(stockade_kernel)]
+use live::Live;
+#[cfg(not(stockade_kernel))]
+use unsupported::Live;
+
+use crate::error::Result;
+use crate::event::{Certificate, Clock, Event, FenceState, ProbeState};
+use crate::monitor::Monitor;
+use crate::policy::RuleSet;
+use crate::scope::Scope;
+
+/// What a session is to do; made by [`Session::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SessionBuilder {
+    scope: Scope,
+    monitors: Vec<Monitor>,
+    policy: Option<RuleSet>,
+    ring_bytes: u32,
+}
+
+/// Monitors and, where asked for, a fence that are attached to this kernel.
+#[derive(Debug)]
+pub struct Session(Live);
+
+impl SessionBuilder {
+    /// Who is watched and fenced.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Adds a monitor; adding one twice changes nothing.
+    pub fn monitor(mut self, monitor: Monitor) -> Self {
+        if !self.monitors.contains(&monitor) {
+            self.monitors.push(monitor);
+        }
+        self
+    }
+
+    /// The policy to enforce on the scope.
+    pub fn policy(mut self, policy: RuleSet) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Size of the ring for observations in bytes: a power of two, at least a page; 8 MiB where it is not set. Denials
+    /// have a ring of their own.
+    pub fn ring_bytes(mut self, bytes: u32) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// Attaches everything. When this fails, nothing stays behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Scope`](crate::ErrorKind::Scope): a process or cgroup does not exist. [`Policy`](crate::ErrorKind::Policy): a
+    /// path of a rule cannot be opened. [`Permission`](crate::ErrorKind::Permission): rights are missing.
+    /// [`Load`](crate::ErrorKind::Load): a monitor cannot be attached in any way.
+    /// [`NotEnforced`](crate::ErrorKind::NotEnforced): the fence does not refuse the canary.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported): not Linux, or a kernel without type information.
+    pub fn start(self) -> Result<Session> {
+        Live::start(self).map(Session)
+    }
+}
+
+impl Session {
+    /// A session that does nothing yet.
+    pub fn builder() -> SessionBuilder {
+        SessionBuilder {
+            scope: Scope::new(),
+            monitors: Vec::new(),
+            policy: None,
+            ring_bytes: 8 << 20,
+        }
+    }
+
+    /// Hands what has arrived to `on` and returns how many events that were; sleeps up to `at_most` (and never longer
+    /// than 50 ms) when there was nothing. To be called in a loop: a ring that nobody reads fills up, which is counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](crate::ErrorKind::Io) and [`Load`](crate::ErrorKind::Load) when the rings cannot be read any more.
+    pub fn poll(&mut self, at_most: Duration, on: &mut dyn FnMut(&Event)) -> Result<usize> {
+        self.0.poll(at_most, on)
+    }
+
+    /// Turns the events' times into wall-clock time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        self.0.clock()
+    }
+
+    /// Every probe, and what became of it.
+    #[must_use]
+    pub fn probes(&self) -> &[ProbeState] {
+        self.0.probes()
+    }
+
+    /// The fence, as it was armed and proved.
+    #[must_use]
+    pub fn fence(&self) -> Option<&FenceState> {
+        self.0.fence()
+    }
+
+    /// Detaches everything, hands over what was still in the rings and says whether the picture is complete.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::poll`]. Everything is detached all the same.
+    pub fn end(self, on: &mut dyn FnMut(&Event)) -> Result<Certificate> {
+        self.0.end(on)
+    }
+}

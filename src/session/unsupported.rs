@@ -1,0 +1,46 @@
+//! What a session is where there is no Linux kernel: a type that cannot be made.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use super::SessionBuilder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Certificate, Clock, Event, FenceState, ProbeState};
+
+#[derive(Debug)]
+pub(super) struct Live(Infallible);
+
+impl Live {
+    pub(super) fn start(builder: SessionBuilder) -> Result<Self> {
+        let SessionBuilder {
+            scope: _,
+            monitors: _,
+            policy: _,
+            ring_bytes: _,
+        } = builder;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "stockade watches and fences on Linux only",
+        ))
+    }
+
+    pub(super) fn poll(&mut self, _: Duration, _: &mut dyn FnMut(&Event)) -> Result<usize> {
+        match self.0 {}
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        match self.0 {}
+    }
+
+    pub(super) fn probes(&self) -> &[ProbeState] {
+        match self.0 {}
+    }
+
+    pub(super) fn fence(&self) -> Option<&FenceState> {
+        match self.0 {}
+    }
+
+    pub(super) fn end(self, _: &mut dyn FnMut(&Event)) -> Result<Certificate> {
+        match self.0 {}
+    }
+}

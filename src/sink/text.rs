@@ -1,0 +1,356 @@
+//! Events as aligned lines for people.
+//!
+//! Names are quoted where they could pass for a field of their own ([`Event`]'s `Display`), so a line says what it says.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use super::day::Day;
+use crate::event::{Attachment, Certificate, Clock, Event, Kind, Quoted};
+
+const RED: &[u8] = b"\x1b[31m";
+const YELLOW: &[u8] = b"\x1b[33m";
+const BOLD: &[u8] = b"\x1b[1m";
+const RESET: &[u8] = b"\x1b[0m";
+
+/// Writes events as text, one line each.
+#[derive(Debug)]
+pub struct Text {
+    color: bool,
+    today: Day,
+    comm: String,
+}
+
+impl Text {
+    /// With colours or without: denials red, failures and losses yellow, execs bold.
+    #[must_use]
+    pub fn new(color: bool) -> Self {
+        Text {
+            color,
+            today: Day::default(),
+            comm: String::new(),
+        }
+    }
+
+    /// Appends the column titles.
+    pub fn header(&mut self, out: &mut Vec<u8>) {
+        // Writing to a Vec cannot fail, here and below.
+        let _ = writeln!(
+            out,
+            "{:<12} {:<7} {:>7} {:>7} {:<15} DETAILS",
+            "TIME (UTC)", "ACTION", "PID", "PPID", "COMM"
+        );
+    }
+
+    /// Appends one event, with its newline.
+    pub fn write(&mut self, event: &Event, clock: &Clock, out: &mut Vec<u8>) {
+        let color = self.color_of(event);
+        out.extend_from_slice(color);
+        match self.today.split(clock.unix_ns(event.time_ns)) {
+            Some((_, time)) => out.extend_from_slice(&time[..12]),
+            None => out.extend_from_slice(b"--:--:--.---"),
+        }
+        let _ = match event.kind {
+            Kind::Loss(_) => write!(out, " {:<7} {}", "LOST", event.kind),
+            _ => {
+                let p = &event.process;
+                self.comm.clear();
+                let _ = write!(self.comm, "{}", Quoted(&p.comm));
+                write!(
+                    out,
+                    " {:<7} {:>7} {:>7} {:<15} {}",
+                    event.kind.name(),
+                    p.id.pid,
+                    p.parent.pid,
+                    self.comm,
+                    event.kind
+                )
+            }
+        };
+        if !color.is_empty() {
+            out.extend_from_slice(RESET);
+        }
+        out.push(b'\n');
+    }
+    /// Appends the end record: what was watched and what became of it, the verdict last.
+    pub fn certificate(&mut self, c: &Certificate, out: &mut Vec<u8>) {
+        let _ = self.try_certificate(c, out);
+    }
+
+    fn try_certificate(&self, c: &Certificate, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let seconds = c.duration_ns() as f64 / 1e9;
+        writeln!(
+            out,
+            "{} events, {} denials in {seconds:.1} s",
+            c.events, c.denials
+        )?;
+        writeln!(out, "  watched  {}", OneLine(&c.monitors.join(", ")))?;
+        for probe in &c.probes {
+            let unavailable = probe.state == Attachment::Unavailable;
+            self.paint(out, if unavailable { YELLOW } else { b"" }, |out| {
+                write!(
+                    out,
+                    "  probe    {} {}",
+                    OneLine(&probe.name),
+                    probe.state.name()
+                )?;
+                if let Some(variant) = &probe.variant {
+                    write!(out, " by {}", OneLine(variant))?;
+                }
+                match &probe.reason {
+                    Some(reason) => write!(out, ": {}", OneLine(reason)),
+                    None => Ok(()),
+                }
+            })?;
+        }
+        if let Some(fence) = &c.fence {
+            writeln!(
+                out,
+                "  fence    {} ({}): {} rules on {} files by {}, {}; proved by {} refused accesses",
+                OneLine(&fence.policy),
+                OneLine(&fence.mode),
+                fence.rules,
+                fence.files,
+                OneLine(&fence.mechanism),
+                OneLine(&fence.identity),
+                fence.canary_proofs
+            )?;
+        }
+        for loss in &c.losses {
+            self.paint(out, YELLOW, |out| {
+                write!(
+                    out,
+                    "  lost     {} {} ({}",
+                    loss.count,
+                    OneLine(&loss.of),
+                    OneLine(&loss.cause)
+                )?;
+                match loss.cpu {
+                    Some(cpu) => write!(out, ", CPU {cpu})"),
+                    None => write!(out, ")"),
+                }
+            })?;
+        }
+        if c.skipped_programs > 0 {
+            self.paint(out, YELLOW, |out| {
+                write!(
+                    out,
+                    "  skipped  {} program runs, by the kernel's recursion guard",
+                    c.skipped_programs
+                )
+            })?;
+        }
+        if c.is_complete() {
+            return writeln!(out, "complete: nothing that was asked for went unseen");
+        }
+        self.paint(out, RED, |out| write!(out, "INCOMPLETE"))?;
+        for reason in &c.incomplete_reasons {
+            writeln!(out, "  because  {}", OneLine(reason))?;
+        }
+        Ok(())
+    }
+
+    /// One line in a colour, where colours are wanted and this line has one.
+    fn paint(
+        &self,
+        out: &mut Vec<u8>,
+        color: &[u8],
+        line: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let painted = self.color && !color.is_empty();
+        if painted {
+            out.extend_from_slice(color);
+        }
+        line(out)?;
+        if painted {
+            out.extend_from_slice(RESET);
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+
+    fn color_of(&self, event: &Event) -> &'static [u8] {
+        match (&event.kind, event.succeeded()) {
+            _ if !self.color => b"",
+            (Kind::Denial(_), _) => RED,
+            (Kind::Loss(_), _) | (_, Some(false)) => YELLOW,
+            (Kind::Exec(_), _) => BOLD,
+            _ => b"",
+        }
+    }
+}
+
+/// Prose that may come from elsewhere, such as a verifier's message: one line, without control characters.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self
+            .0
+            .split(['\n', '\r'])
+            .map(str::trim)
+            .filter(|line| !line.is_empty());
+        for (i, line) in lines.enumerate() {
+            if i > 0 {
+                f.write_str(" / ")?;
+            }
+            for c in line.chars() {
+                match c {
+                    '\t' => f.write_str(" ")?,
+                    c if c.is_control() => write!(f, "{}", c.escape_default())?,
+                    c => f.write_char(c)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::{sample, text};
+
+    fn line(color: bool, event: &Event) -> String {
+        let mut out = Vec::new();
+        Text::new(color).write(event, &sample::clock(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn first(action: &str) -> Event {
+        sample::samples()
+            .into_iter()
+            .find(|e| e.kind.name() == action)
+            .unwrap()
+    }
+
+    /// Without the colours of this module; whatever other control character is left would be a name's.
+    fn uncolored(text: &str) -> String {
+        [RED, YELLOW, BOLD, RESET]
+            .iter()
+            .fold(text.to_owned(), |text, code| {
+                text.replace(std::str::from_utf8(code).unwrap(), "")
+            })
+    }
+
+    #[test]
+    fn plain_events_read_as_columns() {
+        let mut out = Vec::new();
+        Text::new(false).header(&mut out);
+        let mut lines = String::from_utf8(out).unwrap();
+        for action in [
+            "exec", "fork", "exit", "open", "unlink", "rename", "denial", "loss",
+        ] {
+            lines.push_str(&line(false, &first(action)));
+        }
+        assert_eq!(
+            lines,
+            r#"TIME (UTC)   ACTION      PID    PPID COMM            DETAILS
+10:00:00.001 exec       4711    4520 sh              exe=/usr/bin/dash args=[sh -c "make \"all\""] cwd=/srv/build
+10:00:00.004 fork       4711    4520 sh              child=4712
+10:00:00.009 exit       4711    4520 sh              code=0 user=1.8ms system=2.4ms rss=3500KiB lived=8.2ms
+10:00:00.005 open       4711    4520 sh              path=/etc/ld.so.cache flags=O_RDONLY|O_CLOEXEC
+10:00:00.006 unlink     4711    4520 sh              path=/srv/build/main.o
+10:00:00.007 rename     4711    4520 sh              from=/srv/build/out.tmp to=/srv/build/out
+10:00:00.008 denial     4711    4520 sh              DENIED rule=no-keys access=read,write path=/home/ada/.ssh/id_ed25519
+10:00:00.009 LOST    412 open (ring)
+"#
+        );
+    }
+
+    #[test]
+    fn colours_stand_for_denials_failures_and_execs_and_only_when_asked_for() {
+        for event in sample::samples() {
+            let (plain, colored) = (line(false, &event), line(true, &event));
+            assert!(!plain.contains('\x1b'), "{plain:?}");
+            assert_eq!(uncolored(&colored), plain);
+            let expected: &[u8] = match (&event.kind, event.succeeded()) {
+                (Kind::Denial(_), _) => RED,
+                (Kind::Loss(_), _) => YELLOW,
+                (Kind::Exec(_), _) => BOLD,
+                (_, Some(false)) => YELLOW,
+                _ => b"1",
+            };
+            assert!(colored.as_bytes().starts_with(expected), "{colored:?}");
+        }
+    }
+
+    #[test]
+    fn a_complete_certificate_says_so_and_why_it_can() {
+        let mut out = Vec::new();
+        Text::new(false).certificate(&sample::certificates()[0], &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "48213 events, 2 denials in 12.5 s
+  watched  process, file
+  probe    process_exec attached by tp_btf
+  probe    file_open attached by fexit
+  fence    build-job (enforce): 4 rules on 17 files by lsm, tag+key; proved by 9 refused accesses
+complete: nothing that was asked for went unseen
+"
+        );
+    }
+
+    #[test]
+    fn an_incomplete_certificate_gives_every_reason() {
+        let mut out = Vec::new();
+        Text::new(true).certificate(&sample::certificates()[1], &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            uncolored(&text),
+            r#"903114 events, 0 denials in 3.0 s
+  watched  file
+  probe    file_open attached by tp: fexit/do_filp_open: not in this kernel's BTF
+  probe    file_rename unavailable: refused by the verifier: / R1 is "invalid"\u{1b}[0m
+  lost     412 open (ring, CPU 3)
+  lost     1 exec (decode)
+  skipped  7 program runs, by the kernel's recursion guard
+INCOMPLETE
+  because  413 events were lost
+  because  file_rename is unavailable
+"#
+        );
+        assert!(text.contains("\x1b[31mINCOMPLETE\x1b[0m\n"), "{text:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_brings_a_control_character(bytes in prop::collection::vec(any::<u8>(), 0..40), raw in any::<String>()) {
+            for name in [text::escape(&bytes), raw] {
+                for mut event in sample::samples() {
+                    event.process.comm = name.clone();
+                    match &mut event.kind {
+                        Kind::Exec(e) => {
+                            e.executable.path = name.clone();
+                            e.args = vec![name.clone()];
+                            e.script = Some(name.clone());
+                            e.interpreter = Some(name.clone());
+                            e.cwd.path = name.clone();
+                        }
+                        Kind::Open(e) => e.path.path = name.clone(),
+                        Kind::Unlink(e) => e.path.path = name.clone(),
+                        Kind::Rename(e) => {
+                            e.from.path = name.clone();
+                            e.to.path = name.clone();
+                        }
+                        Kind::Denial(e) => {
+                            e.rule_id = name.clone();
+                            e.access = name.clone();
+                            e.path.path = name.clone();
+                        }
+                        Kind::Loss(e) => {
+                            e.of = name.clone();
+                            e.cause = name.clone();
+                        }
+                        Kind::Fork(_) | Kind::Exit(_) => {}
+                    }
+                    let colored = line(true, &event);
+                    let plain = uncolored(&colored);
+                    prop_assert_eq!(plain.find(char::is_control), Some(plain.len() - 1), "{:?}", colored);
+                }
+            }
+        }
+    }
+}

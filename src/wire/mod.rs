@@ -1,0 +1,297 @@
+//! The contract with the kernel half: mirrors of the records in `src/bpf/wire.h`, and their decoding into events.
+//!
+//! Everything here compiles on every system; on Linux the build compares each mirror with the type in the compiled
+//! object (`kernel::layout`). Decoding never panics: what is too short, too long or unknown is an error that is counted.
+
+mod decode;
+
+pub(crate) use decode::{Decoder, Malformed};
+
+/// Values of `enum stk_kind`.
+pub(crate) mod kind {
+    pub(crate) const EXEC: u32 = 1;
+    pub(crate) const FORK: u32 = 2;
+    pub(crate) const EXIT: u32 = 3;
+    pub(crate) const OPEN: u32 = 4;
+    pub(crate) const UNLINK: u32 = 5;
+    pub(crate) const RENAME: u32 = 6;
+    pub(crate) const DENIAL: u32 = 7;
+    pub(crate) const MAX: u32 = 9;
+
+    /// Names by value, for losses.
+    pub(crate) const NAMES: [&str; MAX as usize] = [
+        "none", "exec", "fork", "exit", "open", "unlink", "rename", "denial", "scope",
+    ];
+}
+
+/// Values of `enum stk_loss`.
+pub(crate) mod loss {
+    pub(crate) const MAX: u32 = 3;
+
+    /// Names by value.
+    pub(crate) const NAMES: [&str; MAX as usize] = ["ring", "scratch", "map"];
+}
+
+/// Values of `enum stk_flag`.
+pub(crate) mod flag {
+    pub(crate) const ARGS_CUT: u32 = 1 << 0;
+    pub(crate) const ARGS_UNREAD: u32 = 1 << 1;
+    pub(crate) const PATH_CUT: u32 = 1 << 2;
+    pub(crate) const CWD_CUT: u32 = 1 << 3;
+    pub(crate) const PATH2_CUT: u32 = 1 << 4;
+    pub(crate) const DELETED: u32 = 1 << 5;
+    pub(crate) const NO_MOUNT: u32 = 1 << 6;
+    pub(crate) const AS_GIVEN: u32 = 1 << 7;
+    pub(crate) const SCRIPT: u32 = 1 << 8;
+}
+
+/// Names of the bits of `enum stk_access`, from bit 0 on.
+pub(crate) const ACCESS_NAMES: [&str; ACCESS_KINDS] = [
+    "read", "write", "exec", "create", "delete", "replace", "link", "metadata", "mount",
+];
+
+/// Values of `enum stk_verdict` that reach a record.
+pub(crate) const VERDICT_DENY: u32 = 2;
+/// `STK_PATH_BUF`: the path buffer of a denial.
+pub(crate) const PATH_BUF: usize = 4352;
+/// `STK_ACCESS_KINDS`: bits of an access mask.
+pub(crate) const ACCESS_KINDS: usize = 9;
+/// `STK_RULE_CANARY`: the rule number of our own probe file.
+#[cfg_attr(not(stockade_kernel), expect(dead_code))]
+pub(crate) const RULE_CANARY: u32 = 0x7fff_ffff;
+
+/// Mirrors a record: `#[repr(C)]`, readable from bytes.
+macro_rules! record {
+    ($(#[$meta:meta])* $name:ident { $($field:ident: $ty:ty),+ $(,)? }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name { $(pub(crate) $field: $ty),+ }
+
+        // SAFETY: `repr(C)`, integers and arrays of integers only, and no padding: every bit pattern is a value.
+        unsafe impl plain::Plain for $name {}
+
+        const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$ty>())+, "padding in a record");
+    };
+}
+
+record!(
+    /// `struct stk_hdr`.
+    Header {
+        time_ns: u64,
+        start_ns: u64,
+        parent_start_ns: u64,
+        cgroup_id: u64,
+        kind: u32,
+        flags: u32,
+        tgid: u32,
+        tid: u32,
+        ppid: u32,
+        uid: u32,
+        gid: u32,
+        len: u32,
+        comm: [u8; 16],
+    }
+);
+
+record!(
+    /// `struct stk_file_id`.
+    RawFileId {
+        ino: u64,
+        dev: u32,
+        generation: u32,
+        fs_magic: u32,
+        mode: u32,
+    }
+);
+
+record!(
+    /// `struct stk_exec`.
+    ExecRecord {
+        hdr: Header,
+        exe: RawFileId,
+        exe_len: u32,
+        cwd_len: u32,
+        filename_len: u32,
+        interp_len: u32,
+        args_len: u32,
+        args_total: u32,
+    }
+);
+
+record!(
+    /// `struct stk_fork`.
+    ForkRecord {
+        hdr: Header,
+        child_start_ns: u64,
+        child_parent_start_ns: u64,
+        child_tgid: u32,
+        child_ppid: u32,
+    }
+);
+
+record!(
+    /// `struct stk_exit`.
+    ExitRecord {
+        hdr: Header,
+        utime_ns: u64,
+        stime_ns: u64,
+        rtime_ns: u64,
+        maxrss_pages: u64,
+        code: u32,
+        pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_file`.
+    FileRecord {
+        hdr: Header,
+        file: RawFileId,
+        result: i32,
+        open_flags: u32,
+        path_len: u32,
+        base_len: u32,
+    }
+);
+
+record!(
+    /// `struct stk_rename`.
+    RenameRecord {
+        hdr: Header,
+        file: RawFileId,
+        replaced: RawFileId,
+        result: i32,
+        rename_flags: u32,
+        old_len: u32,
+        new_len: u32,
+    }
+);
+
+record!(
+    /// `struct stk_denial`.
+    DenialRecord {
+        hdr: Header,
+        file: RawFileId,
+        rule: u32,
+        access: u32,
+        verdict: u32,
+        path_len: u32,
+        path: [u8; PATH_BUF],
+    }
+);
+
+record!(
+    /// `struct stk_identity`.
+    IdentityRecord {
+        file: RawFileId,
+        fd: u32,
+        tgid: u32,
+    }
+);
+
+record!(
+    /// `struct stk_seed`.
+    SeedRecord {
+        start_ns: u64,
+        parent_start_ns: u64,
+        tgid: u32,
+        ppid: u32,
+        ns_tgid: u32,
+        uid: u32,
+        comm: [u8; 16],
+    }
+);
+
+record!(
+    /// `struct stk_task_key`.
+    TaskKey {
+        start_ns: u64,
+        tgid: u64,
+    }
+);
+
+record!(
+    /// `struct stk_task`.
+    TaskEntry {
+        flags: u32,
+        pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_key`.
+    FileKey {
+        ino: u64,
+        dev: u32,
+        generation: u32,
+    }
+);
+
+record!(
+    /// `struct stk_guard`.
+    Guard {
+        epoch: u32,
+        flags: u32,
+        deny: u32,
+        audit: u32,
+        rule: [u32; ACCESS_KINDS],
+        pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_armed`.
+    Armed {
+        epoch: u32,
+        pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_config`.
+    Config {
+        self_tgid: u32,
+        scope: u32,
+        cgroups: u32,
+        cpus: u32,
+        ring_bytes: u32,
+        pad: u32,
+    }
+);
+
+/// Values of `enum stk_scope`.
+#[cfg_attr(not(stockade_kernel), expect(dead_code))]
+pub(crate) mod scope_bit {
+    pub(crate) const HOST: u32 = 1 << 0;
+    pub(crate) const TASKS: u32 = 1 << 1;
+    pub(crate) const CGROUPS: u32 = 1 << 2;
+    pub(crate) const UIDS: u32 = 1 << 3;
+    pub(crate) const COMMS: u32 = 1 << 4;
+}
+
+/// `STK_CGROUPS_MAX`.
+#[cfg_attr(not(stockade_kernel), expect(dead_code))]
+pub(crate) const CGROUPS_MAX: usize = 16;
+/// `STK_TASK_FOLLOW`.
+#[cfg_attr(not(stockade_kernel), expect(dead_code))]
+pub(crate) const TASK_FOLLOW: u32 = 1;
+/// `STK_RULE_FLAG_CANARY`.
+#[cfg_attr(not(stockade_kernel), expect(dead_code))]
+pub(crate) const RULE_FLAG_CANARY: u32 = 1;
+
+/// The bytes of a record, for a map.
+#[cfg_attr(not(stockade_kernel), expect(dead_code))]
+pub(crate) fn bytes_of<T: plain::Plain>(value: &T) -> &[u8] {
+    // SAFETY: `Plain` types have no padding here (asserted by `record!`), so every byte is initialised.
+    unsafe { plain::as_bytes(value) }
+}
+
+/// Reads one record from the start of `bytes`, wherever they lie.
+pub(crate) fn read<T: plain::Plain + Copy>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: the length is checked above, `Plain` admits every bit pattern, and the read does not need alignment.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}

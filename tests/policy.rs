@@ -1,0 +1,759 @@
+//! The policy language from outside: what is accepted, and every refusal with its exact place.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use stockade::policy::{Access, Environment, Mode, Request, RuleSet, Verdict, evaluate};
+use stockade::{Error, ErrorKind};
+
+fn env() -> Environment {
+    Environment::new(Some("/home/kim".into()), "/work/job".into())
+}
+
+fn parse(text: &str) -> Result<RuleSet, Error> {
+    RuleSet::parse(text, "p.yaml", &env())
+}
+
+/// The text of the error that this document must give.
+#[track_caller]
+fn error(text: &str) -> String {
+    let error = match parse(text) {
+        Ok(set) => panic!("accepted: {set:?}"),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), ErrorKind::Policy);
+    error.to_string()
+}
+
+/// The document must be refused with this first line.
+#[track_caller]
+fn refused(text: &str, expected: &str) {
+    let error = error(text);
+    assert_eq!(
+        error.lines().next(),
+        Some(expected),
+        "whole error:\n{error}"
+    );
+}
+
+/// A document with one rule, `id: a` on line 3, and these lines from line 4 on.
+fn rule(lines: &[&str]) -> String {
+    let mut text = String::from("version: 1\nfiles:\n  - id: a\n");
+    for line in lines {
+        text.push_str("    ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// A rule that is right but for its paths, which stand at 5:12.
+fn paths(written: &str) -> String {
+    rule(&["deny: all", &format!("paths: {written}")])
+}
+
+/// A rule that is right but for its `deny`, whose value stands at 4:11.
+fn deny(written: &str) -> String {
+    rule(&[&format!("deny: {written}"), "paths: [/a]"])
+}
+
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+#[test]
+fn whole_document_compiles_to_the_rules_it_says() {
+    let set = parse(
+        "# a comment\nversion: 1\nname: build-job\nmode: audit\nfiles:\n\
+         \x20 - id: no-keys\n    deny: all\n    paths: ['~/.ssh/id', /etc/shadow]\n\
+         \x20 - { id: 7, deny: [read, metadata], paths: [Cargo.lock, 1.0, no], mode: enforce }\n",
+    )
+    .unwrap();
+    assert_eq!((set.name.as_str(), set.mode), ("build-job", Mode::Audit));
+    let [keys, lock] = set.rules.as_slice() else {
+        panic!("{set:?}");
+    };
+    assert_eq!(
+        (keys.id.as_str(), keys.line, keys.mode),
+        ("no-keys", 6, Mode::Audit)
+    );
+    assert_eq!(keys.access, Access::ALL_GUARDED);
+    assert_eq!(
+        keys.paths,
+        [
+            PathBuf::from("/home/kim/.ssh/id"),
+            PathBuf::from("/etc/shadow")
+        ]
+    );
+    assert_eq!(
+        (lock.id.as_str(), lock.line, lock.mode),
+        ("7", 9, Mode::Enforce)
+    );
+    assert_eq!(lock.access, Access::READ | Access::METADATA);
+    assert_eq!(
+        lock.paths,
+        ["Cargo.lock", "1.0", "no"].map(|p| Path::new("/work/job").join(p))
+    );
+}
+
+#[test]
+fn name_and_mode_have_defaults() {
+    let set = parse(&deny("[all]")).unwrap();
+    assert_eq!((set.name.as_str(), set.mode), ("p.yaml", Mode::Enforce));
+    assert_eq!(set.rules[0].access, Access::ALL_GUARDED);
+    assert_eq!(set.rules[0].mode, Mode::Enforce);
+}
+
+#[test]
+fn every_access_kind_of_this_version_can_be_named() {
+    for name in Access::ALL_GUARDED.names() {
+        let set = parse(&deny(&format!("[{name}]"))).unwrap();
+        assert_eq!(Some(set.rules[0].access), Access::from_name(name));
+    }
+}
+
+#[test]
+fn error_shows_the_line_and_a_caret_below_the_word() {
+    assert_eq!(
+        error(&rule(&["deny: all", "path: [\"/etc/shadow\"]"])),
+        "p.yaml:5:5: unknown key \"path\" in a file rule; did you mean \"paths\"?\n\
+         5 |     path: [\"/etc/shadow\"]\n\
+         \x20 |     ^^^^"
+    );
+}
+
+#[test]
+fn columns_count_characters_and_lines_end_in_any_way() {
+    refused(
+        "version: 1\r\nname: jöb\r\nfiles: [{ id: ä, deny: [raed] }]\r\n",
+        "p.yaml:3:25: unknown access kind \"raed\"; did you mean \"read\"?",
+    );
+    assert!(error("version: 1\r\nfile: []\r\n").ends_with("\n2 | file: []\n  | ^^^^"));
+    refused(
+        "\u{feff}vershun: 1\n",
+        "p.yaml:1:1: unknown key \"vershun\" in the policy; did you mean \"version\"?",
+    );
+}
+
+#[test]
+fn empty_documents_are_refused() {
+    let sentence = "the policy is empty; it needs \"version\" and \"files\"";
+    refused("", &format!("p.yaml:1:1: {sentence}"));
+    refused("# only\n", &format!("p.yaml:2:1: {sentence}"));
+    refused("{}\n", &format!("p.yaml:1:1: {sentence}"));
+}
+
+#[test]
+fn foreign_versions_are_refused_before_anything_else() {
+    let expected = "p.yaml:1:10: version 2 is not supported; this program reads version 1";
+    refused(
+        "version: 2\nfiles: [{ id: a, deny: all, paths: [/a] }]\n",
+        expected,
+    );
+    refused("version: 2\nfuture: yes\n", expected);
+    refused("version: 2\nfiles: nothing yet\n", expected);
+    refused(
+        "future: yes\nversion: 2\n",
+        "p.yaml:2:10: version 2 is not supported; this program reads version 1",
+    );
+    refused(
+        "version: 1.0\n",
+        "p.yaml:1:10: version 1.0 is not supported; this program reads version 1",
+    );
+    refused(
+        "version: [1]\n",
+        "p.yaml:1:10: \"version\" must be the number 1",
+    );
+    refused("version:\n", "p.yaml:1:8: \"version\" must be the number 1");
+    refused(
+        "# c\nname: x\n",
+        "p.yaml:2:1: \"version\" is missing; start with \"version: 1\"",
+    );
+}
+
+#[test]
+fn policies_without_rules_are_refused() {
+    refused(
+        "version: 1\n",
+        "p.yaml:1:1: the policy has no rules; \"files\" is missing",
+    );
+    refused(
+        "version: 1\nfiles:\n",
+        "p.yaml:2:6: the policy has no rules; \"files\" is empty",
+    );
+    refused(
+        "version: 1\nfiles: []\n",
+        "p.yaml:2:8: the policy has no rules; \"files\" is empty",
+    );
+    for wrong in ["3", "{ a: b }", "text"] {
+        refused(
+            &format!("version: 1\nfiles: {wrong}\n"),
+            "p.yaml:2:8: \"files\" must be a list of rules, each starting with \"- id:\"",
+        );
+    }
+}
+
+#[test]
+fn empty_and_incomplete_rules_are_refused() {
+    let empty = "an empty file rule; it needs \"id\", \"deny\" and \"paths\"";
+    refused(
+        "version: 1\nfiles:\n  - {}\n",
+        &format!("p.yaml:3:5: {empty}"),
+    );
+    refused("version: 1\nfiles:\n  -\n", &format!("p.yaml:3:4: {empty}"));
+    refused(
+        "version: 1\nfiles:\n  - deny: all\n    paths: [/a]\n",
+        "p.yaml:3:5: this file rule has no \"id\"",
+    );
+    refused(
+        &rule(&["paths: [/a]"]),
+        "p.yaml:3:5: the rule \"a\" has no \"deny\"",
+    );
+    refused(
+        &rule(&["deny: all"]),
+        "p.yaml:3:5: the rule \"a\" has no \"paths\"",
+    );
+    refused(
+        "version: 1\nfiles: [a]\n",
+        "p.yaml:2:9: keys with values (\"key: value\") are expected here",
+    );
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_one() {
+    refused(
+        "version: 1\nfilez: []\n",
+        "p.yaml:2:1: unknown key \"filez\" in the policy; did you mean \"files\"?",
+    );
+    refused(
+        "version: 1\nowner: me\n",
+        "p.yaml:2:1: unknown key \"owner\" in the policy",
+    );
+    refused(
+        &rule(&["dney: all"]),
+        "p.yaml:4:5: unknown key \"dney\" in a file rule; did you mean \"deny\"?",
+    );
+    refused(
+        &rule(&["\"\\e[31m\": 1"]),
+        "p.yaml:4:5: unknown key \"\\u{1b}[31m\" in a file rule",
+    );
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_by_name() {
+    for (key, what) in [
+        ("exec", "exec rules"),
+        ("network", "network rules"),
+        ("syscalls", "system call rules"),
+        ("limits", "limits"),
+        ("include", "including other policies"),
+        ("variables", "variables"),
+        ("subjects", "subjects"),
+    ] {
+        refused(
+            &format!("version: 1\n{key}: []\n"),
+            &format!("p.yaml:2:1: \"{key}\" ({what}) is not supported by this version"),
+        );
+    }
+    for (key, what) in [
+        ("allow", "allow rules"),
+        ("priority", "priorities"),
+        ("subject", "subjects"),
+        ("revoke", "revoking open files"),
+        ("inode", "rules on inodes"),
+    ] {
+        refused(
+            &rule(&["deny: all", &format!("{key}: 1"), "paths: [/a]"]),
+            &format!("p.yaml:5:5: \"{key}\" ({what}) is not supported by this version"),
+        );
+    }
+}
+
+#[test]
+fn wrong_ids_and_names_are_refused() {
+    let nothing = "text is missing here (an unquoted ~ or null means nothing; put it in quotes)";
+    refused("version: 1\nname:\n", &format!("p.yaml:2:5: {nothing}"));
+    refused("version: 1\nname: ''\n", "p.yaml:2:7: \"name\" is empty");
+    refused(
+        "version: 1\nname: \"a\\nb\"\n",
+        "p.yaml:2:7: \"name\" holds a control character: \"a\\nb\"",
+    );
+    refused(
+        "version: 1\nfiles:\n  - id: [a]\n",
+        "p.yaml:3:9: a single text is expected here",
+    );
+    refused(
+        "version: 1\nfiles:\n  - { deny: all, paths: [/a], id: ' ' }\n",
+        "p.yaml:3:35: \"id\" is empty",
+    );
+}
+
+#[test]
+fn duplicate_ids_are_refused_at_the_second_one() {
+    refused(
+        "version: 1\nfiles:\n  - { id: a, deny: all, paths: [/a] }\n\
+         \x20 - { id: b, deny: all, paths: [/a] }\n  - { id: a, deny: all, paths: [/b] }\n",
+        "p.yaml:5:11: the id \"a\" is already used by the rule on line 3",
+    );
+}
+
+#[test]
+fn duplicate_keys_are_refused_at_the_second_one() {
+    refused(
+        &rule(&["id: b"]),
+        "p.yaml:4:5: the key \"id\" is here twice",
+    );
+    refused(
+        "version: 1\nversion: 1\n",
+        "p.yaml:2:1: the key \"version\" is here twice",
+    );
+}
+
+#[test]
+fn unknown_modes_are_refused() {
+    refused(
+        "version: 1\nmode: enfroce\n",
+        "p.yaml:2:7: unknown mode \"enfroce\"; did you mean \"enforce\"?",
+    );
+    refused(
+        &rule(&["mode: off", "deny: all", "paths: [/a]"]),
+        "p.yaml:4:11: unknown mode \"off\"; it is enforce or audit",
+    );
+    refused(
+        "version: 1\nmode: [audit]\n",
+        "p.yaml:2:7: a single text is expected here",
+    );
+}
+
+#[test]
+fn wrong_deny_values_are_refused() {
+    refused(&deny("[]"), "p.yaml:4:11: the rule \"a\" denies nothing");
+    refused(
+        &deny("[read, wirte]"),
+        "p.yaml:4:18: unknown access kind \"wirte\"; did you mean \"write\"?",
+    );
+    refused(
+        &deny("[chmod]"),
+        "p.yaml:4:12: unknown access kind \"chmod\"; known are read, write, exec, delete, replace, link, metadata \
+         and all",
+    );
+    for kind in ["create", "mount"] {
+        refused(
+            &deny(&format!("[{kind}]")),
+            &format!("p.yaml:4:12: the access kind \"{kind}\" is not supported by this version"),
+        );
+    }
+    let shape = "\"deny\" must be a list of access kinds or the word all";
+    refused(&deny(""), &format!("p.yaml:4:9: {shape}"));
+    for wrong in ["no", "3", "-3", "1.5", "{ read: 1 }", "somewhat"] {
+        refused(&deny(wrong), &format!("p.yaml:4:11: {shape}"));
+    }
+    refused(
+        &deny("read"),
+        &format!("p.yaml:4:11: {shape}; write [read]"),
+    );
+    refused(
+        &deny("al"),
+        &format!("p.yaml:4:11: {shape}; did you mean \"all\"?"),
+    );
+    refused(
+        &deny("[[read]]"),
+        "p.yaml:4:12: a single text is expected here",
+    );
+    refused(
+        &deny("[null]"),
+        "p.yaml:4:12: text is missing here (an unquoted ~ or null means nothing; put it in quotes)",
+    );
+}
+
+#[test]
+fn wrong_path_lists_are_refused() {
+    refused(
+        &paths("[]"),
+        "p.yaml:5:12: \"paths\" of the rule \"a\" is empty",
+    );
+    let shape = "\"paths\" must be a list of paths, as in [\"/etc/shadow\"]";
+    for wrong in ["/a", "{ a: b }", "7"] {
+        refused(&paths(wrong), &format!("p.yaml:5:12: {shape}"));
+    }
+    refused(&paths(""), &format!("p.yaml:5:10: {shape}"));
+    refused(
+        &paths("[/a, ~]"),
+        "p.yaml:5:17: text is missing here (an unquoted ~ or null means nothing; put it in quotes)",
+    );
+}
+
+#[test]
+fn wrong_paths_are_refused() {
+    refused(&paths("[/a, '']"), "p.yaml:5:17: an empty path");
+    refused(
+        &paths("[\"/a\\0b\"]"),
+        "p.yaml:5:13: the path \"/a\\u{0}b\" holds a NUL character",
+    );
+    refused(
+        &paths("[/a/../b]"),
+        "p.yaml:5:13: \"..\" behind a name in \"/a/../b\" is not supported, because the name can be a link; write the \
+         path without it",
+    );
+    refused(
+        &paths("[~kim/x]"),
+        "p.yaml:5:13: \"~kim/x\" asks for another user's home directory, which is not supported; write it out, or \
+         \"./~…\" for a file of that name",
+    );
+    for directory in ["/etc/", "/", ".", "..", "~/", "a/."] {
+        refused(
+            &paths(&format!("['{directory}']")),
+            &format!(
+                "p.yaml:5:13: \"{directory}\" names a directory; rules for what is in a directory are not supported by \
+                 this version"
+            ),
+        );
+    }
+}
+
+#[test]
+fn patterns_and_variables_are_refused() {
+    for (path, what) in [
+        ("/a/**", "the pattern \"**\""),
+        ("/a/*.pem", "the pattern character \"*\""),
+        ("/a/?", "the pattern character \"?\""),
+        ("/a/[bc]", "the pattern character \"[\""),
+        ("/a/{b,c}", "the pattern character \"{\""),
+        ("/a/\\x", "the pattern character \"\\\\\""),
+        ("$HOME/a", "a variable"),
+        ("${HOME}/a", "a variable"),
+    ] {
+        let shown = path.replace('\\', "\\\\");
+        refused(
+            &paths(&format!("['{path}']")),
+            &format!("p.yaml:5:13: {what} in \"{shown}\" is not supported by this version"),
+        );
+    }
+}
+
+#[test]
+fn unknown_home_or_working_directory_is_an_error_at_the_path() {
+    let nowhere = Environment::new(None, PathBuf::new());
+    for (path, expected) in [
+        ("~/a", "the home directory for \"~/a\" is not known"),
+        (
+            "a",
+            "the working directory for the relative path \"a\" is not known",
+        ),
+    ] {
+        let error = RuleSet::parse(&paths(&format!("['{path}']")), "p.yaml", &nowhere).unwrap_err();
+        let error = error.to_string();
+        assert_eq!(
+            error.lines().next(),
+            Some(format!("p.yaml:5:13: {expected}").as_str())
+        );
+    }
+}
+
+#[test]
+fn broken_yaml_is_refused_where_it_breaks() {
+    refused(
+        "version: 1\nname: a: b\n",
+        "p.yaml:2:8: mapping values are not allowed in this context",
+    );
+    refused("version: 1\nfiles: [\n", "p.yaml:2:8: unclosed bracket '['");
+    // A slip in the indentation is not reported as a missing key.
+    refused(
+        "version: 1\nfiles:\n  - id: a\n   deny: all\n",
+        "p.yaml:4:4: while parsing a block collection, did not find expected '-' indicator",
+    );
+    refused(
+        "hello",
+        "p.yaml:1:1: keys with values (\"key: value\") are expected here",
+    );
+    assert!(error(&"[".repeat(100_000)).starts_with("p.yaml:1:"));
+}
+
+#[test]
+fn yaml_that_hides_meaning_is_refused() {
+    refused(
+        "version: 1\n---\nversion: 1\n",
+        "p.yaml:3:1: a policy file holds one document; a second one starts here",
+    );
+    refused(
+        &rule(&["<<: { deny: all }"]),
+        "p.yaml:4:5: merging with \"<<\" is not supported in a policy",
+    );
+    refused(
+        &deny("!maybe all"),
+        "p.yaml:4:18: the tag \"!maybe\" is not supported in a policy",
+    );
+}
+
+#[test]
+fn faults_behind_an_alias_are_reported_where_it_is_used() {
+    refused(
+        "version: 1\nfiles:\n  - { id: a, deny: all, paths: &p [/a] }\n  - { id: b, deny: *p, paths: *p }\n",
+        "p.yaml:4:20: unknown access kind \"/a\"; known are read, write, exec, delete, replace, link, metadata and all",
+    );
+    let set = parse(
+        "version: 1\nfiles:\n  - { id: a, deny: &d [read], paths: [/a] }\n  - { id: b, deny: *d, paths: [/b] }\n",
+    )
+    .unwrap();
+    assert_eq!(set.rules[1].access, Access::READ);
+}
+
+#[test]
+fn file_name_cannot_forge_a_line() {
+    let error = RuleSet::parse("", "a\nb.yaml", &env()).unwrap_err();
+    assert!(error.to_string().starts_with("a\\nb.yaml:1:1: "));
+}
+
+#[test]
+fn deny_files_refuses_what_cannot_be_a_file() {
+    for (path, expected) in [
+        ("", "--deny-file: an empty path"),
+        (
+            "a\0",
+            "--deny-file: the path \"a\\u{0}\" holds a NUL character",
+        ),
+        (
+            "/etc/",
+            "--deny-file: \"/etc/\" names a directory; rules for what is in a directory are not supported by this \
+             version",
+        ),
+    ] {
+        let error = RuleSet::deny_files([PathBuf::from("/a"), path.into()], &env()).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::Policy, expected)
+        );
+    }
+    let error = RuleSet::deny_files([], &env()).unwrap_err();
+    assert_eq!(error.to_string(), "there is no file to deny");
+}
+
+#[test]
+fn merge_refuses_an_id_that_both_have() {
+    let one =
+        parse("version: 1\nname: one\nfiles: [{ id: 'deny-file:/a', deny: all, paths: [/a] }]\n");
+    let two = RuleSet::deny_files([PathBuf::from("/a")], &env()).unwrap();
+    let error = one.unwrap().merge(two).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Policy);
+    assert_eq!(
+        error.to_string(),
+        "the id \"deny-file:/a\" is used twice: in \"one\" (line 3) and in \"command-line\" (command line)"
+    );
+}
+
+#[test]
+fn audit_mode_reports_what_enforce_mode_denies() {
+    let set = parse(&rule(&["deny: [read]", "paths: [/a]", "mode: enforce"])).unwrap();
+    let request = Request::new(Path::new("/a"), Access::READ | Access::WRITE);
+    assert_eq!(evaluate(&set, &request).verdict, Verdict::Deny);
+    let set = set.with_mode(Mode::Audit);
+    let decision = evaluate(&set, &request);
+    assert_eq!(decision.verdict, Verdict::Audit);
+    assert_eq!(decision.rule.map(|rule| rule.id.as_str()), Some("a"));
+    assert_eq!(set.mode, Mode::Audit);
+}
+
+#[test]
+fn rule_set_serializes_with_the_words_of_the_language() {
+    let set = parse(&rule(&["deny: [read, link]", "paths: [/a]", "mode: audit"])).unwrap();
+    assert_eq!(
+        serde_json::to_string(&set).unwrap(),
+        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","access":["read","link"],"paths":["/a"],"mode":"audit","line":3}]}"#
+    );
+}
+
+/// The fenced blocks of the language's page: the words after the fence, and the text.
+fn documented_blocks() -> Vec<(String, String)> {
+    let page = std::fs::read_to_string(file("docs/POLICY.md")).unwrap();
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in page.lines() {
+        match (line.strip_prefix("```"), open.as_mut()) {
+            (Some(words), None) => open = Some((words.to_owned(), String::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some((_, text))) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block of docs/POLICY.md is not closed");
+    blocks
+}
+
+#[test]
+fn documented_examples_do_what_the_page_says() {
+    let blocks = documented_blocks();
+    let (mut good, mut broken) = (0, 0);
+    for (index, (words, text)) in blocks.iter().enumerate() {
+        match words.as_str() {
+            "yaml" => {
+                good += 1;
+                parse(text).unwrap_or_else(|error| panic!("{error}\nin\n{text}"));
+            }
+            "yaml broken" => {
+                broken += 1;
+                let error = RuleSet::parse(text, "build.policy.yaml", &env()).unwrap_err();
+                let (words, answer) = &blocks[index + 1];
+                assert_eq!(words, "text");
+                assert_eq!(&format!("{error}\n"), answer);
+            }
+            "text" => {}
+            other => panic!("no test for a block of kind {other:?}"),
+        }
+    }
+    assert!(
+        good >= 1 && broken >= 1,
+        "{good} examples, {broken} broken ones"
+    );
+}
+
+#[test]
+fn documented_access_kinds_are_those_of_the_code() {
+    let page = std::fs::read_to_string(file("docs/POLICY.md")).unwrap();
+    let section = page.split("## Access kinds").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let documented: Vec<_> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert_eq!(documented, Access::ALL_GUARDED.names().collect::<Vec<_>>());
+}
+
+#[test]
+fn every_starter_policy_compiles_under_its_own_name() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(file("policies")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let set = RuleSet::parse(&text, &path.display().to_string(), &env()).unwrap();
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(set.name.as_str()));
+        count += 1;
+    }
+    assert!(count >= 1);
+}
+
+#[test]
+fn protect_secrets_denies_the_password_files_in_every_way() {
+    let text = std::fs::read_to_string(file("policies/protect-secrets.yaml")).unwrap();
+    let set = RuleSet::parse(&text, "protect-secrets.yaml", &env()).unwrap();
+    for path in ["/etc/shadow", "/etc/gshadow"] {
+        for kind in Access::ALL_GUARDED.names() {
+            let access = Access::from_name(kind).unwrap();
+            let decision = evaluate(&set, &Request::new(Path::new(path), access));
+            assert_eq!(decision.verdict, Verdict::Deny, "{kind} {path}");
+        }
+    }
+    let other = Request::new(Path::new("/etc/passwd"), Access::READ);
+    assert_eq!(evaluate(&set, &other).verdict, Verdict::Allow);
+}
+
+/// Pieces of which documents are made, right and wrong ones, so that random text gets past the parser.
+fn document_like() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "version: 1\n",
+        "version: ",
+        "files:\n",
+        "files: ",
+        "  - ",
+        "    ",
+        "id: a\n",
+        "id: b\n",
+        "deny: all\n",
+        "deny: [read, write]\n",
+        "deny: ",
+        "paths: [/a]\n",
+        "paths: ",
+        "mode: audit\n",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        ": ",
+        "\n",
+        "\r\n",
+        "\r",
+        "\t",
+        "~",
+        "\"",
+        "'",
+        "&x ",
+        "*x ",
+        "<<: ",
+        "!t ",
+        "!!binary ",
+        "\\0",
+        "/",
+        "..",
+        "ä",
+        "\0",
+        "\u{feff}",
+        "---\n",
+        "...\n",
+        "|\n",
+        ">\n",
+        "# c\n",
+        "? ",
+        "- ",
+        "1",
+        "null",
+        "%YAML 1.2\n",
+        "\u{202e}",
+        "$x",
+        "\u{2028}",
+        "\u{85}",
+    ]);
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+/// Whatever the text is: no panic, and an error is one of ours in printable characters.
+fn check_any_text(text: &str) {
+    match parse(text) {
+        Ok(set) => {
+            assert!(!set.rules.is_empty());
+            for rule in &set.rules {
+                assert!(!rule.access.is_empty() && !rule.paths.is_empty() && rule.line > 0);
+                assert!(rule.paths.iter().all(|path| path.has_root()));
+            }
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Policy);
+            let error = error.to_string();
+            assert!(error.starts_with("p.yaml:"), "{error:?}");
+            assert!(
+                error
+                    .chars()
+                    .all(|c| matches!(c, '\n' | '\t') || !c.is_control()),
+                "{error:?}"
+            );
+            assert!(matches!(error.lines().count(), 1 | 3), "{error:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2048, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_text_never_panics(text in any::<String>()) {
+        check_any_text(&text);
+    }
+
+    #[test]
+    fn text_that_resembles_a_policy_never_panics(text in document_like()) {
+        check_any_text(&text);
+        check_any_text(&format!("version: 1\nfiles:\n  - id: x\n    deny: all\n    paths:\n{text}"));
+    }
+
+    #[test]
+    fn arbitrary_paths_are_refused_or_made_absolute(path in any::<String>()) {
+        if let Ok(set) = RuleSet::deny_files([PathBuf::from(&path)], &env()) {
+            let absolute = &set.rules[0].paths[0];
+            assert!(absolute.has_root());
+            assert!(!absolute.components().any(|c| c.as_os_str() == ".."));
+            assert_eq!(set.rules[0].id, format!("deny-file:{path}"));
+        }
+    }
+}
