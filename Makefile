@@ -30,11 +30,12 @@ test: check test-unit ## install what is missing and run every test: unit, comma
 	else echo 'not root: the tests on the running kernel are left out; the VMs run them' >&2; fi
 	$(MAKE) --no-print-directory kernel-matrix
 
-check: setup-build setup-check ## formats, lints, documentation, BPF objects for both architectures; warnings are errors
+check: setup-build setup-check ## formats, lints, documentation, BPF for both architectures, the build itself; warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	scripts/check-bpf.sh
+	scripts/check-build.sh
 
 test-unit: setup-build ## tests that need no privileges, on this machine
 	$(CARGO) test --locked --lib --bins --examples $(PLAIN_TESTS)

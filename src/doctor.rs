@@ -92,13 +92,23 @@ mod linux {
     use crate::enrich::mounts;
     use crate::error::{Error, ErrorKind, Result};
     use crate::event::{Certificate, FenceState, ProbeState};
-    use crate::kernel::{NEEDED_RIGHTS, release, rights as rights_held, securityfs_lsm};
+    use crate::kernel::{
+        NEEDED_RIGHTS, release, rights as rights_held, securityfs_lockdown, securityfs_lsm,
+    };
     use crate::launch::Held;
     use crate::policy::{Environment, RuleSet};
     use crate::{Monitor, Scope, Session};
 
     pub(super) fn examine() -> Result<Examination> {
-        let mut checks = vec![kernel(), btf(), modules(), lockdown(), rights(), cgroups()];
+        let mut checks = vec![
+            kernel(),
+            btf(),
+            modules(),
+            lockdown(),
+            rights(),
+            cgroups(),
+            clang(),
+        ];
         let mut probes = Vec::new();
         let mut can_watch = true;
         // Somebody must be in scope: a process of ours that does nothing.
@@ -248,11 +258,11 @@ mod linux {
     }
 
     fn lockdown() -> Check {
-        let Ok(text) = std::fs::read_to_string("/sys/kernel/security/lockdown") else {
+        let Some(text) = securityfs_lockdown() else {
             return check(
                 "lockdown",
                 Status::Unknown,
-                "not readable: securityfs is not mounted, or the kernel has none",
+                "not readable: the kernel has none, or rights are missing",
                 None,
             );
         };
@@ -287,6 +297,11 @@ mod linux {
                 Some("run as root; before Linux 5.11 CAP_SYS_RESOURCE is needed too"),
             )
         }
+    }
+
+    /// People ask; the objects are compiled into the program.
+    fn clang() -> Check {
+        check("clang", Status::Ok, "not needed at run time", None)
     }
 
     fn cgroups() -> Check {

@@ -34,6 +34,8 @@ enum {
 /* include/uapi/linux/fcntl.h */
 #define STK_AT_FDCWD     (-100)
 #define STK_AT_REMOVEDIR 0x200
+/* include/uapi/linux/fs.h */
+#define STK_RENAME_EXCHANGE (1 << 1)
 /* creat(2) is open with O_CREAT | O_WRONLY | O_TRUNC. */
 #define STK_O_CREAT_FLAGS (0100 | 01 | 01000)
 

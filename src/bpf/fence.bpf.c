@@ -256,12 +256,16 @@ int BPF_PROG(fence_rename__lsm, struct inode *old_dir, struct dentry *old_dentry
 	return VERDICT(ON_RENAME(true, old_dentry, new_dentry));
 }
 
-/* The function has a fifth argument that the hook has not. */
+/* The function has a fifth argument that the hook has not. For an exchange it calls the hook both ways round. */
 SEC("?fmod_ret/security_inode_rename")
 int BPF_PROG(fence_rename__fmod_ret, struct inode *old_dir, struct dentry *old_dentry,
 	     struct inode *new_dir, struct dentry *new_dentry, unsigned int flags, int ret)
 {
-	return VERDICT(ON_RENAME(false, old_dentry, new_dentry));
+	int verdict = VERDICT(ON_RENAME(false, old_dentry, new_dentry));
+
+	if (!verdict && (flags & STK_RENAME_EXCHANGE))
+		verdict = ON_RENAME(false, new_dentry, old_dentry);
+	return verdict;
 }
 
 SEC("?lsm/inode_link")

@@ -40,8 +40,9 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     for kind in args.monitors {
         builder = builder.monitor(kind);
     }
+    let file = Output::open(&args.output)?;
     let session = builder.start()?;
-    let mut output = Output::new(args.output.format, &session);
+    let mut output = Output::new(args.output.format, file, &session);
     announce(&session);
     output.header();
     output.flush();

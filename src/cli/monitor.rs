@@ -39,8 +39,9 @@ pub(super) fn main(args: MonitorArgs) -> Outcome {
     for &kind in kinds {
         builder = builder.monitor(kind);
     }
+    let file = Output::open(&args.output)?;
     let session = builder.start()?;
-    let mut output = Output::new(args.output.format, &session);
+    let mut output = Output::new(args.output.format, file, &session);
     announce(&session);
     output.header();
     output.flush();
@@ -61,6 +62,6 @@ pub(super) fn follow(
     }
     let certificate = session.end(&mut |event| output.event(event))?;
     let denied = output.denied();
-    output.end(&certificate);
+    output.end(&certificate)?;
     Ok(denied)
 }

@@ -1,12 +1,15 @@
-//! Events to stdout, everything else to stderr.
+//! Events to stdout or a file, everything else to stderr.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::Context as _;
 
 use stockade::event::{Certificate, Clock};
 use stockade::sink::Sink;
 use stockade::{Event, Session};
 
-use super::Format;
+use super::{Format, OutputArgs};
 
 /// Writes are collected and go out in one piece per poll.
 #[derive(Debug)]
@@ -14,8 +17,10 @@ pub(super) struct Output {
     sink: Sink,
     clock: Clock,
     buffer: Vec<u8>,
-    /// The reader went away: an end like any other.
-    closed: bool,
+    /// Instead of stdout.
+    file: Option<File>,
+    /// Nothing can be written any more. A reader that went away is an end like any other; the rest is a failure.
+    broken: Option<io::Error>,
     format: Format,
     denied: u64,
 }
@@ -24,18 +29,31 @@ pub(super) struct Output {
 const FLUSH_AT: usize = 64 * 1024;
 
 impl Output {
-    pub(super) fn new(format: Format, session: &Session) -> Self {
+    /// Before the session starts: a file that cannot be written must stop it.
+    pub(super) fn open(args: &OutputArgs) -> anyhow::Result<Option<File>> {
+        args.output
+            .as_ref()
+            .map(|path| {
+                File::create(path).with_context(|| format!("{} cannot be written", path.display()))
+            })
+            .transpose()
+    }
+
+    pub(super) fn new(format: Format, file: Option<File>, session: &Session) -> Self {
+        let terminal = match &file {
+            Some(file) => file.is_terminal(),
+            None => io::stdout().is_terminal(),
+        };
         let sink = match format {
-            Format::Text => {
-                Sink::text(io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-            }
+            Format::Text => Sink::text(terminal && colors()),
             Format::Json => Sink::json(),
         };
         Output {
             sink,
             clock: session.clock().clone(),
             buffer: Vec::with_capacity(FLUSH_AT * 2),
-            closed: false,
+            file,
+            broken: None,
             format,
             denied: 0,
         }
@@ -66,22 +84,22 @@ impl Output {
         if self.buffer.is_empty() {
             return;
         }
-        if !self.closed {
-            let mut out = io::stdout().lock();
-            if out
-                .write_all(&self.buffer)
-                .and_then(|()| out.flush())
-                .is_err()
-            {
-                self.closed = true;
-            }
+        if self.broken.is_none() {
+            let written = match &mut self.file {
+                Some(file) => file.write_all(&self.buffer),
+                None => {
+                    let mut out = io::stdout().lock();
+                    out.write_all(&self.buffer).and_then(|()| out.flush())
+                }
+            };
+            self.broken = written.err();
         }
         self.buffer.clear();
     }
 
-    /// Nobody reads any more.
+    /// Nobody gets the events any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.closed
+        self.broken.is_some()
     }
 
     /// Accesses that were refused.
@@ -89,8 +107,8 @@ impl Output {
         self.denied
     }
 
-    /// The end record: in the stream for programs, on stderr for people.
-    pub(super) fn end(mut self, certificate: &Certificate) {
+    /// The end record: in the stream for programs, on stderr for people. Fails when events could not be written.
+    pub(super) fn end(mut self, certificate: &Certificate) -> anyhow::Result<()> {
         match self.format {
             Format::Json => {
                 self.sink
@@ -99,13 +117,23 @@ impl Output {
             }
             Format::Text => {
                 self.flush();
-                self.sink
-                    .certificate(certificate, &self.clock, &mut self.buffer);
+                let mut sink = Sink::text(io::stderr().is_terminal() && colors());
+                sink.certificate(certificate, &self.clock, &mut self.buffer);
                 // Nowhere to complain to when stderr is gone as well.
                 let _ = io::stderr().write_all(&self.buffer);
             }
         }
+        match self.broken {
+            Some(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                Err(e).context("events were lost: they cannot be written")
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+fn colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none()
 }
 
 /// Tells what is armed before the first event.

@@ -1,7 +1,7 @@
 //! `stockade run`: a command inside a fence, or just watched.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 
@@ -24,7 +24,7 @@ Examples:
   stockade run --policy build.policy.yaml --deny-exit-code 3 -- make
 
 The command starts only when everything is attached and the fence has refused an access of our own; else the exit
-code is 40 and nothing has run. Events go to stdout between the command's own output; use --events to keep them apart.")]
+code is 40 and nothing has run. Events go to stdout between the command's own output; --output keeps them apart.")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     policy: PolicyArgs,
@@ -48,6 +48,7 @@ pub(super) fn main(args: RunArgs) -> Outcome {
     let program = words.next().context("there is no command")?;
     let mut command = Command::new(program);
     command.args(words);
+    let file = Output::open(&args.output)?;
     let held = Held::spawn(command)?;
 
     let mut builder = Session::builder()
@@ -66,7 +67,7 @@ pub(super) fn main(args: RunArgs) -> Outcome {
     }
     // On failure `held` is dropped: the command has not run.
     let session = builder.start()?;
-    let mut output = Output::new(args.output.format, &session);
+    let mut output = Output::new(args.output.format, file, &session);
     announce(&session);
     output.header();
     output.flush();
@@ -106,22 +107,26 @@ pub(super) fn main(args: RunArgs) -> Outcome {
     Ok(ended.map_or(1, code_of))
 }
 
-/// Passes a request to end on to the command: politely the first time, for good the third. A terminal's Ctrl-C has
+/// Passes a request to end on to the command: politely at first, for good at last. The first Ctrl-C at a terminal has
 /// reached the command already.
 fn forward(stop: &Stop, told: &mut u32, child: &mut Child) {
     let times = stop.times();
     while *told < times {
         *told += 1;
-        if *told < 3 {
-            if let Some(pid) = i32::try_from(child.id())
-                .ok()
-                .and_then(rustix::process::Pid::from_raw)
-            {
-                // The child is ours and not waited for, so the pid is its own.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        match *told {
+            1 if io::stdin().is_terminal() => {}
+            1 | 2 => {
+                if let Some(pid) = i32::try_from(child.id())
+                    .ok()
+                    .and_then(rustix::process::Pid::from_raw)
+                {
+                    // The child is ours and not waited for, so the pid is its own.
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                }
             }
-        } else {
-            let _ = child.kill();
+            _ => {
+                let _ = child.kill();
+            }
         }
     }
 }

@@ -282,6 +282,7 @@ impl ProcessId {
 
 impl Process {
     /// The tool itself, where an event is about its own work.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
     pub(crate) fn own(id: ProcessId) -> Self {
         Process {
             id,

@@ -17,7 +17,7 @@ pub(crate) use load::{
     Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Variant, tracepoint,
 };
 pub(crate) use ring::Rings;
-pub(crate) use tracefs::securityfs_lsm;
+pub(crate) use tracefs::{securityfs_lockdown, securityfs_lsm};
 
 use crate::error::{Error, ErrorKind};
 

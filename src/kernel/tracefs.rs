@@ -27,13 +27,21 @@ fn read(mount: &OwnedFd, path: &str) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// A file of securityfs; `None` when it cannot be read, which says nothing about what it would hold.
+fn securityfs(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/sys/kernel/security/{name}")).ok();
+    let text = text.or_else(|| read(&detached("securityfs").ok()?, name).ok())?;
+    Some(text.trim().to_owned())
+}
+
 /// The active security modules; `None` when that cannot be known, which is not the same as "no bpf".
 pub(crate) fn securityfs_lsm() -> Option<String> {
-    if let Ok(list) = std::fs::read_to_string("/sys/kernel/security/lsm") {
-        return Some(list.trim().to_owned());
-    }
-    let mount = detached("securityfs").ok()?;
-    read(&mount, "lsm").ok().map(|l| l.trim().to_owned())
+    securityfs("lsm")
+}
+
+/// The lockdown levels with the one in force in brackets; `None` when that cannot be known.
+pub(crate) fn securityfs_lockdown() -> Option<String> {
+    securityfs("lockdown")
 }
 
 /// Opens classic tracepoints.

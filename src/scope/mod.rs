@@ -80,7 +80,7 @@ impl Scope {
     }
 
     /// Uids and names alone narrow the whole host.
-    #[cfg_attr(not(stockade_kernel), expect(dead_code))]
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
     pub(crate) fn whole_host(&self) -> bool {
         self.host
             || (self.pids.is_empty()

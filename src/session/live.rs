@@ -114,9 +114,11 @@ impl Live {
         let mut loader = Loader::new(config, sizes, plan.as_ref().is_some_and(fence::Plan::tags));
         let boot_id =
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let mut certificate = Certificate::default();
-        certificate.started_ns = boot_ns();
-        certificate.monitors = monitors.iter().map(|m| m.name().to_owned()).collect();
+        let mut certificate = Certificate {
+            started_ns: boot_ns(),
+            monitors: monitors.iter().map(|m| m.name().to_owned()).collect(),
+            ..Certificate::default()
+        };
 
         // First of all children are followed; then those that run are entered; then anything may look at the set.
         let mut attached = Vec::new();

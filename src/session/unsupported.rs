@@ -44,3 +44,27 @@ impl Live {
         match self.0 {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Monitor, Scope, Session};
+
+    #[test]
+    fn every_runtime_call_answers_unsupported() {
+        let session = Session::builder()
+            .scope(Scope::new().host())
+            .monitor(Monitor::Process)
+            .start();
+        assert_eq!(
+            session.map(|_| ()).unwrap_err().kind(),
+            ErrorKind::Unsupported
+        );
+        let held = crate::launch::Held::spawn(std::process::Command::new("true"));
+        assert_eq!(held.map(|_| ()).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(
+            crate::doctor::examine().map(|_| ()).unwrap_err().kind(),
+            ErrorKind::Unsupported
+        );
+    }
+}

@@ -69,7 +69,7 @@ impl Decoder {
         let signal = u8::try_from(rec.code & 0x7f).unwrap_or(0);
         let (user_ns, system_ns) = scale_cpu_time(rec.utime_ns, rec.stime_ns, rec.rtime_ns);
         Ok(Kind::Exit(Exit {
-            code: (signal == 0).then(|| ((rec.code >> 8) & 0xff) as u8),
+            code: (signal == 0).then_some(((rec.code >> 8) & 0xff) as u8),
             signal: (signal != 0).then_some(signal),
             core_dumped: rec.code & 0x80 != 0,
             user_ns,
@@ -321,4 +321,220 @@ fn denial(bytes: &[u8]) -> Result<Kind, Malformed> {
         path_in_fs: flags & flag::NO_MOUNT != 0,
         file: file_id(rec.file),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::{ACCESS_KINDS, bytes_of};
+
+    const DECODER: Decoder = Decoder { page_bytes: 4096 };
+
+    fn header(kind: u32, flags: u32, len: usize) -> Header {
+        Header {
+            time_ns: 2_000,
+            start_ns: 500,
+            parent_start_ns: 100,
+            cgroup_id: 7,
+            kind,
+            flags,
+            tgid: 42,
+            tid: 43,
+            ppid: 1,
+            uid: 1000,
+            gid: 100,
+            len: u32::try_from(len).unwrap(),
+            comm: *b"sh\0left-over!!\0\0",
+        }
+    }
+
+    fn file_id() -> RawFileId {
+        RawFileId {
+            ino: 12,
+            dev: (254 << 20) | 1,
+            generation: 3,
+            fs_magic: 0xef53,
+            mode: 0o100_644,
+        }
+    }
+
+    fn exec_bytes(flags: u32, exe: &[u8], cwd: &[u8], args: &[u8]) -> Vec<u8> {
+        let len = size_of::<ExecRecord>() + exe.len() + cwd.len() + args.len();
+        let record = ExecRecord {
+            hdr: header(kind::EXEC, flags, len),
+            exe: file_id(),
+            exe_len: u32::try_from(exe.len()).unwrap(),
+            cwd_len: u32::try_from(cwd.len()).unwrap(),
+            filename_len: 0,
+            interp_len: 0,
+            args_len: u32::try_from(args.len()).unwrap(),
+            args_total: u32::try_from(args.len()).unwrap(),
+        };
+        [bytes_of(&record), exe, cwd, args].concat()
+    }
+
+    #[test]
+    fn components_come_leaf_first_and_become_a_path() {
+        let bytes = exec_bytes(0, b"cat\0bin\0usr\0", b"", b"cat\0a b\0\0");
+        let event = DECODER.decode(&bytes).unwrap();
+        assert_eq!(event.process.comm, "sh");
+        assert_eq!((event.process.id.pid, event.process.parent.pid), (42, 1));
+        let Kind::Exec(exec) = event.kind else {
+            panic!("{event:?}")
+        };
+        assert_eq!(exec.executable.path, "/usr/bin/cat");
+        assert_eq!(exec.cwd.path, "/");
+        assert_eq!(exec.args, ["cat", "a b", ""]);
+        assert_eq!((exec.file.major(), exec.file.minor()), (254, 1));
+    }
+
+    #[test]
+    fn a_cut_path_has_no_leading_slash() {
+        let bytes = exec_bytes(flag::PATH_CUT, b"c\0b\0", b"", b"");
+        let Kind::Exec(exec) = DECODER.decode(&bytes).unwrap().kind else {
+            panic!()
+        };
+        assert_eq!(
+            (exec.executable.path.as_str(), exec.executable.truncated),
+            ("b/c", true)
+        );
+    }
+
+    #[test]
+    fn short_long_and_unknown_records_are_told_apart() {
+        let bytes = exec_bytes(0, b"cat\0", b"", b"cat\0");
+        for cut in 0..bytes.len() {
+            assert_eq!(
+                DECODER.decode(&bytes[..cut]),
+                Err(Malformed::Short),
+                "cut at {cut}"
+            );
+        }
+        let longer = [bytes.as_slice(), &[0]].concat();
+        assert_eq!(DECODER.decode(&longer), Err(Malformed::Long));
+        let unknown = header(999, 0, size_of::<Header>());
+        assert_eq!(DECODER.decode(bytes_of(&unknown)), Err(Malformed::Unknown));
+        let none = header(0, 0, size_of::<Header>());
+        assert_eq!(DECODER.decode(bytes_of(&none)), Err(Malformed::Unknown));
+    }
+
+    #[test]
+    fn exit_status_and_cpu_time_are_what_wait4_says() {
+        let mut record = ExitRecord {
+            hdr: header(kind::EXIT, 0, size_of::<ExitRecord>()),
+            utime_ns: 4_000_000,
+            stime_ns: 4_000_000,
+            rtime_ns: 10_000_000,
+            maxrss_pages: 2,
+            code: 3 << 8,
+            pad: 0,
+        };
+        let Kind::Exit(exit) = DECODER.decode(bytes_of(&record)).unwrap().kind else {
+            panic!()
+        };
+        assert_eq!((exit.code, exit.signal), (Some(3), None));
+        assert_eq!((exit.user_ns, exit.system_ns), (5_000_000, 5_000_000));
+        assert_eq!((exit.max_rss_bytes, exit.lifetime_ns), (8192, 1_500));
+        record.code = 11 | 0x80;
+        let Kind::Exit(exit) = DECODER.decode(bytes_of(&record)).unwrap().kind else {
+            panic!()
+        };
+        assert_eq!(
+            (exit.code, exit.signal, exit.core_dumped),
+            (None, Some(11), true)
+        );
+    }
+
+    #[test]
+    fn a_relative_name_is_joined_to_where_it_starts() {
+        let (name, base) = (b"x/y\0".as_slice(), b"tmp\0".as_slice());
+        let record = FileRecord {
+            hdr: header(
+                kind::OPEN,
+                flag::AS_GIVEN,
+                size_of::<FileRecord>() + name.len() + base.len(),
+            ),
+            file: RawFileId {
+                ino: 0,
+                dev: 0,
+                generation: 0,
+                fs_magic: 0,
+                mode: 0,
+            },
+            result: -2,
+            open_flags: 0,
+            path_len: u32::try_from(name.len()).unwrap(),
+            base_len: u32::try_from(base.len()).unwrap(),
+        };
+        let bytes = [bytes_of(&record), name, base].concat();
+        let Kind::Open(open) = DECODER.decode(&bytes).unwrap().kind else {
+            panic!()
+        };
+        assert_eq!(
+            (open.path.path.as_str(), open.path.as_given),
+            ("/tmp/x/y", true)
+        );
+        assert_eq!((open.errno, open.file), (2, None));
+    }
+
+    #[test]
+    fn a_denial_names_what_was_asked() {
+        let mut record = DenialRecord {
+            hdr: header(kind::DENIAL, flag::NO_MOUNT, size_of::<DenialRecord>()),
+            file: file_id(),
+            rule: 1,
+            access: 0b11,
+            verdict: VERDICT_DENY,
+            path_len: 2,
+            path: [0; crate::wire::PATH_BUF],
+        };
+        record.path[0] = b'f';
+        let Kind::Denial(denial) = DECODER.decode(bytes_of(&record)).unwrap().kind else {
+            panic!()
+        };
+        assert_eq!(
+            (denial.access.as_str(), denial.refused, denial.path_in_fs),
+            ("read,write", true, true)
+        );
+        assert_eq!(denial.path.path, "/f");
+        record.path_len = 1 << 20;
+        assert_eq!(DECODER.decode(bytes_of(&record)), Err(Malformed::Short));
+    }
+
+    #[test]
+    fn access_bits_mean_the_same_in_a_policy_and_in_the_kernel() {
+        use crate::policy::Access;
+        for (bit, name) in (0u32..).zip(ACCESS_NAMES) {
+            assert_eq!(
+                Access::from_name(name).map(Access::bits),
+                Some(1 << bit),
+                "{name}"
+            );
+        }
+        assert_eq!(ACCESS_NAMES.len(), ACCESS_KINDS);
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = DECODER.decode(&bytes);
+        }
+
+        #[test]
+        fn random_lengths_and_flags_in_a_plausible_record_never_panic(
+            kind in 0u32..12, flags in any::<u32>(), lengths in any::<[u16; 6]>(),
+            tail in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let mut bytes = vec![0u8; size_of::<Header>() + size_of::<RawFileId>()];
+            for n in lengths {
+                bytes.extend(u32::from(n % 128).to_ne_bytes());
+            }
+            bytes.extend(tail);
+            let hdr = header(kind, flags, bytes.len());
+            bytes[..size_of::<Header>()].copy_from_slice(bytes_of(&hdr));
+            let _ = DECODER.decode(&bytes);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 mod decode;
 
+#[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use decode::{Decoder, Malformed};
 
 /// Values of `enum stk_kind`.
@@ -57,7 +58,6 @@ pub(crate) const PATH_BUF: usize = 4352;
 /// `STK_ACCESS_KINDS`: bits of an access mask.
 pub(crate) const ACCESS_KINDS: usize = 9;
 /// `STK_RULE_CANARY`: the rule number of our own probe file.
-#[cfg_attr(not(stockade_kernel), expect(dead_code))]
 pub(crate) const RULE_CANARY: u32 = 0x7fff_ffff;
 
 /// Mirrors a record: `#[repr(C)]`, readable from bytes.
@@ -261,7 +261,6 @@ record!(
 );
 
 /// Values of `enum stk_scope`.
-#[cfg_attr(not(stockade_kernel), expect(dead_code))]
 pub(crate) mod scope_bit {
     pub(crate) const HOST: u32 = 1 << 0;
     pub(crate) const TASKS: u32 = 1 << 1;
@@ -271,17 +270,13 @@ pub(crate) mod scope_bit {
 }
 
 /// `STK_CGROUPS_MAX`.
-#[cfg_attr(not(stockade_kernel), expect(dead_code))]
 pub(crate) const CGROUPS_MAX: usize = 16;
 /// `STK_TASK_FOLLOW`.
-#[cfg_attr(not(stockade_kernel), expect(dead_code))]
 pub(crate) const TASK_FOLLOW: u32 = 1;
 /// `STK_RULE_FLAG_CANARY`.
-#[cfg_attr(not(stockade_kernel), expect(dead_code))]
 pub(crate) const RULE_FLAG_CANARY: u32 = 1;
 
 /// The bytes of a record, for a map.
-#[cfg_attr(not(stockade_kernel), expect(dead_code))]
 pub(crate) fn bytes_of<T: plain::Plain>(value: &T) -> &[u8] {
     // SAFETY: `Plain` types have no padding here (asserted by `record!`), so every byte is initialised.
     unsafe { plain::as_bytes(value) }

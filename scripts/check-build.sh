@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Checks the build itself: a second build does nothing, a touched BPF header rebuilds, a missing or failing clang is
+# told in plain words, and what other systems get compiles and passes its tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo=${CARGO:-cargo}
+
+die() {
+	printf 'check-build: %s\n' "$*" >&2
+	exit 1
+}
+
+# build ENV...: a build with these variables; its output, whatever its status.
+build() { env "$@" "$cargo" build --locked 2>&1 || true; }
+
+"$cargo" build --locked --quiet
+! build A=a | grep -q Compiling || die "a second cargo build is not a no-op"
+touch src/bpf/wire.h
+build A=a | grep -q 'Compiling stockade' || die "touching src/bpf/wire.h does not rebuild"
+
+out=$(build CLANG=/nonexistent/clang)
+grep -q 'install the package clang' <<<"$out" || die "a missing clang is not named: $out"
+mkdir -p target/check-build
+printf '#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "its own words" >&2\nexit 1\n' >target/check-build/clang
+chmod +x target/check-build/clang
+out=$(build CLANG="$PWD/target/check-build/clang")
+grep -q 'its own words' <<<"$out" || die "a failing clang's own words are lost: $out"
+
+# What other systems get, on this one: the same public API, every runtime call answers Unsupported.
+for features in '' --no-default-features; do
+	# shellcheck disable=SC2086
+	env STOCKADE_PORTABLE=1 RUSTFLAGS='-D warnings' CARGO_TARGET_DIR=target/portable \
+		"$cargo" test --locked --lib --quiet $features
+done
+
+# The cfg above still sees this system's crates; so the pure rooms are searched for what only Linux has.
+pure=(src/event src/wire src/policy src/sink src/error.rs src/session/mod.rs src/session/unsupported.rs)
+if grep -nrE 'libbpf|rustix::|libc::|std::os::(linux|fd)|crate::kernel' "${pure[@]}"; then
+	die "a pure room imports what only Linux has"
+fi
+"$cargo" build --locked --quiet
+printf 'check-build: no-op build, rebuild on a header, clang errors and the portable build are as they should be\n' >&2
