@@ -364,7 +364,14 @@ mod linux {
 
     impl Guarded {
         fn new() -> Result<Self> {
-            let path = std::env::temp_dir().join(format!("stockade-doctor-{}", std::process::id()));
+            let shm = PathBuf::from("/dev/shm");
+            // A tmpfs where there is one: what the temporary directory is on must not decide.
+            let dir = if shm.is_dir() {
+                shm
+            } else {
+                std::env::temp_dir()
+            };
+            let path = dir.join(format!("stockade-doctor-{}", std::process::id()));
             let made = std::fs::OpenOptions::new()
                 .write(true)
                 .create_new(true)

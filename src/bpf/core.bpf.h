@@ -19,7 +19,9 @@ enum {
 };
 
 /* include/uapi/asm-generic/errno-base.h; BTF has no macros. */
-#define EPERM 1
+#define EPERM  1
+#define EAGAIN 11
+#define EEXIST 17
 /* include/linux/fs.h: what an open for execve carries in f_flags. */
 #define STK_FMODE_EXEC  0x20
 #define STK_FMODE_READ  0x1
@@ -28,6 +30,8 @@ enum {
 #define STK_ATTR_SIZE (1 << 3)
 /* include/linux/sched/signal.h */
 #define STK_SIGNAL_GROUP_EXIT 0x4
+/* include/linux/namei.h, 5.12 */
+#define STK_LOOKUP_CACHED 0x200000
 /* include/linux/err.h */
 #define STK_IS_ERR(p) ((unsigned long)(p) >= (unsigned long)-4095)
 

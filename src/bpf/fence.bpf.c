@@ -390,3 +390,16 @@ int BPF_PROG(fence_rmacl__fmod_ret, void *idmap, struct dentry *dentry, const ch
 {
 	return VERDICT(ON_DENTRY(false, dentry, STK_ACCESS_METADATA));
 }
+
+/* file_setattr(2), 6.17: inode flags by path. */
+SEC("?lsm/inode_file_setattr")
+int BPF_PROG(fence_fsetattr__lsm, struct dentry *dentry, void *fa, int ret)
+{
+	return VERDICT(ON_DENTRY(true, dentry, STK_ACCESS_METADATA));
+}
+
+SEC("?fmod_ret/security_inode_file_setattr")
+int BPF_PROG(fence_fsetattr__fmod_ret, struct dentry *dentry, void *fa, int ret)
+{
+	return VERDICT(ON_DENTRY(false, dentry, STK_ACCESS_METADATA));
+}

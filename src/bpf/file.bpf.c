@@ -168,6 +168,9 @@ static __always_inline int on_open(int dfd, struct filename *name, const struct 
 
 	if (open_flags & STK_FMODE_EXEC || !stk_wanted())
 		return 0;
+	/* io_uring's first try, which must not sleep; it comes again. */
+	if ((long)file == -EAGAIN && (BPF_CORE_READ(op, lookup_flags) & STK_LOOKUP_CACHED))
+		return 0;
 	if (STK_IS_ERR(file))
 		emit_open(NULL, (long)file, open_flags, dfd, BPF_CORE_READ(name, name), false);
 	else

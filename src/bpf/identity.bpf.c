@@ -15,6 +15,7 @@ int identity_files__iter(struct bpf_iter__task_file *ctx)
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct stk_identity out = {};
+	struct task_struct *reader;
 	struct inode *inode;
 
 	if (!task || !file)
@@ -22,6 +23,10 @@ int identity_files__iter(struct bpf_iter__task_file *ctx)
 	/* The program runs in the reader's read(2), so this is the reader, in whatever pid namespace it lives. */
 	out.tgid = bpf_get_current_pid_tgid() >> 32;
 	if (task->tgid != out.tgid)
+		return 0;
+	/* A thread that has unshared its descriptors has other files under the same numbers. */
+	reader = stk_current();
+	if (BPF_CORE_READ(task, files) != BPF_CORE_READ(reader, files))
 		return 0;
 	inode = BPF_CORE_READ(file, f_inode);
 	out.fd = ctx->fd;

@@ -27,13 +27,22 @@ enum {
 	STK_THREADS_WALKED = 64,
 };
 
-/* Copies argv in pieces: one page that is swapped out must not cost the rest. Returns the bytes copied. */
-static __always_inline __u32 copy_args(__u8 *buf, __u32 off, unsigned long start, __u32 len,
-				       __u32 *flags)
+enum {
+	STK_ARGS_STOPPED = 1U << 31, /* in the result of copy_args: a page could not be read */
+};
+
+/*
+ * Copies argv into the record at `off`, in pieces: one page that is swapped out must not cost the rest. Returns the
+ * bytes copied. Global for the same reason as the path walk.
+ */
+__attribute__((noinline)) __u32 copy_args(__u64 start, __u32 off, __u32 len)
 {
+	struct stk_scratch *s = stk_scratch_get(&stk_exec_buf);
 	__u32 done = 0;
 	int i;
 
+	if (!s)
+		return STK_ARGS_STOPPED;
 	for (i = 0; i < STK_ARGS_MAX / STK_ARGS_CHUNK; i++) {
 		__u32 piece = len - done;
 		__u32 at = off + done;
@@ -45,11 +54,9 @@ static __always_inline __u32 copy_args(__u8 *buf, __u32 off, unsigned long start
 		asm volatile("" : "+r"(at));
 		asm volatile("" : "+r"(piece));
 		if (at > STK_RECORD_MAX - STK_ARGS_CHUNK || piece > STK_ARGS_CHUNK)
-			break;
-		if (bpf_probe_read_user(buf + at, piece, (void *)(start + done))) {
-			*flags |= STK_FLAG_ARGS_UNREAD;
-			break;
-		}
+			return done | STK_ARGS_STOPPED;
+		if (bpf_probe_read_user(s->rec + at, piece, (void *)(start + done)))
+			return done | STK_ARGS_STOPPED;
 		done += piece;
 	}
 	return done;
@@ -136,7 +143,10 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 		flags |= STK_FLAG_ARGS_CUT;
 		total = STK_ARGS_MAX;
 	}
-	rec->args_len = copy_args(s->rec, off, args, total, &flags);
+	at = copy_args(args, off, total);
+	if (at & STK_ARGS_STOPPED)
+		flags |= STK_FLAG_ARGS_UNREAD;
+	rec->args_len = at & ~STK_ARGS_STOPPED;
 	off += rec->args_len;
 
 	rec->hdr.flags = flags;
@@ -206,7 +216,9 @@ static __always_inline void cpu_time(struct stk_exit *rec, struct signal_struct 
 static __always_inline int on_exit(struct task_struct *task)
 {
 	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	struct stk_task_key key;
 	struct stk_exit *rec;
+	__u8 one = 1;
 	__u64 wake;
 
 	/* Not the last thread. signal->live is lowered before the tracepoint (do_exit, kernel/exit.c). */
@@ -214,14 +226,13 @@ static __always_inline int on_exit(struct task_struct *task)
 		return 0;
 	if (!stk_wanted())
 		return 0;
-	/* Two threads that end together can both see zero; one of them reports. */
+	/* Two threads that end together can both see zero; one of them reports. The other may come late, when it is alone. */
+	stk_task_key_of(&key, task);
 	if (BPF_CORE_READ(signal, nr_threads) > 1) {
-		struct stk_task_key key;
-		__u8 one = 1;
-
-		stk_task_key_of(&key, task);
-		if (bpf_map_update_elem(&stk_exiting, &key, &one, BPF_NOEXIST))
+		if (bpf_map_update_elem(&stk_exiting, &key, &one, BPF_NOEXIST) == -EEXIST)
 			return 0;
+	} else if (bpf_map_lookup_elem(&stk_exiting, &key)) {
+		return 0;
 	}
 	wake = stk_wake(sizeof(*rec));
 	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);

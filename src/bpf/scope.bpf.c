@@ -32,6 +32,20 @@ static __always_inline int on_fork(struct task_struct *parent, struct task_struc
 	return 0;
 }
 
+/* A member that has ended is nobody to wait for, though it stays until its parent has asked for it. */
+static __always_inline int on_exit(struct task_struct *task)
+{
+	struct stk_task *entry;
+
+	/* signal->live is lowered before the tracepoint (do_exit, kernel/exit.c). */
+	if (BPF_CORE_READ(task, signal, live.counter) != 0)
+		return 0;
+	entry = stk_task_of(task);
+	if (entry)
+		entry->flags |= STK_TASK_ENDED;
+	return 0;
+}
+
 static __always_inline int on_free(struct task_struct *task)
 {
 	struct stk_task_key key;
@@ -68,4 +82,16 @@ SEC("?raw_tp/sched_process_free")
 int BPF_PROG(scope_free__raw_tp, struct task_struct *task)
 {
 	return on_free(task);
+}
+
+SEC("?tp_btf/sched_process_exit")
+int BPF_PROG(scope_exit__tp_btf, struct task_struct *task)
+{
+	return on_exit(task);
+}
+
+SEC("?raw_tp/sched_process_exit")
+int BPF_PROG(scope_exit__raw_tp, struct task_struct *task)
+{
+	return on_exit(task);
 }

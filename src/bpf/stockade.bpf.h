@@ -117,7 +117,9 @@ static __always_inline bool stk_wanted(void)
 			return false;
 	}
 	if (scope & STK_SCOPE_UIDS) {
-		__u32 uid = bpf_get_current_uid_gid();
+		/* Not the helper's: overlayfs and io_uring act under somebody else's subjective credentials. */
+		struct task_struct *task = stk_current();
+		__u32 uid = BPF_CORE_READ(task, real_cred, uid.val);
 
 		if (!bpf_map_lookup_elem(&stk_uids, &uid))
 			return false;
@@ -205,6 +207,7 @@ struct stk_scratch {
 	/* Where a path walk stands. */
 	__u64 dentry;
 	__u64 mnt; /* 0: stop at the root of the file system */
+	__u64 mnt_root;
 	__u32 off; /* in rec */
 	__u32 limit;
 	__u8 rec[STK_RECORD_MAX + STK_NAME_MAX];
@@ -233,35 +236,58 @@ enum {
 		1U << 31, /* in the result of a walk function: not all components are there */
 };
 
+/* struct dentry from d_parent to d_name.name, where they stand side by side: one read instead of two. */
+struct stk_dentry_part {
+	struct dentry *parent;
+	__u64 hash_len;
+	const unsigned char *name;
+};
+
+static __always_inline void stk_dentry_read(struct stk_dentry_part *part, struct dentry *dentry)
+{
+	const __u32 parent_at = bpf_core_field_offset(struct dentry, d_parent);
+
+	if (bpf_core_field_offset(struct dentry, d_name) == parent_at + 8 &&
+	    bpf_core_field_offset(struct qstr, name) == 8) {
+		if (bpf_probe_read_kernel(part, sizeof(*part), (char *)dentry + parent_at))
+			__builtin_memset(part, 0, sizeof(*part));
+		return;
+	}
+	part->parent = BPF_CORE_READ(dentry, d_parent);
+	part->name = BPF_CORE_READ(dentry, d_name.name);
+}
+
 /* One turn of a path walk: a component, or the way out of a mount. */
 static __always_inline int stk_walk_step(struct stk_scratch *s)
 {
 	struct dentry *dentry = (struct dentry *)s->dentry;
-	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
-	struct mount *mnt = (struct mount *)s->mnt;
-	const unsigned char *name;
+	struct stk_dentry_part part;
 	__u32 off = s->off;
 	long n;
 
-	if (mnt && dentry == BPF_CORE_READ(mnt, mnt.mnt_root)) {
+	if (s->dentry == s->mnt_root) {
+		struct mount *mnt = (struct mount *)s->mnt;
 		struct mount *above = BPF_CORE_READ(mnt, mnt_parent);
 
 		if (above == mnt || !above)
 			return STK_STEP_DONE;
 		s->dentry = (__u64)BPF_CORE_READ(mnt, mnt_mountpoint);
 		s->mnt = (__u64)above;
+		s->mnt_root = (__u64)BPF_CORE_READ(above, mnt.mnt_root);
 		return STK_STEP_ON;
 	}
-	if (dentry == parent || !parent)
+	stk_dentry_read(&part, dentry);
+	if (!part.parent)
+		return STK_STEP_CUT; /* could not be read */
+	if (part.parent == dentry)
 		return STK_STEP_DONE;
 	asm volatile("" : "+r"(off));
 	if (off > s->limit || off > STK_WALK_LIMIT)
 		return STK_STEP_CUT;
-	name = BPF_CORE_READ(dentry, d_name.name);
-	n = bpf_probe_read_kernel_str(s->rec + off, STK_NAME_MAX, name);
+	n = bpf_probe_read_kernel_str(s->rec + off, STK_NAME_MAX, part.name);
 	if (n > 0)
 		s->off = off + n;
-	s->dentry = (__u64)parent;
+	s->dentry = (__u64)part.parent;
 	return STK_STEP_ON;
 }
 
@@ -273,31 +299,32 @@ static __always_inline int stk_walk_step(struct stk_scratch *s)
  * seen from outside. Both functions are global, with numbers for arguments and the state in the map: the verifier then
  * looks at one turn, once. As a loop in one function it went through a million instructions and refused.
  */
-#define STK_SCRATCH_WALK(map_name, fn)                                                      \
-	__attribute__((noinline)) int fn##_step(void)                                       \
-	{                                                                                   \
-		__u32 cpu = bpf_get_smp_processor_id();                                     \
-		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);               \
-		return s ? stk_walk_step(s) : STK_STEP_CUT;                                 \
-	}                                                                                   \
-	__attribute__((noinline)) __u32 fn(__u64 dentry, __u64 mnt, __u32 off, __u32 limit) \
-	{                                                                                   \
-		__u32 cpu = bpf_get_smp_processor_id();                                     \
-		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);               \
-		__u32 i;                                                                    \
-		int step = STK_STEP_CUT;                                                    \
-		if (!s)                                                                     \
-			return off;                                                         \
-		s->dentry = dentry;                                                         \
-		s->mnt = mnt;                                                               \
-		s->off = off;                                                               \
-		s->limit = limit;                                                           \
-		for (i = 0; i < STK_PATH_DEPTH; i++) {                                      \
-			step = fn##_step();                                                 \
-			if (step)                                                           \
-				break;                                                      \
-		}                                                                           \
-		return step == STK_STEP_DONE ? s->off : s->off | STK_WALK_CUT;              \
+#define STK_SCRATCH_WALK(map_name, fn)                                                           \
+	__attribute__((noinline)) int fn##_step(void)                                            \
+	{                                                                                        \
+		__u32 cpu = bpf_get_smp_processor_id();                                          \
+		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);                    \
+		return s ? stk_walk_step(s) : STK_STEP_CUT;                                      \
+	}                                                                                        \
+	__attribute__((noinline)) __u32 fn(__u64 dentry, __u64 mnt, __u32 off, __u32 limit)      \
+	{                                                                                        \
+		__u32 cpu = bpf_get_smp_processor_id();                                          \
+		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);                    \
+		__u32 i;                                                                         \
+		int step = STK_STEP_CUT;                                                         \
+		if (!s)                                                                          \
+			return off;                                                              \
+		s->dentry = dentry;                                                              \
+		s->mnt = mnt;                                                                    \
+		s->mnt_root = mnt ? (__u64)BPF_CORE_READ((struct mount *)mnt, mnt.mnt_root) : 0; \
+		s->off = off;                                                                    \
+		s->limit = limit;                                                                \
+		for (i = 0; i < STK_PATH_DEPTH; i++) {                                           \
+			step = fn##_step();                                                      \
+			if (step)                                                                \
+				break;                                                           \
+		}                                                                                \
+		return step == STK_STEP_DONE ? s->off : s->off | STK_WALK_CUT;                   \
 	}
 
 #define stk_scratch_get(map_name)                                                \

@@ -84,6 +84,7 @@ enum stk_scope {
 
 enum stk_task_flag {
 	STK_TASK_FOLLOW = 1 << 0, /* children belong too */
+	STK_TASK_ENDED = 1 << 1, /* its last thread has ended; its parent may not have asked yet */
 };
 
 /* Rule numbers from here on are ours. */

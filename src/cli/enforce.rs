@@ -22,7 +22,7 @@ pub(super) struct EnforceArgs {
     #[command(flatten)]
     scope: ScopeArgs,
     /// Report these events as well; only denials otherwise
-    #[arg(long = "monitor", value_name = "KIND", value_parser = super::monitor_kind)]
+    #[arg(long = "monitor", value_name = "KIND", value_parser = super::monitor_kind, help_heading = "Options")]
     monitors: Vec<Monitor>,
     #[command(flatten)]
     output: OutputArgs,
@@ -46,6 +46,13 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     announce(&session);
     output.header();
     output.flush();
-    follow(session, output, |output| stop.asked() || output.is_closed())?;
+    let mut told = false;
+    follow(session, output, |_, output| {
+        if output.is_closed() && !told {
+            told = true;
+            eprintln!("stockade: events can no longer be written; the fence stands");
+        }
+        Ok(stop.asked())
+    })?;
     Ok(0)
 }

@@ -45,7 +45,9 @@ pub(super) fn main(args: MonitorArgs) -> Outcome {
     announce(&session);
     output.header();
     output.flush();
-    follow(session, output, |output| stop.asked() || output.is_closed())?;
+    follow(session, output, |_, output| {
+        Ok(stop.asked() || output.is_closed())
+    })?;
     Ok(0)
 }
 
@@ -53,9 +55,9 @@ pub(super) fn main(args: MonitorArgs) -> Outcome {
 pub(super) fn follow(
     mut session: Session,
     mut output: Output,
-    mut done: impl FnMut(&Output) -> bool,
+    mut done: impl FnMut(&Session, &Output) -> stockade::Result<bool>,
 ) -> anyhow::Result<u64> {
-    while !done(&output) {
+    while !done(&session, &output)? {
         session.poll(Duration::from_millis(50), &mut |event| output.event(event))?;
         output.set_clock(session.clock());
         output.flush();

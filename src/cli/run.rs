@@ -24,20 +24,25 @@ Examples:
   stockade run --policy build.policy.yaml --deny-exit-code 3 -- make
 
 The command starts only when everything is attached and the fence has refused an access of our own; else the exit
-code is 40 and nothing has run. Events go to stdout between the command's own output; --output keeps them apart.")]
+code is 40 and nothing has run. The fence stands until the last process of the command has ended. Events go to stdout between the command's own output; --output keeps them apart.")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     policy: PolicyArgs,
     /// What to watch; everything when none is named
-    #[arg(long = "monitor", value_name = "KIND", value_parser = super::monitor_kind)]
+    #[arg(long = "monitor", value_name = "KIND", value_parser = super::monitor_kind, help_heading = "Options")]
     monitors: Vec<Monitor>,
     /// Exit with this code when something was refused, whatever the command's own code
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Options")]
     deny_exit_code: Option<u8>,
     #[command(flatten)]
     output: OutputArgs,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(
+        last = true,
+        required = true,
+        value_name = "COMMAND",
+        help_heading = "Arguments"
+    )]
     command: Vec<OsString>,
 }
 
@@ -79,7 +84,7 @@ pub(super) fn main(args: RunArgs) -> Outcome {
                 "stockade: {} cannot be executed: {e}",
                 program.to_string_lossy()
             );
-            follow(session, output, |_| true)?;
+            follow(session, output, |_, _| Ok(true))?;
             return Ok(if e.kind() == io::ErrorKind::NotFound {
                 127
             } else {
@@ -87,45 +92,96 @@ pub(super) fn main(args: RunArgs) -> Outcome {
             });
         }
     };
-    let mut ended = None;
-    let mut told = 0;
-    let denied = follow(session, output, |_| {
-        forward(&stop, &mut told, &mut child);
-        match child.try_wait() {
-            Ok(None) => false,
-            Ok(status) => {
-                ended = status;
-                true
-            }
-            // Somebody else has waited for it; there is no more to see.
-            Err(_) => true,
+    let mut run = Run {
+        child: &mut child,
+        stop: &stop,
+        fenced: session.fence().is_some(),
+        told: 0,
+        ended: None,
+        waiting: None,
+    };
+    let followed = follow(session, output, |session, _| run.is_over(session));
+    let (fenced, ended) = (run.fenced, run.ended);
+    let denied = match followed {
+        // The fence is down with the session: what was to run inside must not go on outside.
+        Err(e) if fenced && ended.is_none() => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(e);
         }
-    })?;
+        other => other?,
+    };
     if let (true, Some(code)) = (denied > 0, args.deny_exit_code) {
         return Ok(code);
     }
     Ok(ended.map_or(1, code_of))
 }
 
-/// Passes a request to end on to the command: politely at first, for good at last. The first Ctrl-C at a terminal has
-/// reached the command already.
-fn forward(stop: &Stop, told: &mut u32, child: &mut Child) {
-    let times = stop.times();
-    while *told < times {
-        *told += 1;
-        match *told {
-            1 if io::stdin().is_terminal() => {}
-            1 | 2 => {
-                if let Some(pid) = i32::try_from(child.id())
-                    .ok()
-                    .and_then(rustix::process::Pid::from_raw)
-                {
-                    // The child is ours and not waited for, so the pid is its own.
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-                }
+/// A command on its way.
+struct Run<'a> {
+    child: &'a mut Child,
+    stop: &'a Stop,
+    fenced: bool,
+    /// Requests to end that were passed on.
+    told: u32,
+    ended: Option<ExitStatus>,
+    /// The command has ended and others of its tree have not: requests to end by then.
+    waiting: Option<u32>,
+}
+
+impl Run<'_> {
+    /// A watched command is over when it has ended; a fenced one when nobody is left inside the fence, because the
+    /// fence ends with this program.
+    fn is_over(&mut self, session: &Session) -> stockade::Result<bool> {
+        if self.ended.is_none() {
+            self.forward();
+            match self.child.try_wait() {
+                Ok(None) => return Ok(false),
+                Ok(status) => self.ended = status,
+                // Somebody else has waited for it; there is no more to see.
+                Err(_) => return Ok(true),
             }
-            _ => {
-                let _ = child.kill();
+        }
+        if !self.fenced {
+            return Ok(true);
+        }
+        let left = session.followed()?;
+        if left == 0 {
+            return Ok(true);
+        }
+        match self.waiting {
+            None => {
+                self.waiting = Some(self.stop.times());
+                Ok(false)
+            }
+            Some(before) if self.stop.times() > before => {
+                eprintln!("stockade: {left} processes go on without a fence");
+                Ok(true)
+            }
+            Some(_) => Ok(false),
+        }
+    }
+
+    /// Passes a request to end on to the command: politely at first, for good at last. The first Ctrl-C at a terminal
+    /// has reached the command already.
+    fn forward(&mut self) {
+        let times = self.stop.times();
+        while self.told < times {
+            self.told += 1;
+            match self.told {
+                1 if io::stdin().is_terminal() => {}
+                1 | 2 => {
+                    let pid = i32::try_from(self.child.id())
+                        .ok()
+                        .and_then(rustix::process::Pid::from_raw);
+                    if let Some(pid) = pid {
+                        // The child is ours and not waited for, so the pid is its own.
+                        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                    }
+                }
+                _ => {
+                    let _ = self.child.kill();
+                }
             }
         }
     }

@@ -135,7 +135,7 @@ impl FileId {
 pub struct FilePath {
     /// The path as the host sees it, escaped.
     pub path: String,
-    /// Only the last components are there: the path was longer than 4096 bytes or deeper than 64 components.
+    /// Only the last components are there: the path was longer than 4096 bytes or deeper than 256 components.
     pub truncated: bool,
     /// The name had been removed by then.
     pub deleted: bool,

@@ -16,7 +16,7 @@ const fn hook(name: &'static str, without: &'static str, variants: &'static [Var
 
 macro_rules! variants {
     ($($how:literal $program:literal $needs:expr),+) => {
-        &[$(Variant { name: $how, programs: &[Auto($program)], needs: $needs }),+]
+        &[$(Variant { name: $how, programs: &[Auto($program)], needs: $needs, blind: None }),+]
     };
 }
 
@@ -85,6 +85,12 @@ pub(super) const LSM: &[Probe] = &[
         without: "access control lists",
         excused_without: Some("bpf_lsm_inode_remove_acl"),
     },
+    Probe {
+        name: "fence.file_setattr",
+        variants: variants!["lsm" "fence_fsetattr__lsm" &[Function("bpf_lsm_inode_file_setattr")]],
+        without: "inode flags",
+        excused_without: Some("bpf_lsm_inode_file_setattr"),
+    },
 ];
 
 pub(super) const FMOD_RET: &[Probe] = &[
@@ -150,5 +156,11 @@ pub(super) const FMOD_RET: &[Probe] = &[
         variants: variants!["fmod_ret" "fence_rmacl__fmod_ret" &[Function("security_inode_remove_acl")]],
         without: "access control lists",
         excused_without: Some("security_inode_remove_acl"),
+    },
+    Probe {
+        name: "fence.file_setattr",
+        variants: variants!["fmod_ret" "fence_fsetattr__fmod_ret" &[Function("security_inode_file_setattr")]],
+        without: "inode flags",
+        excused_without: Some("security_inode_file_setattr"),
     },
 ];

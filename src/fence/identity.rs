@@ -28,15 +28,20 @@ pub(super) enum Strength {
     TagOnly,
 }
 
-/// Magic numbers, include/uapi/linux/magic.h, of file systems whose (device, inode, generation) is no identity.
-const BTRFS: u32 = 0x9123_683e;
-const OVERLAYFS: u32 = 0x794c_7630;
-const NFS: u32 = 0x6969;
-const FUSE: u32 = 0x6573_5546;
-const V9FS: u32 = 0x0102_1997;
-const CIFS: u32 = 0xff53_4d42;
-const SMB2: u32 = 0xfe53_4d42;
-const CEPH: u32 = 0x00c3_6400;
+/// Magic numbers, include/uapi/linux/magic.h, of file systems where (device, inode, generation) is an identity. All
+/// others rest on the tag: btrfs and overlayfs give several files one key, vfat numbers its inodes anew each time they
+/// are read, network file systems leave it to their servers.
+const EXACT: [u32; 7] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x0102_1994, // tmpfs, devtmpfs
+    0xf2f5_2010, // f2fs
+    0x7371_7368, // squashfs
+    0xe0f5_e1e2, // erofs
+    0x9660,      // iso9660
+];
+/// Every mount of these is a file system of its own: another mount leads around any identity.
+const REMOUNTED: [(u32, &str); 2] = [(0x9fa0, "proc"), (0x6265_6572, "sysfs")];
 
 /// A file that is to be guarded.
 #[derive(Debug)]
@@ -70,11 +75,29 @@ fn open_one(rule: &FileRule, path: &Path, extra: OFlags) -> Result<Opened> {
         }
     };
     let stat = rustix::fs::fstat(&fd).map_err(|e| cannot(rule, path, e))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Error::new(
+            ErrorKind::Policy,
+            format!(
+                "{}: {} is a directory, and what is in it would stay open; nothing is armed",
+                place(rule),
+                path.display()
+            ),
+        )
+        .with_hint("name files; rules for all that is in a directory are not supported yet"));
+    }
     Ok(Opened {
         path: path.to_owned(),
         stat: (stat.st_dev, stat.st_ino),
         fd,
     })
+}
+
+fn place(rule: &FileRule) -> String {
+    match rule.line {
+        0 => format!("rule {}", rule.id),
+        line => format!("rule {} (line {line})", rule.id),
+    }
 }
 
 fn cannot(rule: &FileRule, path: &Path, e: rustix::io::Errno) -> Error {
@@ -88,14 +111,13 @@ fn cannot(rule: &FileRule, path: &Path, e: rustix::io::Errno) -> Error {
         }
         e => format!("cannot be opened: {e}"),
     };
-    let place = if rule.line == 0 {
-        format!("rule {}", rule.id)
-    } else {
-        format!("rule {} (line {})", rule.id, rule.line)
-    };
     Error::new(
         ErrorKind::Policy,
-        format!("{place}: {} {why}; nothing is armed", path.display()),
+        format!(
+            "{}: {} {why}; nothing is armed",
+            place(rule),
+            path.display()
+        ),
     )
     .with_source(std::io::Error::from(e))
     .with_hint(
@@ -109,9 +131,21 @@ impl Identity {
         of: &impl Fn(&OwnedFd) -> Result<IdentityRecord>,
     ) -> Result<Self> {
         let record = of(&opened.fd)?;
-        let strength = match record.file.fs_magic {
-            BTRFS | OVERLAYFS | NFS | FUSE | V9FS | CIFS | SMB2 | CEPH => Strength::TagOnly,
-            _ => Strength::Exact,
+        let magic = record.file.fs_magic;
+        if let Some((_, name)) = REMOUNTED.iter().find(|(m, _)| *m == magic) {
+            return Err(Error::new(
+                ErrorKind::Policy,
+                format!(
+                    "{} is on {name}, and another mount of {name} shows the same under another identity; nothing is armed",
+                    opened.path.display()
+                ),
+            )
+            .with_hint("rules for proc and sysfs are not supported"));
+        }
+        let strength = if EXACT.contains(&magic) {
+            Strength::Exact
+        } else {
+            Strength::TagOnly
         };
         Ok(Identity {
             path: opened.path,

@@ -59,6 +59,8 @@ struct Target {
 pub(crate) struct Plan {
     targets: Vec<Target>,
     canary: Canary,
+    /// Guarded by its tag alone, where tags are used.
+    tag_canary: Canary,
     lsm_list: Option<String>,
     /// The tool's process id in the initial pid namespace.
     pub(crate) self_tgid: u32,
@@ -72,6 +74,7 @@ impl Plan {
     /// with its name.
     pub(crate) fn new(rules: &RuleSet, asker: &Asker, lsm_list: Option<String>) -> Result<Self> {
         let canary = Canary::new()?;
+        let tag_canary = Canary::new()?;
         let mut wanted: Vec<(usize, identity::Opened)> = Vec::new();
         for (index, rule) in rules.rules.iter().enumerate() {
             for path in &rule.paths {
@@ -118,6 +121,7 @@ impl Plan {
         Ok(Plan {
             targets,
             canary,
+            tag_canary,
             lsm_list,
             self_tgid,
         })
@@ -145,6 +149,7 @@ impl Plan {
     pub(crate) fn arm(
         self,
         loader: &mut Loader,
+        whole_host: bool,
         scope: impl Fn(&Loader) -> Result<()>,
         rings: impl Fn(&Loader) -> Result<Rings>,
         seen: &mut Vec<Event>,
@@ -159,14 +164,26 @@ impl Plan {
         };
         for &mechanism in order {
             let (attached, reports) = loader.attach(Object::Fence, mechanism.probes())?;
+            // The first in full, with the verifier's lines; the others usually fail for the same reason.
             let missing: Vec<String> = reports
                 .iter()
                 .filter(|r| r.missing.is_some())
-                .map(|r| format!("{} ({})", r.name, r.reasons.join("; ")))
+                .enumerate()
+                .map(|(n, r)| match n {
+                    0 => format!("{} ({})", r.name, r.reasons.join("; ")),
+                    _ => r.name.to_owned(),
+                })
                 .collect();
             if !missing.is_empty() {
                 tried.push(format!("{}: {}", mechanism.name(), missing.join(", ")));
                 continue;
+            }
+            if !whole_host && !loader.has_function("create_io_thread")? {
+                return Err(Error::new(
+                    ErrorKind::NotEnforced,
+                    "io_uring works in kernel threads of its own here, which belong to no process and would get around the fence",
+                )
+                .with_hint("update the kernel: 5.10.162 and 5.12 brought workers that belong to their process; or fence the whole host"));
             }
             let tags = mechanism == Mechanism::Lsm && self.tags();
             if let Some(target) = self
@@ -187,8 +204,13 @@ impl Plan {
             self.install(loader, tags)?;
             let mut rings = rings(loader)?;
             self.canary.reachable()?;
+            self.tag_canary.reachable()?;
             set_epoch(loader, FIRST_EPOCH)?;
-            match self.canary.prove(&mut rings, seen)? {
+            let mut proof = self.canary.prove(&mut rings, seen)?;
+            if tags && matches!(proof, canary::Proof::Refused) {
+                proof = self.tag_canary.prove(&mut rings, seen)?;
+            }
+            match proof {
                 canary::Proof::Refused => {
                     return Ok((
                         Fence {
@@ -196,14 +218,14 @@ impl Plan {
                             reports,
                             mechanism,
                             tags,
-                            proofs: 1,
+                            proofs: if tags { 2 } else { 1 },
                             files: self.files(),
                             _held: self
                                 .targets
                                 .into_iter()
                                 .flat_map(|t| t.identity.into_held())
                                 .collect(),
-                            _canary: self.canary,
+                            _canaries: [self.canary, self.tag_canary],
                         },
                         rings,
                     ));
@@ -218,7 +240,11 @@ impl Plan {
             ErrorKind::NotEnforced,
             format!("the fence does not hold on this kernel ({}): {}", crate::kernel::release(), tried.join("; ")),
         )
-        .with_hint("'stockade doctor' shows what is missing; usually bpf is to be added to lsm= on the kernel command line"))
+        .with_hint(if self.lsm_list.is_some() && self.tags() {
+            "bpf is among the security modules, but this kernel refuses the programs; use another kernel or a virtual machine"
+        } else {
+            "add bpf to lsm= on the kernel command line and reboot; 'stockade doctor' shows the list in force"
+        }))
     }
 
     fn install(&self, loader: &Loader, tags: bool) -> Result<()> {
@@ -249,6 +275,13 @@ impl Plan {
             crate::policy::Access::READ.bits(),
             Mode::Enforce,
         );
+        if tags {
+            let fd = self.tag_canary.fd().as_raw_fd();
+            loader
+                .map("stk_tags")?
+                .update(&fd.to_ne_bytes(), bytes_of(&guard), MapFlags::ANY)
+                .map_err(|e| refused("the canary's tag", &e, &[]))?;
+        }
         keys.update(
             bytes_of(&self.canary.key()),
             bytes_of(&guard),
@@ -269,7 +302,7 @@ pub(crate) struct Fence {
     pub(crate) files: u32,
     /// Files that would lose their tag with their inode and have no key to get it back by.
     _held: Vec<OwnedFd>,
-    _canary: Canary,
+    _canaries: [Canary; 2],
 }
 
 fn set_epoch(loader: &Loader, epoch: u32) -> Result<()> {

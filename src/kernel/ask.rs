@@ -88,8 +88,12 @@ impl Asker {
 fn records<T: plain::Plain + Copy>(link: &Link, what: &str) -> Result<Vec<T>> {
     let mut iter = Iter::new(link).map_err(|e| refused(what, &e, &[]))?;
     let mut bytes = Vec::new();
-    iter.read_to_end(&mut bytes)
-        .map_err(|e| refused(what, &libbpf_rs::Error::from(e), &[]))?;
+    // EAGAIN: a million objects without one of ours; the iterator keeps its place.
+    while let Err(e) = iter.read_to_end(&mut bytes) {
+        if e.kind() != std::io::ErrorKind::WouldBlock {
+            return Err(refused(what, &libbpf_rs::Error::from(e), &[]));
+        }
+    }
     Ok(bytes
         .chunks_exact(size_of::<T>())
         .filter_map(read)

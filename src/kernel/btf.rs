@@ -56,7 +56,8 @@ fn read_functions() -> Result<HashMap<String, usize>> {
         if !(name.starts_with("bpf_lsm_")
             || name.starts_with("security_")
             || name.starts_with("vfs_")
-            || name.starts_with("do_fil"))
+            || name.starts_with("do_fil")
+            || name == "create_io_thread")
         {
             continue;
         }

@@ -50,6 +50,8 @@ pub(crate) struct Variant {
     pub(crate) programs: &'static [Program],
     /// What the kernel must have.
     pub(crate) needs: &'static [Needs],
+    /// What this way does not see, where it is less than the probe promises.
+    pub(crate) blind: Option<&'static str>,
 }
 
 /// A probe on a kernel tracepoint: with typed arguments, else raw.
@@ -62,11 +64,13 @@ macro_rules! tracepoint {
                     name: "tp_btf",
                     programs: &[$crate::kernel::Program::Auto($tp_btf)],
                     needs: &[],
+                    blind: None,
                 },
                 $crate::kernel::Variant {
                     name: "raw_tp",
                     programs: &[$crate::kernel::Program::Auto($raw_tp)],
                     needs: &[],
+                    blind: None,
                 },
             ],
             without: $missing,
@@ -112,6 +116,8 @@ pub(crate) struct ProbeReport {
     pub(crate) reasons: Vec<String>,
     /// What is missing, if it is not attached.
     pub(crate) missing: Option<&'static str>,
+    /// What the attached variant does not see.
+    pub(crate) blind: Option<&'static str>,
 }
 
 impl ProbeReport {
@@ -210,6 +216,11 @@ impl Loader {
         })
     }
 
+    /// Whether this kernel has a function.
+    pub(crate) fn has_function(&self, name: &str) -> Result<bool> {
+        Ok(self.btf.params(name)?.is_some())
+    }
+
     /// Attaches each probe by the best variant that this kernel takes. A probe that none fits is reported, not an error:
     /// the caller knows which ones it cannot do without. Nothing of a variant stays behind when a part of it fails.
     pub(crate) fn attach(
@@ -225,6 +236,7 @@ impl Loader {
                 variant: None,
                 reasons: Vec::new(),
                 missing: None,
+                blind: None,
             })
             .collect();
         // The variant that each probe tries next; probes that are done or out of variants are not in it.
@@ -261,7 +273,10 @@ impl Loader {
                 for ((probe, variant), failure) in round.into_iter().zip(failures) {
                     let report = &mut reports[probe];
                     match failure {
-                        None => report.variant = Some(probes[probe].variants[variant].name),
+                        None => {
+                            report.variant = Some(probes[probe].variants[variant].name);
+                            report.blind = probes[probe].variants[variant].blind;
+                        }
                         Some(e) => {
                             report
                                 .reasons
@@ -463,7 +478,10 @@ impl Loader {
         if let Some(shared) = self.maps.get(name) {
             return map.reuse_fd(shared.as_fd());
         }
-        if let Some(&size) = self.sizes.get(name) {
+        if name.ends_with("_buf") {
+            // Scratch: one per CPU, or all but the first would lose their records.
+            map.set_max_entries(self.config.cpus)?;
+        } else if let Some(&size) = self.sizes.get(name) {
             map.set_max_entries(size)?;
         }
         Ok(())

@@ -4,6 +4,9 @@ use crate::kernel::Needs::{Function, Params};
 use crate::kernel::Program::{Auto, Syscall};
 use crate::kernel::{Probe, Program, Variant};
 
+/// What is not seen by those who look at system calls.
+const BLIND: Option<&str> = Some("io_uring, 32-bit calls and kernel-internal users are not seen");
+
 /// A tax on every system call of the machine: last.
 macro_rules! sys_exit {
     ($program:literal) => {
@@ -11,6 +14,7 @@ macro_rules! sys_exit {
             name: "tp_btf/sys_exit",
             programs: &[Auto($program)],
             needs: &[],
+            blind: BLIND,
         }
     };
 }
@@ -23,16 +27,19 @@ pub(super) const PROBES: &[Probe] = &[
                 name: "fexit",
                 programs: &[Auto("file_open__fexit")],
                 needs: &[Params("do_filp_open", 3)],
+                blind: None,
             },
             Variant {
                 name: "fexit/do_file_open",
                 programs: &[Auto("file_open_7__fexit")],
                 needs: &[Params("do_file_open", 3)],
+                blind: None,
             },
             Variant {
                 name: "tracepoint",
                 programs: calls::OPEN,
                 needs: &[],
+                blind: BLIND,
             },
             sys_exit!("file_open__tp_btf"),
         ],
@@ -49,6 +56,7 @@ pub(super) const PROBES: &[Probe] = &[
                     Auto("file_unlink_end_4__fexit"),
                 ],
                 needs: &[Function("security_path_unlink"), Params("vfs_unlink", 4)],
+                blind: None,
             },
             Variant {
                 name: "fexit/3",
@@ -57,11 +65,13 @@ pub(super) const PROBES: &[Probe] = &[
                     Auto("file_unlink_end_3__fexit"),
                 ],
                 needs: &[Function("security_path_unlink"), Params("vfs_unlink", 3)],
+                blind: None,
             },
             Variant {
                 name: "tracepoint",
                 programs: calls::UNLINK,
                 needs: &[],
+                blind: BLIND,
             },
             sys_exit!("file_unlink__tp_btf"),
         ],
@@ -78,11 +88,13 @@ pub(super) const PROBES: &[Probe] = &[
                     Auto("file_rename_end__fexit"),
                 ],
                 needs: &[Function("security_path_rename"), Params("vfs_rename", 1)],
+                blind: None,
             },
             Variant {
                 name: "tracepoint",
                 programs: calls::RENAME,
                 needs: &[],
+                blind: BLIND,
             },
             sys_exit!("file_rename__tp_btf"),
         ],

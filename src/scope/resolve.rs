@@ -35,6 +35,12 @@ pub(crate) const FOLLOW: &[Probe] = &[
         "children of followed processes"
     ),
     tracepoint!(
+        "scope.exit",
+        "scope_exit__tp_btf",
+        "scope_exit__raw_tp",
+        "ends of followed processes"
+    ),
+    tracepoint!(
         "scope.free",
         "scope_free__tp_btf",
         "scope_free__raw_tp",
@@ -182,9 +188,6 @@ impl Resolved {
 
     fn members(&self, running: &[Seed]) -> Result<Vec<(Seed, u32)>> {
         let mut out: Vec<(Seed, u32)> = Vec::new();
-        for &pid in &self.scope.pids {
-            out.push((*find(running, pid)?, 0));
-        }
         let mut children: HashMap<(u64, u32), Vec<&Seed>> = HashMap::new();
         for seed in running {
             children
@@ -211,6 +214,10 @@ impl Resolved {
                     .flatten()
                     .copied(),
             );
+        }
+        // Behind the trees: who is in one stays followed.
+        for &pid in &self.scope.pids {
+            out.push((*find(running, pid)?, 0));
         }
         Ok(out)
     }

@@ -18,7 +18,7 @@ use crate::kernel::{
 };
 use crate::policy::RuleSet;
 use crate::scope::{FOLLOW, Resolved, max_processes};
-use crate::wire::{Config, Decoder, kind, loss};
+use crate::wire::{Config, Decoder, TASK_ENDED, TaskEntry, kind, loss, read, scope_bit};
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
 const DENIAL_RING_BYTES: u32 = 1 << 20;
@@ -99,9 +99,6 @@ impl Live {
         let mut sizes = MapSizes::from([
             ("stk_events", ring_bytes),
             ("stk_denials", DENIAL_RING_BYTES),
-            ("stk_exec_buf", cpus),
-            ("stk_file_buf", cpus),
-            ("stk_fence_buf", cpus),
             ("stk_uids", size(resolved.uids())),
             ("stk_comms", size(resolved.comms())),
         ]);
@@ -154,6 +151,7 @@ impl Live {
                 // The scope's maps exist once any object is loaded; without monitors the fence brings them.
                 let (fence, rings) = plan.arm(
                     &mut loader,
+                    selection.bits == scope_bit::HOST,
                     |loader| resolved.fill(loader),
                     make_rings,
                     &mut early,
@@ -225,6 +223,17 @@ impl Live {
         self.certificate.fence.as_ref()
     }
 
+    pub(super) fn followed(&self) -> Result<usize> {
+        let map = self.loader.map("stk_tasks")?;
+        let alive = |key: &Vec<u8>| {
+            let value = map.lookup(key, MapFlags::ANY).ok().flatten();
+            value
+                .and_then(|v| read::<TaskEntry>(&v))
+                .is_some_and(|e| e.flags & TASK_ENDED == 0)
+        };
+        Ok(map.keys().filter(alive).count())
+    }
+
     pub(super) fn end(mut self, on: &mut dyn FnMut(&Event)) -> Result<Certificate> {
         self.certificate.skipped_programs = self
             .attached
@@ -273,17 +282,19 @@ impl Live {
         Ok(certificate)
     }
 
-    /// Empties the rings once.
+    /// Empties the rings once; returns how many records that were, whatever became of them.
     fn deliver(&mut self, on: &mut dyn FnMut(&Event)) -> Result<usize> {
         let mut events = std::mem::take(&mut self.early);
         let batch = self.rings.drain()?;
+        let malformed: u64 =
+            batch.malformed.iter().sum::<u64>() - self.malformed.iter().sum::<u64>();
         self.malformed = batch.malformed;
         if events.is_empty() {
             std::mem::swap(&mut events, &mut batch.events);
         } else {
             events.append(&mut batch.events);
         }
-        let mut delivered = 0;
+        let taken = events.len() + usize::try_from(malformed).unwrap_or(0);
         for event in &mut events {
             if is_canary(event) {
                 continue;
@@ -294,11 +305,10 @@ impl Live {
                 self.certificate.denials += 1;
             }
             on(event);
-            delivered += 1;
         }
         events.clear();
         self.rings.give_back(events);
-        Ok(delivered)
+        Ok(taken)
     }
 
     /// Adds what only user space knows: the rule's name, and the host path where the hook knew no mount.
@@ -431,6 +441,10 @@ fn note(certificate: &mut Certificate, reports: &[ProbeReport]) {
         let reason = (!report.reasons.is_empty()).then(|| report.brief());
         match report.variant {
             Some(variant) => {
+                if let Some(blind) = report.blind {
+                    let reason = format!("{} by {variant}: {blind}", report.name);
+                    certificate.incomplete_reasons.push(reason);
+                }
                 let mut state = ProbeState::attached(report.name, variant);
                 state.reason = reason;
                 certificate.probes.push(state);

@@ -116,6 +116,15 @@ impl Session {
         self.0.fence()
     }
 
+    /// How many followed processes run: members of trees and named pids. 0 for a scope of cgroups, users or the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Load`](crate::ErrorKind::Load) when the set cannot be read.
+    pub fn followed(&self) -> Result<usize> {
+        self.0.followed()
+    }
+
     /// Detaches everything, hands over what was still in the rings and says whether the picture is complete.
     ///
     /// # Errors

@@ -40,6 +40,10 @@ impl Live {
         match self.0 {}
     }
 
+    pub(super) fn followed(&self) -> Result<usize> {
+        match self.0 {}
+    }
+
     pub(super) fn end(self, _: &mut dyn FnMut(&Event)) -> Result<Certificate> {
         match self.0 {}
     }

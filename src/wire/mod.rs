@@ -273,6 +273,8 @@ pub(crate) mod scope_bit {
 pub(crate) const CGROUPS_MAX: usize = 16;
 /// `STK_TASK_FOLLOW`.
 pub(crate) const TASK_FOLLOW: u32 = 1;
+/// `STK_TASK_ENDED`.
+pub(crate) const TASK_ENDED: u32 = 2;
 /// `STK_RULE_FLAG_CANARY`.
 pub(crate) const RULE_FLAG_CANARY: u32 = 1;
 
@@ -289,4 +291,70 @@ pub(crate) fn read<T: plain::Plain + Copy>(bytes: &[u8]) -> Option<T> {
     }
     // SAFETY: the length is checked above, `Plain` admits every bit pattern, and the read does not need alignment.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value of an enumerator in the shared header.
+    fn of_c(name: &str) -> u32 {
+        let header = include_str!("../bpf/wire.h");
+        let line = header
+            .lines()
+            .find_map(|l| l.trim().strip_prefix(name)?.trim().strip_prefix('='));
+        let text = line
+            .unwrap_or_else(|| panic!("{name} is not in wire.h"))
+            .trim();
+        let text = text.split([',', '/']).next().unwrap_or(text).trim();
+        match text.split_once("<<") {
+            Some((one, bit)) => {
+                one.trim().parse::<u32>().unwrap() << bit.trim().parse::<u32>().unwrap()
+            }
+            None => text
+                .strip_prefix("0x")
+                .map_or_else(|| text.parse(), |hex| u32::from_str_radix(hex, 16))
+                .unwrap(),
+        }
+    }
+
+    #[test]
+    fn constants_are_those_of_the_kernel_half() {
+        for (name, value) in [
+            ("STK_KIND_EXEC", kind::EXEC),
+            ("STK_KIND_FORK", kind::FORK),
+            ("STK_KIND_EXIT", kind::EXIT),
+            ("STK_KIND_OPEN", kind::OPEN),
+            ("STK_KIND_UNLINK", kind::UNLINK),
+            ("STK_KIND_RENAME", kind::RENAME),
+            ("STK_KIND_DENIAL", kind::DENIAL),
+            ("STK_KIND_MAX", kind::MAX),
+            ("STK_LOSS_MAX", loss::MAX),
+            ("STK_FLAG_ARGS_CUT", flag::ARGS_CUT),
+            ("STK_FLAG_ARGS_UNREAD", flag::ARGS_UNREAD),
+            ("STK_FLAG_PATH_CUT", flag::PATH_CUT),
+            ("STK_FLAG_CWD_CUT", flag::CWD_CUT),
+            ("STK_FLAG_PATH2_CUT", flag::PATH2_CUT),
+            ("STK_FLAG_DELETED", flag::DELETED),
+            ("STK_FLAG_NO_MOUNT", flag::NO_MOUNT),
+            ("STK_FLAG_AS_GIVEN", flag::AS_GIVEN),
+            ("STK_FLAG_SCRIPT", flag::SCRIPT),
+            ("STK_SCOPE_HOST", scope_bit::HOST),
+            ("STK_SCOPE_TASKS", scope_bit::TASKS),
+            ("STK_SCOPE_CGROUPS", scope_bit::CGROUPS),
+            ("STK_SCOPE_UIDS", scope_bit::UIDS),
+            ("STK_SCOPE_COMMS", scope_bit::COMMS),
+            ("STK_VERDICT_DENY", VERDICT_DENY),
+            ("STK_PATH_BUF", u32::try_from(PATH_BUF).unwrap()),
+            ("STK_ACCESS_KINDS", u32::try_from(ACCESS_KINDS).unwrap()),
+            ("STK_RULE_CANARY", RULE_CANARY),
+            ("STK_RULE_FLAG_CANARY", RULE_FLAG_CANARY),
+            ("STK_TASK_FOLLOW", TASK_FOLLOW),
+            ("STK_TASK_ENDED", TASK_ENDED),
+        ] {
+            assert_eq!(of_c(&format!("{name} ")), value, "{name}");
+        }
+        let core = include_str!("../bpf/core.bpf.h");
+        assert!(core.contains(&format!("STK_CGROUPS_MAX = {CGROUPS_MAX},")));
+    }
 }

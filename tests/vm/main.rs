@@ -1,1 +1,39 @@
+//! The privileged tests: what the kernel really refuses and reports. Run by scripts/vm-test.sh, as root.
+//!
+//! Called as `vm --helper OUT STEP…` this program performs system calls for the tests, see `helper.rs`.
+#![cfg_attr(not(target_os = "linux"), allow(missing_docs))]
+
+#[cfg(target_os = "linux")]
+mod fence;
+#[cfg(target_os = "linux")]
+mod harness;
+#[cfg(target_os = "linux")]
+mod helper;
+#[cfg(target_os = "linux")]
+mod lifetime;
+#[cfg(target_os = "linux")]
+mod monitor;
+#[cfg(target_os = "linux")]
+mod mounts;
+#[cfg(target_os = "linux")]
+mod scope;
+
+#[cfg(target_os = "linux")]
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let code = if args.get(1).is_some_and(|a| a == "--helper") {
+        helper::main(&args[2..])
+    } else {
+        let tests: Vec<harness::Test> =
+            [fence::TESTS, scope::TESTS, lifetime::TESTS, monitor::TESTS]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
+        harness::main(&tests)
+    };
+    std::process::exit(code);
+}
+
+#[cfg(not(target_os = "linux"))]
 fn main() {}

@@ -1,0 +1,291 @@
+//! When the fence stands and when it does not; exit codes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::fence::text;
+use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, doctor, poll, stockade};
+use crate::mounts::must;
+
+pub(crate) const TESTS: &[Test] = &[
+    test(
+        "doctor_says_what_this_kernel_can_do",
+        Needs::Fence,
+        examined,
+    ),
+    test(
+        "deny_path_that_does_not_exist_ends_with_1_before_the_command",
+        Needs::Nothing,
+        missing_path,
+    ),
+    test("status_of_the_command_is_passed_on", Needs::Watch, statuses),
+    test(
+        "deny_exit_code_wins_when_something_was_denied",
+        Needs::Fence,
+        deny_exit_code,
+    ),
+    test("audit_mode_lets_through_and_reports", Needs::Fence, audit),
+    test(
+        "fence_goes_when_its_program_is_killed",
+        Needs::Fence,
+        killed,
+    ),
+    test(
+        "sigint_and_sigterm_end_cleanly",
+        Needs::Fence,
+        ended_politely,
+    ),
+];
+
+const fn test(name: &'static str, needs: Needs, run: fn(&Ctx) -> Outcome) -> Test {
+    Test { name, needs, run }
+}
+
+fn examined(ctx: &Ctx) -> Outcome {
+    let found = doctor(&ctx.bin);
+    assert_eq!(found["can_watch"], true, "{found:#}");
+    assert_eq!(found["can_fence"], true, "{found:#}");
+    assert_eq!(
+        found["fence"]["mechanism"],
+        ctx.mechanism.as_str(),
+        "{found:#}"
+    );
+    let identity = if ctx.has_lsm() { "tag+key" } else { "key" };
+    assert_eq!(found["fence"]["identity"], identity, "{found:#}");
+    let unattached: Vec<_> = found["probes"]
+        .as_array()
+        .expect("probes")
+        .iter()
+        .filter(|p| p["state"] == "unavailable")
+        .collect();
+    assert!(unattached.is_empty(), "{unattached:#?}");
+    Outcome::Passed
+}
+
+fn missing_path(ctx: &Ctx) -> Outcome {
+    let (here, missing, marker) = (ctx.path("here"), ctx.path("missing"), ctx.path("marker"));
+    fs::write(&here, "here").unwrap();
+    let ended = stockade(
+        ctx,
+        [
+            "run",
+            "--deny-file",
+            text(&here),
+            "--deny-file",
+            text(&missing),
+            "--",
+            "touch",
+            text(&marker),
+        ],
+    );
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains(text(&missing)),
+        "the path is not named: {}",
+        ended.stderr
+    );
+    assert!(!marker.exists(), "the command has run");
+    assert_eq!(fs::read(&here).unwrap(), b"here");
+    Outcome::Passed
+}
+
+fn statuses(ctx: &Ctx) -> Outcome {
+    let run = |command: &[&str]| {
+        let mut args = vec!["run", "--monitor", "process", "--format", "json", "--"];
+        args.extend_from_slice(command);
+        stockade(ctx, args)
+    };
+    let three = run(&["sh", "-c", "exit 3"]);
+    assert_eq!(three.code, 3, "{}", three.stderr);
+    assert_eq!(
+        three.of("exit").last().expect("an exit")["process.exit_code"],
+        3
+    );
+    let killed = run(&["sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.code, 128 + 9, "{}", killed.stderr);
+    let exit = killed.of("exit").last().expect("an exit");
+    assert_eq!(exit["stockade.signal"], 9, "{exit}");
+    assert!(exit.get("process.exit_code").is_none(), "{exit}");
+    let missing = run(&["/no/such/command"]);
+    assert_eq!(missing.code, 127, "{}", missing.stderr);
+    for ended in [three, killed, missing] {
+        ended.complete();
+    }
+    Outcome::Passed
+}
+
+fn deny_exit_code(ctx: &Ctx) -> Outcome {
+    let secret = ctx.path("secret");
+    fs::write(&secret, "secret").unwrap();
+    let run = |command: &str| {
+        stockade(
+            ctx,
+            [
+                "run",
+                "--format",
+                "json",
+                "--monitor",
+                "process",
+                "--deny-exit-code",
+                "77",
+                "--deny-file",
+                text(&secret),
+                "--",
+                "sh",
+                "-c",
+                command,
+            ],
+        )
+    };
+    let denied = run("cat secret; exit 0");
+    assert_eq!(denied.code, 77, "{}", denied.stderr);
+    assert!(
+        denied.stderr.contains("Operation not permitted"),
+        "{}",
+        denied.stderr
+    );
+    assert_eq!(run("exit 5").code, 5);
+    Outcome::Passed
+}
+
+fn audit(ctx: &Ctx) -> Outcome {
+    let (secret, copy) = (ctx.path("secret"), ctx.path("copy"));
+    fs::write(&secret, "secret").unwrap();
+    let ended = stockade(
+        ctx,
+        [
+            "run",
+            "--audit",
+            "--format",
+            "json",
+            "--monitor",
+            "process",
+            "--deny-exit-code",
+            "77",
+            "--deny-file",
+            text(&secret),
+            "--",
+            "cp",
+            text(&secret),
+            text(&copy),
+        ],
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(fs::read(&copy).unwrap(), b"secret");
+    let denial = ended
+        .of("denial")
+        .next()
+        .expect("what would have been refused");
+    assert_eq!(denial["stockade.verdict"], "audit");
+    assert_eq!(denial["event.outcome"], "success");
+    assert_eq!(denial["file.path"], text(&secret));
+    assert_eq!(ended.complete()["stockade.fence"]["mode"], "audit");
+    Outcome::Passed
+}
+
+/// A shell inside the fence that reads the file whenever it is asked to.
+struct Reader {
+    shell: Process,
+    secret: PathBuf,
+    ask: PathBuf,
+    answers: PathBuf,
+}
+
+const READ_WHEN_ASKED: &str = "while read -r line <\"$1\"; do \
+     if read -r text <\"$2\"; then echo yes; else echo no; fi >>\"$3\" 2>/dev/null; done";
+
+impl Reader {
+    fn new(ctx: &Ctx, name: &str) -> Reader {
+        let at = |what: &str| ctx.path(&format!("{name}-{what}"));
+        let (secret, ask, answers) = (at("secret"), at("ask"), at("answers"));
+        fs::write(&secret, "secret\n").unwrap();
+        fs::write(&answers, "").unwrap();
+        must("mkfifo", &[text(&ask)]);
+        let shell = Process(
+            Command::new("/bin/sh")
+                .args([
+                    "-c",
+                    READ_WHEN_ASKED,
+                    "sh",
+                    text(&ask),
+                    text(&secret),
+                    text(&answers),
+                ])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        Reader {
+            shell,
+            secret,
+            ask,
+            answers,
+        }
+    }
+
+    /// A fence around this shell.
+    fn enforce(&self, ctx: &Ctx) -> Stockade {
+        let pid = self.shell.pid().to_string();
+        let mut enforce = Stockade::start(
+            ctx,
+            [
+                "enforce",
+                "--format",
+                "json",
+                "--deny-file",
+                text(&self.secret),
+                "--tree",
+                &pid,
+            ],
+        );
+        enforce.until_stderr("fence armed");
+        enforce
+    }
+
+    /// Whether the shell can read the file.
+    fn can_read(&self) -> bool {
+        let before = fs::read_to_string(&self.answers).unwrap().lines().count();
+        fs::write(&self.ask, "?\n").unwrap();
+        poll("the shell's answer", || {
+            let answers = fs::read_to_string(&self.answers).unwrap();
+            let line = answers.lines().nth(before)?;
+            answers.ends_with('\n').then_some(line == "yes")
+        })
+    }
+}
+
+fn killed(ctx: &Ctx) -> Outcome {
+    let reader = Reader::new(ctx, "kill");
+    assert!(reader.can_read(), "it can be read before there is a fence");
+    let mut enforce = reader.enforce(ctx);
+    assert!(!reader.can_read(), "the fence does not stand");
+    assert_eq!(
+        fs::read(&reader.secret).unwrap(),
+        b"secret\n",
+        "from outside"
+    );
+    enforce.process.signal(Signal::KILL);
+    assert_eq!(enforce.process.wait(), 128 + 9);
+    poll("the end of the fence", || reader.can_read().then_some(()));
+    Outcome::Passed
+}
+
+fn ended_politely(ctx: &Ctx) -> Outcome {
+    for (name, signal) in [("int", Signal::INT), ("term", Signal::TERM)] {
+        let reader = Reader::new(ctx, name);
+        let enforce = reader.enforce(ctx);
+        assert!(!reader.can_read(), "the fence does not stand");
+        enforce.process.signal(signal);
+        let ended = enforce.wait();
+        assert_eq!(ended.code, 0, "{name}: {}", ended.stderr);
+        assert_eq!(ended.of("denial").count(), 1, "{name}: {:?}", ended.events);
+        assert_eq!(ended.complete()["stockade.denials"], 1);
+        poll("the end of the fence", || reader.can_read().then_some(()));
+    }
+    Outcome::Passed
+}
