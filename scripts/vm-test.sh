@@ -46,6 +46,13 @@ for line in sys.stdin:
 tests=$(sed -n 's/^test vm //p' <<<"$built")
 STOCKADE_BIN=$(sed -n 's/^bin stockade //p' <<<"$built")
 [ -x "$tests" ] && [ -x "$STOCKADE_BIN" ] || die "cargo did not say where the program and its tests are"
+# Copies: a build meanwhile would replace files that a guest has mapped.
+bin=$root/target/vm/bin
+mkdir -p "$bin"
+install -m 755 "$STOCKADE_BIN" "$bin/stockade"
+install -m 755 "$tests" "$bin/vm-tests"
+STOCKADE_BIN=$bin/stockade
+tests=$bin/vm-tests
 export STOCKADE_BIN
 
 logs=$root/target/vm/log

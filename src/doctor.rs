@@ -62,7 +62,7 @@ pub struct Examination {
     pub probes: Vec<ProbeState>,
     /// The fence that guarded a file of ours and refused it; `None` when none holds here.
     pub fence: Option<FenceState>,
-    /// Whether everything can be watched.
+    /// Whether every monitor can be attached, if need be by a variant that sees less.
     pub can_watch: bool,
     /// Whether a fence holds.
     pub can_fence: bool,
@@ -91,7 +91,7 @@ mod linux {
     use super::{Check, Examination, Status};
     use crate::enrich::mounts;
     use crate::error::{Error, ErrorKind, Result};
-    use crate::event::{Certificate, FenceState, ProbeState};
+    use crate::event::{Attachment, Certificate, FenceState, ProbeState};
     use crate::kernel::{
         NEEDED_RIGHTS, release, rights as rights_held, securityfs_lockdown, securityfs_lsm,
     };
@@ -120,7 +120,10 @@ mod linux {
                 .start();
             match session.and_then(|s| s.end(&mut |_| {})) {
                 Ok(certificate) => {
-                    can_watch &= certificate.is_complete();
+                    can_watch &= certificate
+                        .probes
+                        .iter()
+                        .all(|p| p.state == Attachment::Attached);
                     checks.push(monitor_check(monitor, &certificate));
                     probes.extend(
                         certificate

@@ -30,8 +30,6 @@ enum {
 #define STK_ATTR_SIZE (1 << 3)
 /* include/linux/sched/signal.h */
 #define STK_SIGNAL_GROUP_EXIT 0x4
-/* include/linux/namei.h, 5.12 */
-#define STK_LOOKUP_CACHED 0x200000
 /* include/linux/err.h */
 #define STK_IS_ERR(p) ((unsigned long)(p) >= (unsigned long)-4095)
 
@@ -72,6 +70,17 @@ enum {
 static __always_inline struct task_struct *stk_current(void)
 {
 	return (struct task_struct *)bpf_get_current_task();
+}
+
+/* The current process. A thread whose id is the process's own is the leader, and costs no read. */
+static __always_inline struct task_struct *stk_current_leader(void)
+{
+	struct task_struct *task = stk_current();
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+
+	if (pid_tgid >> 32 == (__u32)pid_tgid)
+		return task;
+	return BPF_CORE_READ(task, group_leader);
 }
 
 /* A kernel pointer as a number, which is all that a global function may be given. */

@@ -168,8 +168,8 @@ static __always_inline int on_open(int dfd, struct filename *name, const struct 
 
 	if (open_flags & STK_FMODE_EXEC || !stk_wanted())
 		return 0;
-	/* io_uring's first try, which must not sleep; it comes again. */
-	if ((long)file == -EAGAIN && (BPF_CORE_READ(op, lookup_flags) & STK_LOOKUP_CACHED))
+	/* io_uring's first try, which must not sleep; it comes again. (LOOKUP_CACHED would say so, but its bit moves.) */
+	if ((long)file == -EAGAIN && BPF_CORE_READ(stk_current(), io_uring))
 		return 0;
 	if (STK_IS_ERR(file))
 		emit_open(NULL, (long)file, open_flags, dfd, BPF_CORE_READ(name, name), false);
@@ -331,8 +331,6 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 
 static __always_inline int sys_open(int dfd, const char *name, __u32 open_flags, long ret)
 {
-	if (!stk_wanted())
-		return 0;
 	if (ret < 0)
 		emit_open(NULL, ret, open_flags, dfd, name, true);
 	else
@@ -348,8 +346,6 @@ static __always_inline int sys_unlink(int dfd, const char *name, long ret)
 	__u8 *path;
 	long n;
 
-	if (!stk_wanted())
-		return 0;
 	s = stk_scratch_get(&stk_file_buf);
 	if (!s) {
 		stk_lost(STK_KIND_UNLINK, STK_LOSS_SCRATCH);
@@ -378,8 +374,6 @@ static __always_inline int sys_rename(const char *old, const char *new, __u32 fl
 	__u8 *data;
 	long n;
 
-	if (!stk_wanted())
-		return 0;
 	s = stk_scratch_get(&stk_file_buf);
 	if (!s) {
 		stk_lost(STK_KIND_RENAME, STK_LOSS_SCRATCH);
@@ -464,54 +458,69 @@ int BPF_PROG(file_rename_end__fexit, struct renamedata *rd, int ret)
 SEC("?tp/syscalls/sys_exit_openat")
 int file_openat__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *regs = REGS();
+	struct pt_regs *regs;
 
-	return sys_open(PT_REGS_PARM1_CORE_SYSCALL(regs),
-			(const char *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-			PT_REGS_PARM3_CORE_SYSCALL(regs), ctx->ret);
+	if (!stk_wanted())
+		return 0;
+	regs = REGS();
+	return sys_open(PT_REGS_PARM1_SYSCALL(regs), (const char *)PT_REGS_PARM2_SYSCALL(regs),
+			PT_REGS_PARM3_SYSCALL(regs), ctx->ret);
 }
 
 SEC("?tp/syscalls/sys_exit_openat2")
 int file_openat2__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *regs = REGS();
-	struct open_how *how = (struct open_how *)PT_REGS_PARM3_CORE_SYSCALL(regs);
+	struct open_how *how;
+	struct pt_regs *regs;
 	__u64 flags = 0;
 
+	if (!stk_wanted())
+		return 0;
+	regs = REGS();
+	how = (struct open_how *)PT_REGS_PARM3_SYSCALL(regs);
 	bpf_probe_read_user(&flags, sizeof(flags), &how->flags);
-	return sys_open(PT_REGS_PARM1_CORE_SYSCALL(regs),
-			(const char *)PT_REGS_PARM2_CORE_SYSCALL(regs), flags, ctx->ret);
+	return sys_open(PT_REGS_PARM1_SYSCALL(regs), (const char *)PT_REGS_PARM2_SYSCALL(regs),
+			flags, ctx->ret);
 }
 
 SEC("?tp/syscalls/sys_exit_unlinkat")
 int file_unlinkat__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *regs = REGS();
+	struct pt_regs *regs;
 
-	/* rmdir has its own system call, and this one with AT_REMOVEDIR. */
-	if (PT_REGS_PARM3_CORE_SYSCALL(regs) & STK_AT_REMOVEDIR)
+	if (!stk_wanted())
 		return 0;
-	return sys_unlink(PT_REGS_PARM1_CORE_SYSCALL(regs),
-			  (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs), ctx->ret);
+	regs = REGS();
+	/* rmdir has its own system call, and this one with AT_REMOVEDIR. */
+	if (PT_REGS_PARM3_SYSCALL(regs) & STK_AT_REMOVEDIR)
+		return 0;
+	return sys_unlink(PT_REGS_PARM1_SYSCALL(regs), (const char *)PT_REGS_PARM2_SYSCALL(regs),
+			  ctx->ret);
 }
 
 SEC("?tp/syscalls/sys_exit_renameat")
 int file_renameat__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *regs = REGS();
+	struct pt_regs *regs;
 
-	return sys_rename((const char *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-			  (const char *)PT_REGS_PARM4_CORE_SYSCALL(regs), 0, ctx->ret);
+	if (!stk_wanted())
+		return 0;
+	regs = REGS();
+	return sys_rename((const char *)PT_REGS_PARM2_SYSCALL(regs),
+			  (const char *)PT_REGS_PARM4_SYSCALL(regs), 0, ctx->ret);
 }
 
 SEC("?tp/syscalls/sys_exit_renameat2")
 int file_renameat2__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *regs = REGS();
+	struct pt_regs *regs;
 
-	return sys_rename((const char *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-			  (const char *)PT_REGS_PARM4_CORE_SYSCALL(regs),
-			  PT_REGS_PARM5_CORE_SYSCALL(regs), ctx->ret);
+	if (!stk_wanted())
+		return 0;
+	regs = REGS();
+	return sys_rename((const char *)PT_REGS_PARM2_SYSCALL(regs),
+			  (const char *)PT_REGS_PARM4_SYSCALL(regs), PT_REGS_PARM5_SYSCALL(regs),
+			  ctx->ret);
 }
 
 /* aarch64 has the at-forms alone. */
@@ -519,32 +528,42 @@ int file_renameat2__tp(struct trace_event_raw_sys_exit *ctx)
 SEC("?tp/syscalls/sys_exit_open")
 int file_open__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *regs = REGS();
+	struct pt_regs *regs;
 
-	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_CORE_SYSCALL(regs),
-			PT_REGS_PARM2_CORE_SYSCALL(regs), ctx->ret);
+	if (!stk_wanted())
+		return 0;
+	regs = REGS();
+	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(regs),
+			PT_REGS_PARM2_SYSCALL(regs), ctx->ret);
 }
 
 SEC("?tp/syscalls/sys_exit_creat")
 int file_creat__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_CORE_SYSCALL(REGS()),
+	if (!stk_wanted())
+		return 0;
+	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(REGS()),
 			STK_O_CREAT_FLAGS, ctx->ret);
 }
 
 SEC("?tp/syscalls/sys_exit_unlink")
 int file_unlink__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	return sys_unlink(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_CORE_SYSCALL(REGS()), ctx->ret);
+	if (!stk_wanted())
+		return 0;
+	return sys_unlink(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(REGS()), ctx->ret);
 }
 
 SEC("?tp/syscalls/sys_exit_rename")
 int file_rename__tp(struct trace_event_raw_sys_exit *ctx)
 {
-	struct pt_regs *regs = REGS();
+	struct pt_regs *regs;
 
-	return sys_rename((const char *)PT_REGS_PARM1_CORE_SYSCALL(regs),
-			  (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs), 0, ctx->ret);
+	if (!stk_wanted())
+		return 0;
+	regs = REGS();
+	return sys_rename((const char *)PT_REGS_PARM1_SYSCALL(regs),
+			  (const char *)PT_REGS_PARM2_SYSCALL(regs), 0, ctx->ret);
 }
 #endif
 
@@ -572,7 +591,7 @@ int BPF_PROG(file_open__tp_btf, struct pt_regs *regs, long ret)
 #endif
 	}
 	/* 32-bit calls have other numbers. */
-	return stk_compat(regs) ? 0 : sys_open(dfd, name, flags, ret);
+	return stk_compat(regs) || !stk_wanted() ? 0 : sys_open(dfd, name, flags, ret);
 }
 
 SEC("?tp_btf/sys_exit")
@@ -594,7 +613,7 @@ int BPF_PROG(file_unlink__tp_btf, struct pt_regs *regs, long ret)
 	} else if (PT_REGS_PARM3_CORE_SYSCALL(regs) & STK_AT_REMOVEDIR) {
 		return 0;
 	}
-	return stk_compat(regs) ? 0 : sys_unlink(dfd, name, ret);
+	return stk_compat(regs) || !stk_wanted() ? 0 : sys_unlink(dfd, name, ret);
 }
 
 SEC("?tp_btf/sys_exit")
@@ -617,5 +636,5 @@ int BPF_PROG(file_rename__tp_btf, struct pt_regs *regs, long ret)
 		return 0;
 #endif
 	}
-	return stk_compat(regs) ? 0 : sys_rename(old, new, flags, ret);
+	return stk_compat(regs) || !stk_wanted() ? 0 : sys_rename(old, new, flags, ret);
 }

@@ -85,6 +85,16 @@ static __always_inline struct stk_task *stk_task_of(struct task_struct *task)
 	return bpf_map_lookup_elem(&stk_tasks, &key);
 }
 
+/* Whether the current process is in the set. */
+static __always_inline bool stk_current_in_tasks(void)
+{
+	struct stk_task_key key;
+
+	key.start_ns = BPF_CORE_READ(stk_current_leader(), start_boottime);
+	key.tgid = bpf_get_current_pid_tgid() >> 32;
+	return bpf_map_lookup_elem(&stk_tasks, &key);
+}
+
 static __always_inline bool stk_under_cgroup(void)
 {
 	__u32 i;
@@ -110,7 +120,7 @@ static __always_inline bool stk_wanted(void)
 		bool in = false;
 
 		if (scope & STK_SCOPE_TASKS)
-			in = stk_task_of(stk_current());
+			in = stk_current_in_tasks();
 		if (!in && (scope & STK_SCOPE_CGROUPS))
 			in = stk_under_cgroup();
 		if (!in)
@@ -142,7 +152,7 @@ static __always_inline void stk_header(struct stk_hdr *hdr, __u32 kind, __u32 le
 	__u64 uid_gid = bpf_get_current_uid_gid();
 
 	hdr->time_ns = bpf_ktime_get_boot_ns();
-	hdr->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	hdr->start_ns = BPF_CORE_READ(stk_current_leader(), start_boottime);
 	hdr->parent_start_ns = BPF_CORE_READ(parent, start_boottime);
 	hdr->cgroup_id = bpf_get_current_cgroup_id();
 	hdr->kind = kind;
@@ -182,10 +192,12 @@ static __always_inline void stk_send(void *rec, __u32 kind, __u64 len)
 
 static __always_inline void stk_file_id_of(struct stk_file_id *id, struct inode *inode)
 {
+	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
+
 	id->ino = BPF_CORE_READ(inode, i_ino);
-	id->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	id->dev = BPF_CORE_READ(sb, s_dev);
 	id->generation = BPF_CORE_READ(inode, i_generation);
-	id->fs_magic = BPF_CORE_READ(inode, i_sb, s_magic);
+	id->fs_magic = BPF_CORE_READ(sb, s_magic);
 	id->mode = BPF_CORE_READ(inode, i_mode);
 }
 

@@ -300,12 +300,11 @@ mod tests {
     /// The value of an enumerator in the shared header.
     fn of_c(name: &str) -> u32 {
         let header = include_str!("../bpf/wire.h");
-        let line = header
-            .lines()
-            .find_map(|l| l.trim().strip_prefix(name)?.trim().strip_prefix('='));
-        let text = line
-            .unwrap_or_else(|| panic!("{name} is not in wire.h"))
-            .trim();
+        // The formatter may put the value on the next line.
+        let at = header
+            .find(&format!("{name}="))
+            .unwrap_or_else(|| panic!("{name} is not in wire.h"));
+        let text = header[at + name.len() + 1..].trim();
         let text = text.split([',', '/']).next().unwrap_or(text).trim();
         match text.split_once("<<") {
             Some((one, bit)) => {

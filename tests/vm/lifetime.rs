@@ -21,6 +21,16 @@ pub(crate) const TESTS: &[Test] = &[
         Needs::Nothing,
         missing_path,
     ),
+    test(
+        "what_cannot_be_guarded_ends_with_1_and_leaves_no_program_behind",
+        Needs::Watch,
+        unguardable,
+    ),
+    test(
+        "fence_stands_until_the_last_process_of_the_command_has_ended",
+        Needs::Fence,
+        survivors,
+    ),
     test("status_of_the_command_is_passed_on", Needs::Watch, statuses),
     test(
         "deny_exit_code_wins_when_something_was_denied",
@@ -62,6 +72,66 @@ fn examined(ctx: &Ctx) -> Outcome {
         .filter(|p| p["state"] == "unavailable")
         .collect();
     assert!(unattached.is_empty(), "{unattached:#?}");
+    Outcome::Passed
+}
+
+/// How many BPF programs the kernel holds.
+fn programs() -> usize {
+    libbpf_rs::query::ProgInfoIter::default().count()
+}
+
+fn unguardable(ctx: &Ctx) -> Outcome {
+    let marker = ctx.path("marker");
+    let directory = ctx.path("directory");
+    fs::create_dir(&directory).unwrap();
+    let before = programs();
+    for (path, says) in [
+        (text(&directory), "is a directory"),
+        ("/proc/sys/kernel/core_pattern", "another mount of proc"),
+    ] {
+        let ended = stockade(
+            ctx,
+            ["run", "--deny-file", path, "--", "touch", text(&marker)],
+        );
+        assert_eq!(ended.code, 1, "{}", ended.stderr);
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+        assert!(ended.stderr.contains(path), "{}", ended.stderr);
+    }
+    assert!(!marker.exists(), "the command has run");
+    // The kernel frees programs a moment after their last user.
+    poll("the programs to go", || {
+        (programs() <= before).then_some(())
+    });
+    Outcome::Passed
+}
+
+/// The fence of `run` ended with the command's first process, and what that had left running went on without one.
+fn survivors(ctx: &Ctx) -> Outcome {
+    let (secret, out) = (ctx.path("secret"), ctx.path("out"));
+    fs::write(&secret, "secret").unwrap();
+    let late = format!(
+        "(while [ -d /proc/$$ ]; do :; done; cat {} >{} 2>&1) & exit 5",
+        text(&secret),
+        text(&out)
+    );
+    let ended = stockade(
+        ctx,
+        [
+            "run",
+            "--format",
+            "json",
+            "--deny-file",
+            text(&secret),
+            "--",
+            "sh",
+            "-c",
+            &late,
+        ],
+    );
+    assert_eq!(ended.code, 5, "{}", ended.stderr);
+    assert_eq!(ended.of("denial").count(), 1, "{}", ended.stderr);
+    let said = fs::read_to_string(&out).unwrap();
+    assert!(said.contains("not permitted"), "{said}");
     Outcome::Passed
 }
 
