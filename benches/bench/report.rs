@@ -17,6 +17,13 @@ pub(crate) enum Aim {
 }
 
 impl Aim {
+    /// Whether an effect of this size would show in the verdict.
+    fn above(self, noise: f64) -> bool {
+        match self {
+            Aim::AtMost(limit) | Aim::AtLeast(limit) => limit >= noise,
+        }
+    }
+
     fn met(self, value: f64) -> bool {
         match self {
             Aim::AtMost(limit) => value <= limit,
@@ -106,6 +113,10 @@ impl Report {
             // The aims are for real machines.
             met: aim
                 .filter(|_| !self.machine.emulated)
+                // Where the noise is larger than the aim, the median says nothing about it.
+                .filter(|a| {
+                    base.is_none() || distinguishable(&value) || a.above(2.0 * value.spread)
+                })
                 .map(|a| a.met(value.median)),
             aim,
             note,
