@@ -4,7 +4,7 @@ use clap::Args;
 use stockade::{Monitor, Session};
 
 use super::monitor::follow;
-use super::output::{Output, announce};
+use super::output::Output;
 use super::stop::Stop;
 use super::{Outcome, OutputArgs, PolicyArgs, ScopeArgs};
 
@@ -40,12 +40,7 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     for kind in args.monitors {
         builder = builder.monitor(kind);
     }
-    let file = Output::open(&args.output)?;
-    let session = builder.start()?;
-    let mut output = Output::new(args.output.format, file, &session);
-    announce(&session);
-    output.header();
-    output.flush();
+    let (session, output) = Output::begin(&args.output, builder)?;
     let mut told = false;
     follow(session, output, |_, output| {
         if output.is_closed() && !told {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use stockade::{Monitor, Session};
 
-use super::output::{Output, announce};
+use super::output::Output;
 use super::stop::Stop;
 use super::{Outcome, OutputArgs, ScopeArgs};
 
@@ -39,12 +39,7 @@ pub(super) fn main(args: MonitorArgs) -> Outcome {
     for &kind in kinds {
         builder = builder.monitor(kind);
     }
-    let file = Output::open(&args.output)?;
-    let session = builder.start()?;
-    let mut output = Output::new(args.output.format, file, &session);
-    announce(&session);
-    output.header();
-    output.flush();
+    let (session, output) = Output::begin(&args.output, builder)?;
     follow(session, output, |_, output| {
         Ok(stop.asked() || output.is_closed())
     })?;

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::Context as _;
 
 use stockade::event::{Certificate, Clock};
+use stockade::session::SessionBuilder;
 use stockade::sink::Sink;
 use stockade::{Event, Session};
 
@@ -29,17 +30,27 @@ pub(super) struct Output {
 const FLUSH_AT: usize = 64 * 1024;
 
 impl Output {
-    /// Before the session starts: a file that cannot be written must stop it.
-    pub(super) fn open(args: &OutputArgs) -> anyhow::Result<Option<File>> {
-        args.output
+    /// Starts the session and tells what is armed. The file is opened first: one that cannot be written must stop it.
+    pub(super) fn begin(
+        args: &OutputArgs,
+        builder: SessionBuilder,
+    ) -> anyhow::Result<(Session, Output)> {
+        let file = args
+            .output
             .as_ref()
             .map(|path| {
                 File::create(path).with_context(|| format!("{} cannot be written", path.display()))
             })
-            .transpose()
+            .transpose()?;
+        let session = builder.start()?;
+        let mut output = Output::new(args.format, file, &session);
+        announce(&session);
+        output.sink.header(&mut output.buffer);
+        output.flush();
+        Ok((session, output))
     }
 
-    pub(super) fn new(format: Format, file: Option<File>, session: &Session) -> Self {
+    fn new(format: Format, file: Option<File>, session: &Session) -> Self {
         let terminal = match &file {
             Some(file) => file.is_terminal(),
             None => io::stdout().is_terminal(),
@@ -57,10 +68,6 @@ impl Output {
             format,
             denied: 0,
         }
-    }
-
-    pub(super) fn header(&mut self) {
-        self.sink.header(&mut self.buffer);
     }
 
     /// Takes the session's clock, which is corrected from time to time.
@@ -137,7 +144,7 @@ fn colors() -> bool {
 }
 
 /// Tells what is armed before the first event.
-pub(super) fn announce(session: &Session) {
+fn announce(session: &Session) {
     for probe in session.probes() {
         if probe.variant.is_none() {
             eprintln!(

@@ -11,7 +11,7 @@ use stockade::launch::Held;
 use stockade::{Monitor, Scope, Session};
 
 use super::monitor::follow;
-use super::output::{Output, announce};
+use super::output::Output;
 use super::stop::Stop;
 use super::{Outcome, OutputArgs, PolicyArgs};
 
@@ -53,7 +53,6 @@ pub(super) fn main(args: RunArgs) -> Outcome {
     let program = words.next().context("there is no command")?;
     let mut command = Command::new(program);
     command.args(words);
-    let file = Output::open(&args.output)?;
     let held = Held::spawn(command)?;
 
     let mut builder = Session::builder()
@@ -71,11 +70,7 @@ pub(super) fn main(args: RunArgs) -> Outcome {
         builder = builder.policy(rules);
     }
     // On failure `held` is dropped: the command has not run.
-    let session = builder.start()?;
-    let mut output = Output::new(args.output.format, file, &session);
-    announce(&session);
-    output.header();
-    output.flush();
+    let (session, output) = Output::begin(&args.output, builder)?;
 
     let mut child = match held.release()? {
         Ok(child) => child,
