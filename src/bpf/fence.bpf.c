@@ -45,7 +45,8 @@ STK_SCRATCH_WALK(stk_fence_buf, fence_walk)
  */
 __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64 what, __u32 rule)
 {
-	struct stk_scratch *s = stk_scratch_get(&stk_fence_buf);
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct stk_scratch *s = bpf_map_lookup_elem(&stk_fence_buf, &cpu);
 	struct stk_denial *rec;
 	__u64 seq = 0;
 	__u32 off = 0;

@@ -130,12 +130,9 @@ static __always_inline void emit_open(struct file *file, long result, __u32 open
 	__u64 seq;
 	long n;
 
-	s = stk_scratch_get(&stk_file_buf);
-	if (!s) {
-		stk_lost(STK_KIND_OPEN, STK_LOSS_SCRATCH);
+	s = stk_scratch_begin(&stk_file_buf, STK_KIND_OPEN, &seq);
+	if (!s)
 		return;
-	}
-	seq = ++s->seq;
 	rec = start(s, STK_KIND_OPEN, result, open_flags);
 	if (file) {
 		struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
@@ -231,12 +228,9 @@ static __always_inline int on_unlinked(struct dentry *dentry, int result)
 	/* Nothing pending: nobody asked. Another dentry: a layer below the one that the caller named (overlayfs). */
 	if (!p || p->dentry != dentry)
 		return 0;
-	s = stk_scratch_get(&stk_file_buf);
-	if (!s) {
-		stk_lost(STK_KIND_UNLINK, STK_LOSS_SCRATCH);
+	s = stk_scratch_begin(&stk_file_buf, STK_KIND_UNLINK, &seq);
+	if (!s)
 		return 0;
-	}
-	seq = ++s->seq;
 	rec = start(s, STK_KIND_UNLINK, result, 0);
 	rec->file = p->file;
 	put_file(rec, dentry, p->mnt);
@@ -285,12 +279,9 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 
 	if (!p || p->dentry != old_dentry)
 		return 0;
-	s = stk_scratch_get(&stk_file_buf);
-	if (!s) {
-		stk_lost(STK_KIND_RENAME, STK_LOSS_SCRATCH);
+	s = stk_scratch_begin(&stk_file_buf, STK_KIND_RENAME, &seq);
+	if (!s)
 		return 0;
-	}
-	seq = ++s->seq;
 	rec = (struct stk_rename *)s->rec;
 	data = s->rec + sizeof(*rec);
 	stk_header(&rec->hdr, STK_KIND_RENAME, 0);
@@ -346,12 +337,9 @@ static __always_inline int sys_unlink(int dfd, const char *name, long ret)
 	__u8 *path;
 	long n;
 
-	s = stk_scratch_get(&stk_file_buf);
-	if (!s) {
-		stk_lost(STK_KIND_UNLINK, STK_LOSS_SCRATCH);
+	s = stk_scratch_begin(&stk_file_buf, STK_KIND_UNLINK, &seq);
+	if (!s)
 		return 0;
-	}
-	seq = ++s->seq;
 	rec = start(s, STK_KIND_UNLINK, ret, 0);
 	path = s->rec + sizeof(*rec);
 	rec->hdr.flags |= STK_FLAG_AS_GIVEN;
@@ -374,12 +362,9 @@ static __always_inline int sys_rename(const char *old, const char *new, __u32 fl
 	__u8 *data;
 	long n;
 
-	s = stk_scratch_get(&stk_file_buf);
-	if (!s) {
-		stk_lost(STK_KIND_RENAME, STK_LOSS_SCRATCH);
+	s = stk_scratch_begin(&stk_file_buf, STK_KIND_RENAME, &seq);
+	if (!s)
 		return 0;
-	}
-	seq = ++s->seq;
 	rec = (struct stk_rename *)s->rec;
 	data = s->rec + sizeof(*rec);
 	stk_header(&rec->hdr, STK_KIND_RENAME, 0);

@@ -37,7 +37,8 @@ enum {
  */
 __attribute__((noinline)) __u32 copy_args(__u64 start, __u32 off, __u32 len)
 {
-	struct stk_scratch *s = stk_scratch_get(&stk_exec_buf);
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct stk_scratch *s = bpf_map_lookup_elem(&stk_exec_buf, &cpu);
 	__u32 done = 0;
 	int i;
 
@@ -79,12 +80,9 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 
 	if (!stk_wanted())
 		return 0;
-	s = stk_scratch_get(&stk_exec_buf);
-	if (!s) {
-		stk_lost(STK_KIND_EXEC, STK_LOSS_SCRATCH);
+	s = stk_scratch_begin(&stk_exec_buf, STK_KIND_EXEC, &seq);
+	if (!s)
 		return 0;
-	}
-	seq = ++s->seq;
 	rec = (struct stk_exec *)s->rec;
 	stk_header(&rec->hdr, STK_KIND_EXEC, 0);
 
@@ -253,38 +251,28 @@ static __always_inline int on_exit(struct task_struct *task)
 	return 0;
 }
 
-SEC("?tp_btf/sched_process_exec")
-int BPF_PROG(process_exec__tp_btf, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+STK_TRACEPOINT(sched_process_exec, process_exec, on_exec(task, bprm), struct task_struct *task,
+	       int old_pid, struct linux_binprm *bprm)
+STK_TRACEPOINT(sched_process_fork, process_fork, on_fork(parent, child), struct task_struct *parent,
+	       struct task_struct *child)
+STK_TRACEPOINT(sched_process_exit, process_exit, on_exit(task), struct task_struct *task)
+
+/* The last step of loading a program, which cannot fail any more. */
+SEC("?kprobe/finalize_exec")
+int BPF_KPROBE(process_exec__kprobe, struct linux_binprm *bprm)
 {
-	return on_exec(task, bprm);
+	return on_exec(stk_current(), bprm);
 }
 
-SEC("?raw_tp/sched_process_exec")
-int BPF_PROG(process_exec__raw_tp, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+SEC("?kprobe/wake_up_new_task")
+int BPF_KPROBE(process_fork__kprobe, struct task_struct *child)
 {
-	return on_exec(task, bprm);
+	return on_fork(stk_current(), child);
 }
 
-SEC("?tp_btf/sched_process_fork")
-int BPF_PROG(process_fork__tp_btf, struct task_struct *parent, struct task_struct *child)
+/* Also called for a process that could not be created. */
+SEC("?kprobe/exit_files")
+int BPF_KPROBE(process_exit__kprobe, struct task_struct *task)
 {
-	return on_fork(parent, child);
-}
-
-SEC("?raw_tp/sched_process_fork")
-int BPF_PROG(process_fork__raw_tp, struct task_struct *parent, struct task_struct *child)
-{
-	return on_fork(parent, child);
-}
-
-SEC("?tp_btf/sched_process_exit")
-int BPF_PROG(process_exit__tp_btf, struct task_struct *task)
-{
-	return on_exit(task);
-}
-
-SEC("?raw_tp/sched_process_exit")
-int BPF_PROG(process_exit__raw_tp, struct task_struct *task)
-{
-	return on_exit(task);
+	return task == stk_current() ? on_exit(task) : 0;
 }

@@ -60,38 +60,20 @@ static __always_inline int on_free(struct task_struct *task)
 	return 0;
 }
 
-SEC("?tp_btf/sched_process_fork")
-int BPF_PROG(scope_fork__tp_btf, struct task_struct *parent, struct task_struct *child)
+STK_TRACEPOINT(sched_process_fork, scope_fork, on_fork(parent, child), struct task_struct *parent,
+	       struct task_struct *child)
+STK_TRACEPOINT(sched_process_free, scope_free, on_free(task), struct task_struct *task)
+STK_TRACEPOINT(sched_process_exit, scope_exit, on_exit(task), struct task_struct *task)
+
+SEC("?kprobe/wake_up_new_task")
+int BPF_KPROBE(scope_fork__kprobe, struct task_struct *child)
 {
-	return on_fork(parent, child);
+	return on_fork(stk_current(), child);
 }
 
-SEC("?raw_tp/sched_process_fork")
-int BPF_PROG(scope_fork__raw_tp, struct task_struct *parent, struct task_struct *child)
+/* Also called for a process that could not be created. */
+SEC("?kprobe/exit_files")
+int BPF_KPROBE(scope_exit__kprobe, struct task_struct *task)
 {
-	return on_fork(parent, child);
-}
-
-SEC("?tp_btf/sched_process_free")
-int BPF_PROG(scope_free__tp_btf, struct task_struct *task)
-{
-	return on_free(task);
-}
-
-SEC("?raw_tp/sched_process_free")
-int BPF_PROG(scope_free__raw_tp, struct task_struct *task)
-{
-	return on_free(task);
-}
-
-SEC("?tp_btf/sched_process_exit")
-int BPF_PROG(scope_exit__tp_btf, struct task_struct *task)
-{
-	return on_exit(task);
-}
-
-SEC("?raw_tp/sched_process_exit")
-int BPF_PROG(scope_exit__raw_tp, struct task_struct *task)
-{
-	return on_exit(task);
+	return task == stk_current() ? on_exit(task) : 0;
 }

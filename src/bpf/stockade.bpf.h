@@ -61,6 +61,23 @@ struct {
 	__type(value, __u8);
 } stk_comms SEC(".maps");
 
+/*
+ * Defines the two programs of a tracepoint. From 7.0 on they can be preempted, and the kernel skips a program that is
+ * already running on that CPU; so there a kprobe at a function beside the tracepoint comes first, which runs with
+ * preemption off.
+ */
+#define STK_TRACEPOINT(tp, name, call, args...) \
+	SEC("?tp_btf/" #tp)                     \
+	int BPF_PROG(name##__tp_btf, ##args)    \
+	{                                       \
+		return call;                    \
+	}                                       \
+	SEC("?raw_tp/" #tp)                     \
+	int BPF_PROG(name##__raw_tp, ##args)    \
+	{                                       \
+		return call;                    \
+	}
+
 static __always_inline void stk_lost(__u32 kind, __u32 cause)
 {
 	__u32 index = kind * STK_LOSS_MAX + cause;
@@ -339,12 +356,19 @@ static __always_inline int stk_walk_step(struct stk_scratch *s)
 		return step == STK_STEP_DONE ? s->off : s->off | STK_WALK_CUT;                   \
 	}
 
-#define stk_scratch_get(map_name)                                                \
-	({                                                                       \
-		__u32 __cpu = bpf_get_smp_processor_id();                        \
-		struct stk_scratch *__s = bpf_map_lookup_elem(map_name, &__cpu); \
-		__s;                                                             \
-	})
+/* Takes the scratch of this CPU for a record of `kind`; NULL, and the loss is counted, when there is none. */
+static __always_inline struct stk_scratch *stk_scratch_begin(void *map, __u32 kind, __u64 *seq)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct stk_scratch *s = bpf_map_lookup_elem(map, &cpu);
+
+	if (!s) {
+		stk_lost(kind, STK_LOSS_SCRATCH);
+		return NULL;
+	}
+	*seq = ++s->seq;
+	return s;
+}
 
 static __always_inline void stk_scratch_send(struct stk_scratch *s, __u64 seq, __u32 kind,
 					     __u32 len)

@@ -264,9 +264,11 @@ pub struct Denial {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Loss {
-    /// What was lost: the name of a kind, or `scope` for a process that could not be followed.
+    /// What was lost: the name of a kind, `scope` for a process that could not be followed, or for the cause `skipped`
+    /// the name of the program.
     pub of: String,
-    /// Why: `ring` (the ring was full), `scratch` (preempted), `map` (a state map was full), `decode` (unreadable).
+    /// Why: `ring` (the ring was full), `scratch` (preempted), `map` (a state map was full), `decode` (unreadable),
+    /// `skipped` (the kernel did not run the program, because it was running already on that CPU).
     pub cause: String,
     /// How many.
     pub count: u64,

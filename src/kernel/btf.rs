@@ -24,12 +24,30 @@ impl KernelBtf {
     ///
     /// The first call reads every function of the kernel (5 to 10 ms): a start that asks nothing does not pay.
     pub(crate) fn params(&self, function: &str) -> Result<Option<usize>> {
+        if !kept(function) {
+            // It would pass for a function that the kernel lacks.
+            return Err(Error::new(
+                ErrorKind::Load,
+                format!("{function} is not among the functions that are read; this is a defect"),
+            ));
+        }
         if let Some(known) = self.params.get() {
             return Ok(known.get(function).copied());
         }
         let read = read_functions()?;
         Ok(self.params.get_or_init(|| read).get(function).copied())
     }
+}
+
+/// Hooks, and the functions that the kernel half follows; the other 60,000 stay where they are.
+fn kept(name: &str) -> bool {
+    ["bpf_lsm_", "security_", "vfs_", "do_fil"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || matches!(
+            name,
+            "create_io_thread" | "exit_files" | "finalize_exec" | "wake_up_new_task"
+        )
 }
 
 fn read_functions() -> Result<HashMap<String, usize>> {
@@ -52,13 +70,7 @@ fn read_functions() -> Result<HashMap<String, usize>> {
         let Some(name) = ty.name().and_then(|n| n.to_str()) else {
             continue;
         };
-        // Hooks, and the functions that file.bpf.c follows; the other 60,000 stay where they are.
-        if !(name.starts_with("bpf_lsm_")
-            || name.starts_with("security_")
-            || name.starts_with("vfs_")
-            || name.starts_with("do_fil")
-            || name == "create_io_thread")
-        {
+        if !kept(name) {
             continue;
         }
         if let Some(proto) = ty

@@ -11,7 +11,7 @@ use libbpf_rs::{Link, MapCore as _, MapHandle};
 use super::btf::KernelBtf;
 use super::log::Capture;
 use super::tracefs::{Tracefs, give_away};
-use super::{refused, skel};
+use super::{preemptible_tracepoints, refused, skel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire;
 
@@ -54,21 +54,31 @@ pub(crate) struct Variant {
     pub(crate) blind: Option<&'static str>,
 }
 
-/// A probe on a kernel tracepoint: with typed arguments, else raw.
+/// A probe on a kernel tracepoint: with typed arguments, else raw. Where tracepoints can be preempted, at the named
+/// function beside it.
 macro_rules! tracepoint {
-    ($name:literal, $tp_btf:literal, $raw_tp:literal, $missing:literal) => {
+    ($name:literal, $program:literal, $missing:literal $(, $function:literal)?) => {
         $crate::kernel::Probe {
             name: $name,
             variants: &[
+                $($crate::kernel::Variant {
+                    name: "kprobe",
+                    programs: &[$crate::kernel::Program::Auto(concat!($program, "__kprobe"))],
+                    needs: &[
+                        $crate::kernel::Needs::PreemptibleTracepoints,
+                        $crate::kernel::Needs::Function($function),
+                    ],
+                    blind: None,
+                },)?
                 $crate::kernel::Variant {
                     name: "tp_btf",
-                    programs: &[$crate::kernel::Program::Auto($tp_btf)],
+                    programs: &[$crate::kernel::Program::Auto(concat!($program, "__tp_btf"))],
                     needs: &[],
                     blind: None,
                 },
                 $crate::kernel::Variant {
                     name: "raw_tp",
-                    programs: &[$crate::kernel::Program::Auto($raw_tp)],
+                    programs: &[$crate::kernel::Program::Auto(concat!($program, "__raw_tp"))],
                     needs: &[],
                     blind: None,
                 },
@@ -87,6 +97,8 @@ pub(crate) enum Needs {
     Function(&'static str),
     /// It has this function with so many parameters.
     Params(&'static str, usize),
+    /// Its tracepoints can be preempted. Where they cannot, it is no shortcoming and not reported.
+    PreemptibleTracepoints,
 }
 
 /// A program of an object.
@@ -134,7 +146,7 @@ impl ProbeReport {
 
 /// A program that runs as long as this lives.
 pub(crate) struct Attached {
-    pub(crate) name: &'static str,
+    name: &'static str,
     link: Link,
     program: OwnedFd,
 }
@@ -151,7 +163,7 @@ impl fmt::Debug for Attached {
 impl Attached {
     /// How often the kernel skipped the program because it was already running on that CPU: such a call was neither
     /// seen nor judged. Known from 5.12 on.
-    pub(crate) fn skipped(&self) -> u64 {
+    fn skipped(&self) -> u64 {
         let mut info = libbpf_rs::libbpf_sys::bpf_prog_info::default();
         let mut len = u32::try_from(size_of_val(&info)).unwrap_or(0);
         // SAFETY: `info` is a valid bpf_prog_info of `len` bytes; the kernel fills in at most that much.
@@ -168,6 +180,16 @@ impl Attached {
             0
         }
     }
+}
+
+/// By program, how many calls the kernel kept from it: neither seen nor judged.
+pub(crate) fn skipped<'a>(
+    attached: impl Iterator<Item = &'a Attached>,
+) -> BTreeMap<&'static str, u64> {
+    attached
+        .map(|a| (a.name, a.skipped()))
+        .filter(|(_, count)| *count > 0)
+        .collect()
 }
 
 /// Sizes of maps by name, in entries (bytes for rings).
@@ -313,6 +335,8 @@ impl Loader {
         'variants: for (index, variant) in probe.variants.iter().enumerate().skip(from) {
             for need in variant.needs {
                 let unmet = match need {
+                    Needs::PreemptibleTracepoints if preemptible_tracepoints() => None,
+                    Needs::PreemptibleTracepoints => continue 'variants,
                     Needs::Function(name) => self
                         .btf
                         .params(name)?

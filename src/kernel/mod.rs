@@ -14,7 +14,8 @@ mod tracefs;
 
 pub(crate) use ask::{Asker, Seed};
 pub(crate) use load::{
-    Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Variant, tracepoint,
+    Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Variant, skipped,
+    tracepoint,
 };
 pub(crate) use ring::Rings;
 pub(crate) use tracefs::{securityfs_lockdown, securityfs_lsm};
@@ -75,4 +76,28 @@ pub(crate) fn release() -> String {
         .release()
         .to_string_lossy()
         .into_owned()
+}
+
+/// Whether programs on tracepoints can be preempted here: since tracepoints are guarded by SRCU (Linux 7.0). Nothing in
+/// the kernel's BTF tells, so the version has to. A program that is preempted is skipped for whoever runs meanwhile.
+fn preemptible_tracepoints() -> bool {
+    version(&release()).is_some_and(|v| v >= (6, 19))
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_what_the_release_starts_with() {
+        assert_eq!(version("7.2.12+deb13-amd64"), Some((7, 2)));
+        assert_eq!(version("5.10.0-33-cloud-amd64"), Some((5, 10)));
+        assert_eq!(version("6.19-rc1"), Some((6, 19)));
+        assert_eq!(version("custom"), None);
+    }
 }

@@ -5,20 +5,20 @@ use crate::kernel::{Probe, tracepoint};
 pub(super) const PROBES: &[Probe] = &[
     tracepoint!(
         "process.exec",
-        "process_exec__tp_btf",
-        "process_exec__raw_tp",
-        "programs that are started"
+        "process_exec",
+        "programs that are started",
+        "finalize_exec"
     ),
     tracepoint!(
         "process.fork",
-        "process_fork__tp_btf",
-        "process_fork__raw_tp",
-        "processes that are created"
+        "process_fork",
+        "processes that are created",
+        "wake_up_new_task"
     ),
     tracepoint!(
         "process.exit",
-        "process_exit__tp_btf",
-        "process_exit__raw_tp",
-        "processes that end"
+        "process_exit",
+        "processes that end",
+        "exit_files"
     ),
 ];

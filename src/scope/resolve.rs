@@ -30,22 +30,17 @@ pub(crate) struct Selection {
 pub(crate) const FOLLOW: &[Probe] = &[
     tracepoint!(
         "scope.fork",
-        "scope_fork__tp_btf",
-        "scope_fork__raw_tp",
-        "children of followed processes"
+        "scope_fork",
+        "children of followed processes",
+        "wake_up_new_task"
     ),
     tracepoint!(
         "scope.exit",
-        "scope_exit__tp_btf",
-        "scope_exit__raw_tp",
-        "ends of followed processes"
+        "scope_exit",
+        "ends of followed processes",
+        "exit_files"
     ),
-    tracepoint!(
-        "scope.free",
-        "scope_free__tp_btf",
-        "scope_free__raw_tp",
-        "ends of followed processes"
-    ),
+    tracepoint!("scope.free", "scope_free", "ends of followed processes"),
 ];
 
 /// include/uapi/linux/magic.h

@@ -14,7 +14,7 @@ use crate::event::{
 };
 use crate::fence::{self, Fence, is_canary};
 use crate::kernel::{
-    Asker, Attached, Loader, MapSizes, Object, ProbeReport, Rings, refused, securityfs_lsm,
+    Asker, Attached, Loader, MapSizes, Object, ProbeReport, Rings, refused, securityfs_lsm, skipped,
 };
 use crate::policy::RuleSet;
 use crate::scope::{FOLLOW, Resolved, max_processes};
@@ -45,6 +45,8 @@ pub(super) struct Live {
     clock_checked: Instant,
     losses: Losses,
     losses_checked: Instant,
+    /// Calls that the kernel kept from a program, by program.
+    skipped: BTreeMap<&'static str, u64>,
     /// Records that could not be decoded: short, long, unknown.
     malformed: [u64; 3],
     self_tgid: u32,
@@ -188,6 +190,7 @@ impl Live {
             clock_checked: Instant::now(),
             losses: Losses::new(),
             losses_checked: Instant::now(),
+            skipped: BTreeMap::new(),
             malformed: [0; 3],
             self_tgid,
             certificate,
@@ -202,7 +205,7 @@ impl Live {
         }
         let mut delivered = self.deliver(on)?;
         if now.duration_since(self.losses_checked) >= LOSS_INTERVAL {
-            delivered += self.tell_losses(on)?;
+            delivered += self.tell_losses(on)? + self.tell_skips(on);
             self.losses_checked = now;
         }
         if !at_most.is_zero() {
@@ -235,21 +238,8 @@ impl Live {
     }
 
     pub(super) fn end(mut self, on: &mut dyn FnMut(&Event)) -> Result<Certificate> {
-        self.certificate.skipped_programs = self
-            .attached
-            .iter()
-            .chain(self.fence.iter().flat_map(|f| &f.attached))
-            .map(|a| {
-                let skipped = a.skipped();
-                if skipped > 0 {
-                    self.certificate.incomplete_reasons.push(format!(
-                        "the kernel skipped {} {skipped} times: it was already running on that CPU",
-                        a.name
-                    ));
-                }
-                skipped
-            })
-            .sum();
+        // While there are programs to ask.
+        self.tell_skips(on);
         // Detached first: then what is in the rings is all there will be.
         self.attached.clear();
         self.fence = None;
@@ -263,6 +253,12 @@ impl Live {
                 cause_name(*cause),
                 Some(*cpu),
                 *count,
+            ));
+        }
+        certificate.skipped_programs = self.skipped.values().sum();
+        for (name, count) in self.skipped {
+            certificate.incomplete_reasons.push(format!(
+                "the kernel skipped {name} {count} times: it was already running on that CPU"
             ));
         }
         for (name, count) in ["short", "long", "unknown"].iter().zip(self.malformed) {
@@ -348,18 +344,35 @@ impl Live {
             *news.entry((*kind, *cause)).or_default() += count - before.min(*count);
         }
         self.losses = now;
+        news.retain(|_, count| *count > 0);
+        for ((kind, cause), count) in &news {
+            self.tell_loss(kind_name(*kind), cause_name(*cause), *count, on);
+        }
+        Ok(news.len())
+    }
+
+    /// Reports what the kernel has kept from programs since the last time.
+    fn tell_skips(&mut self, on: &mut dyn FnMut(&Event)) -> usize {
+        let fence = self.fence.iter().flat_map(|f| &f.attached);
+        let now = skipped(self.attached.iter().chain(fence));
         let mut told = 0;
-        for ((kind, cause), count) in news {
-            if count > 0 {
-                on(&Event::new(
-                    boot_ns(),
-                    Process::own(ProcessId::new(0, self.self_tgid)),
-                    Kind::Loss(Loss::new(kind_name(kind), cause_name(cause), count)),
-                ));
+        for (name, count) in &now {
+            let before = self.skipped.get(name).copied().unwrap_or(0);
+            if *count > before {
+                self.tell_loss(name, "skipped", count - before, on);
                 told += 1;
             }
         }
-        Ok(told)
+        self.skipped = now;
+        told
+    }
+
+    fn tell_loss(&self, of: &str, cause: &str, count: u64, on: &mut dyn FnMut(&Event)) {
+        on(&Event::new(
+            boot_ns(),
+            Process::own(ProcessId::new(0, self.self_tgid)),
+            Kind::Loss(Loss::new(of, cause, count)),
+        ));
     }
 
     fn read_losses(&self) -> Result<Losses> {

@@ -18,6 +18,10 @@ pub(crate) const TESTS: &[Test] = &[
         "thousand_commands_are_each_reported_once",
         thousand_commands,
     ),
+    test(
+        "processes_that_crowd_one_cpu_are_each_reported_once",
+        crowded_cpu,
+    ),
     test("execs_forks_and_exits_are_those_that_strace_sees", strace),
     test(
         "long_arguments_are_cut_and_the_cut_is_reported",
@@ -105,25 +109,34 @@ fn nothing(ctx: &Ctx) -> PathBuf {
 
 const LOOP: &str = "i=0; while [ $i -lt 1000 ]; do \"$1\"; i=$((i+1)); done";
 
+/// What was reported of each process, in order.
+fn lives(events: &[Value]) -> BTreeMap<&str, Vec<&str>> {
+    let mut lives: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for event in in_order(events) {
+        let action = word(event, "event.action");
+        let whose = match action {
+            "fork" => "stockade.child.entity_id",
+            "exec" | "exit" => "process.entity_id",
+            _ => continue,
+        };
+        lives.entry(word(event, whose)).or_default().push(action);
+    }
+    lives
+}
+
 fn thousand_commands(ctx: &Ctx) -> Outcome {
     let program = nothing(ctx);
     let ended = watched(ctx, "process", &["sh", "-c", LOOP, "sh", text(&program)]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let mut lives: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut shells = BTreeSet::new();
-    let mut shell_id = BTreeSet::new();
-    for event in in_order(&ended.events) {
+    let mut shell = BTreeSet::new();
+    for event in &ended.events {
         match word(event, "event.action") {
             "fork" => {
                 assert_eq!(
                     event["stockade.child.parent.pid"], event["process.pid"],
                     "{event}"
                 );
-                lives
-                    .entry(word(event, "stockade.child.entity_id"))
-                    .or_default()
-                    .push("fork");
-                shells.insert(number(event, "process.pid"));
+                shell.insert(word(event, "process.entity_id"));
             }
             "exec" if Path::new(word(event, "process.executable")) == program => {
                 assert_eq!(
@@ -131,36 +144,56 @@ fn thousand_commands(ctx: &Ctx) -> Outcome {
                     serde_json::json!([text(&program)]),
                     "{event}"
                 );
-                shells.insert(number(event, "process.parent.pid"));
-                shell_id.insert(word(event, "process.parent.entity_id"));
-                lives
-                    .entry(word(event, "process.entity_id"))
-                    .or_default()
-                    .push("exec");
+                shell.insert(word(event, "process.parent.entity_id"));
             }
-            "exit" => {
-                assert_eq!(event["process.exit_code"], 0, "{event}");
-                lives
-                    .entry(word(event, "process.entity_id"))
-                    .or_default()
-                    .push("exit");
-            }
+            "exit" => assert_eq!(event["process.exit_code"], 0, "{event}"),
             _ => {}
         }
     }
-    assert_eq!(shells.len(), 1, "more than one parent: {shells:?}");
-    assert_eq!(shell_id.len(), 1, "more than one parent: {shell_id:?}");
-    // The shell itself exits too.
-    let shell = lives
-        .remove(shell_id.first().expect("the shell"))
-        .expect("the shell's life");
-    assert_eq!(shell, ["exit"]);
+    assert_eq!(shell.len(), 1, "more than one parent: {shell:?}");
+    let mut lives = lives(&ended.events);
+    assert_eq!(
+        lives.remove(shell.first().expect("the shell")),
+        Some(vec!["exec", "exit"])
+    );
     assert_eq!(lives.len(), 1000);
     let odd: Vec<_> = lives
         .iter()
         .filter(|(_, life)| **life != ["fork", "exec", "exit"])
         .collect();
     assert!(odd.is_empty(), "{odd:?}");
+    Outcome::Passed
+}
+
+/// Eight loops that take one CPU from each other: programs are preempted in the midst of a report, where they can be.
+fn crowded_cpu(ctx: &Ctx) -> Outcome {
+    let program = nothing(ctx);
+    let crowd = format!(
+        "for n in 1 2 3 4 5 6 7 8; do sh -c '{}' sh \"$1\" & done; wait",
+        LOOP.replace("1000", "100")
+    );
+    let command = [
+        "taskset",
+        "-c",
+        "0",
+        "sh",
+        "-c",
+        &crowd,
+        "sh",
+        text(&program),
+    ];
+    let ended = watched(ctx, "process", &command);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let mut whole: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
+    for life in lives(&ended.events).into_values() {
+        *whole.entry(life).or_default() += 1;
+    }
+    // taskset becomes the outer shell.
+    let expected = BTreeMap::from([
+        (vec!["exec", "exec", "exit"], 1),
+        (vec!["fork", "exec", "exit"], 808),
+    ]);
+    assert_eq!(whole, expected);
     Outcome::Passed
 }
 
