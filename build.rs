@@ -29,11 +29,13 @@ fn fail(message: &str) -> ! {
 
 #[cfg(target_os = "linux")]
 mod bpf {
+    use std::collections::BTreeSet;
     use std::ffi::OsString;
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
     use libbpf_cargo::SkeletonBuilder;
+    use libbpf_rs::btf::{Btf, BtfKind, BtfType};
 
     pub(super) fn build() {
         println!("cargo::rerun-if-changed=src/bpf");
@@ -55,6 +57,7 @@ mod bpf {
             )),
         };
         let clang = clang();
+        let mut kernel_types = BTreeSet::new();
         for source in sources(&root.join("src/bpf")) {
             let name = source
                 .file_name()
@@ -92,6 +95,36 @@ mod bpf {
                     "src/bpf/{name} does not compile with {}: {error:#}",
                     clang.display()
                 ));
+            }
+            name_types(&object, &mut kernel_types);
+        }
+        let list = format!(
+            "pub(super) const KERNEL_TYPES: &[&str] = &{:?};\n",
+            Vec::from_iter(kernel_types)
+        );
+        if let Err(error) = std::fs::write(out.join("kernel_types.rs"), list) {
+            super::fail(&format!("{}: {error}", out.display()));
+        }
+    }
+
+    /// Adds the names of the kernel's types that an object's relocations can name.
+    fn name_types(object: &Path, names: &mut BTreeSet<String>) {
+        let btf = Btf::from_path(object).unwrap_or_else(|e| {
+            super::fail(&format!("{}: no type information: {e}", object.display()))
+        });
+        let types = (1..).map_while(|id: u32| btf.type_by_id::<BtfType<'_>>(id.into()));
+        for ty in types {
+            let named = matches!(
+                ty.kind(),
+                BtfKind::Struct | BtfKind::Union | BtfKind::Enum | BtfKind::Typedef
+            );
+            let name = ty.name().and_then(|n| n.to_str()).filter(|_| named);
+            // What follows three underscores tells variants of a type apart (libbpf's flavours).
+            if let Some(name) = name.and_then(|n| n.split("___").next())
+                && !name.is_empty()
+                && !name.starts_with("stk_")
+            {
+                names.insert(name.to_owned());
             }
         }
     }

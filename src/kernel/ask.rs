@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
 use libbpf_rs::{Iter, Link};
 
+use super::btf::KernelBtf;
 use super::log::Capture;
 use super::refused;
 use super::skel::identity::IdentitySkelBuilder;
@@ -30,11 +31,16 @@ impl fmt::Debug for Asker {
 
 impl Asker {
     /// Loads the iterators. Needs the rights to load tracing programs; nothing is hooked anywhere.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(btf: &KernelBtf) -> Result<Self> {
         let capture = Capture::start();
         let what = "the identity iterator";
         let mut storage = MaybeUninit::uninit();
-        let mut open = IdentitySkelBuilder::default()
+        let mut builder = IdentitySkelBuilder::default();
+        builder
+            .object_builder_mut()
+            .btf_custom_path(btf.extract_path())
+            .map_err(|e| refused(what, &e, &[]))?;
+        let mut open = builder
             .open(&mut storage)
             .map_err(|e| refused(what, &e, &capture.take()))?;
         for mut program in open.open_object_mut().progs_mut() {

@@ -1,28 +1,89 @@
-//! What functions and hooks this kernel has, and with how many parameters: its own BTF says so.
+//! The kernel's own type information (BTF), read once for a start: how many parameters a function has, and the few types
+//! that our programs name, as a BTF of their own.
+//!
+//! The extract is what makes a start fast. libbpf looks for each type of each object among all 150,000 of the kernel;
+//! in the extract there are a few hundred. The format is that of Documentation/bpf/btf.rst.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::fmt;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use libbpf_rs::btf::{Btf, BtfKind, BtfType, types};
+use rustix::fs::MemfdFlags;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The functions of the running kernel that somebody asked about.
-#[derive(Debug)]
+mod names {
+    // KERNEL_TYPES: names of all types in our objects, sorted.
+    include!(concat!(env!("OUT_DIR"), "/kernel_types.rs"));
+}
+
+const PATH: &str = "/sys/kernel/btf/vmlinux";
+const MAGIC: u16 = 0xeb9f;
+const HEADER_LEN: u32 = 24;
+
+/// include/uapi/linux/btf.h
+mod kind {
+    pub(super) const INT: u32 = 1;
+    pub(super) const PTR: u32 = 2;
+    pub(super) const ARRAY: u32 = 3;
+    pub(super) const STRUCT: u32 = 4;
+    pub(super) const UNION: u32 = 5;
+    pub(super) const ENUM: u32 = 6;
+    pub(super) const FWD: u32 = 7;
+    pub(super) const TYPEDEF: u32 = 8;
+    pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
+    pub(super) const FUNC_PROTO: u32 = 13;
+    pub(super) const VAR: u32 = 14;
+    pub(super) const DATASEC: u32 = 15;
+    pub(super) const FLOAT: u32 = 16;
+    pub(super) const DECL_TAG: u32 = 17;
+    pub(super) const TYPE_TAG: u32 = 18;
+    pub(super) const ENUM64: u32 = 19;
+}
+
+/// What the running kernel says of itself.
 pub(crate) struct KernelBtf {
-    params: OnceLock<HashMap<String, usize>>,
+    params: HashMap<String, usize>,
+    extract: OwnedFd,
+}
+
+impl fmt::Debug for KernelBtf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelBtf")
+            .field("functions", &self.params.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl KernelBtf {
-    pub(crate) fn new() -> Self {
-        KernelBtf {
-            params: OnceLock::new(),
-        }
+    /// Reads the running kernel's.
+    pub(crate) fn read() -> Result<Self> {
+        let bytes = std::fs::read(PATH).map_err(|e| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("this kernel has no type information (BTF) in {PATH}"),
+            )
+            .with_source(e)
+            .with_hint("use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
+        })?;
+        let types = Types::parse(&bytes).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("the type information in {PATH} is not in a form that this version knows"),
+            )
+        })?;
+        let extract = memfd(&types.extract(names::KERNEL_TYPES)).map_err(|e| {
+            Error::new(ErrorKind::Io, "a memory file for kernel types").with_source(e)
+        })?;
+        Ok(KernelBtf {
+            params: types.params(),
+            extract,
+        })
     }
 
     /// Number of parameters of a kernel function; `None` when the kernel does not have it.
-    ///
-    /// The first call reads every function of the kernel (5 to 10 ms): a start that asks nothing does not pay.
     pub(crate) fn params(&self, function: &str) -> Result<Option<usize>> {
         if !kept(function) {
             // It would pass for a function that the kernel lacks.
@@ -31,12 +92,20 @@ impl KernelBtf {
                 format!("{function} is not among the functions that are read; this is a defect"),
             ));
         }
-        if let Some(known) = self.params.get() {
-            return Ok(known.get(function).copied());
-        }
-        let read = read_functions()?;
-        Ok(self.params.get_or_init(|| read).get(function).copied())
+        Ok(self.params.get(function).copied())
     }
+
+    /// Where libbpf finds the extract, as long as this lives.
+    pub(super) fn extract_path(&self) -> String {
+        format!("/proc/self/fd/{}", self.extract.as_raw_fd())
+    }
+}
+
+fn memfd(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create("kernel-types", MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes)?;
+    Ok(file.into())
 }
 
 /// Hooks, and the functions that the kernel half follows; the other 60,000 stay where they are.
@@ -50,35 +119,269 @@ fn kept(name: &str) -> bool {
         )
 }
 
-fn read_functions() -> Result<HashMap<String, usize>> {
-    let btf = Btf::from_vmlinux().map_err(|e| {
-        Error::new(
-            ErrorKind::Unsupported,
-            "this kernel has no type information (BTF)",
-        )
-        .with_source(e)
-        .with_hint("use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
-    })?;
-    let mut found = HashMap::new();
-    for id in 1..u32::try_from(btf.len()).unwrap_or(u32::MAX) {
-        let Some(ty) = btf.type_by_id::<BtfType<'_>>(id.into()) else {
-            continue;
-        };
-        if ty.kind() != BtfKind::Func {
-            continue;
+/// One type: its fixed part and what follows it.
+#[derive(Clone, Copy)]
+struct Type<'a> {
+    name_off: u32,
+    info: u32,
+    /// Size or type id, as the kind has it.
+    size_or_type: u32,
+    rest: &'a [u8],
+}
+
+impl Type<'_> {
+    fn kind(&self) -> u32 {
+        self.info >> 24 & 0x1f
+    }
+
+    fn vlen(&self) -> usize {
+        (self.info & 0xffff) as usize
+    }
+}
+
+/// Bytes that follow the fixed part.
+fn rest_len(info: u32) -> Option<usize> {
+    let vlen = (info & 0xffff) as usize;
+    Some(match info >> 24 & 0x1f {
+        kind::INT | kind::VAR | kind::DECL_TAG => 4,
+        kind::ARRAY => 12,
+        kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => vlen * 12,
+        kind::ENUM | kind::FUNC_PROTO => vlen * 8,
+        kind::PTR | kind::FWD | kind::FLOAT | kind::TYPE_TAG => 0,
+        kind::TYPEDEF..=kind::FUNC => 0,
+        _ => return None,
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// All types of a BTF, by id.
+struct Types<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// Where each type starts; type 0 is void and has no place.
+    offsets: Vec<u32>,
+}
+
+impl<'a> Types<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let magic = u16::from_ne_bytes(*bytes.first_chunk()?);
+        if magic != MAGIC {
+            return None;
         }
-        let Some(name) = ty.name().and_then(|n| n.to_str()) else {
-            continue;
+        let header_len = word(bytes, 4)? as usize;
+        let section = |at: usize| {
+            let start = header_len + word(bytes, at)? as usize;
+            bytes.get(start..start.checked_add(word(bytes, at + 4)? as usize)?)
         };
-        if !kept(name) {
-            continue;
+        let (types, strings) = (section(8)?, section(16)?);
+        let mut offsets = Vec::with_capacity(types.len() / 24);
+        offsets.push(0);
+        let mut at = 0;
+        while at < types.len() {
+            offsets.push(u32::try_from(at).ok()?);
+            at += 12 + rest_len(word(types, at + 4)?)?;
         }
-        if let Some(proto) = ty
-            .next_type()
-            .and_then(|t| types::FuncProto::try_from(t).ok())
-        {
-            found.insert(name.to_owned(), proto.len());
+        (at == types.len()).then_some(Types {
+            types,
+            strings,
+            offsets,
+        })
+    }
+
+    fn get(&self, id: u32) -> Option<Type<'a>> {
+        let at = *self.offsets.get(id as usize).filter(|_| id != 0)? as usize;
+        let info = word(self.types, at + 4)?;
+        Some(Type {
+            name_off: word(self.types, at)?,
+            info,
+            size_or_type: word(self.types, at + 8)?,
+            rest: self.types.get(at + 12..at + 12 + rest_len(info)?)?,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u32, Type<'a>)> {
+        (1u32..)
+            .take(self.offsets.len() - 1)
+            .filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    fn name(&self, offset: u32) -> &'a [u8] {
+        let from = self.strings.get(offset as usize..).unwrap_or_default();
+        let end = from.iter().position(|b| *b == 0).unwrap_or(from.len());
+        &from[..end]
+    }
+
+    /// Number of parameters by function, of those that are kept.
+    fn params(&self) -> HashMap<String, usize> {
+        let mut found = HashMap::new();
+        for (_, ty) in self.all().filter(|(_, ty)| ty.kind() == kind::FUNC) {
+            let Ok(name) = std::str::from_utf8(self.name(ty.name_off)) else {
+                continue;
+            };
+            if kept(name)
+                && let Some(proto) = self.get(ty.size_or_type)
+            {
+                found.insert(name.to_owned(), proto.vlen());
+            }
+        }
+        found
+    }
+
+    /// A BTF of the types with these names (sorted) and of what they are made of. What they only point at is left out:
+    /// a CO-RE relocation compares pointers without looking behind them.
+    fn extract(&self, names: &[&str]) -> Vec<u8> {
+        let mut out = Extract::new(self);
+        for (id, ty) in self.all() {
+            let named = matches!(
+                ty.kind(),
+                kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::TYPEDEF
+            ) && ty.name_off != 0;
+            let wanted = |name: &[u8]| names.binary_search_by(|n| n.as_bytes().cmp(name)).is_ok();
+            if named && wanted(self.name(ty.name_off)) {
+                out.id(id);
+            }
+        }
+        out.finish()
+    }
+}
+
+/// A BTF that is being put together.
+struct Extract<'a> {
+    from: &'a Types<'a>,
+    /// New id by old id.
+    ids: HashMap<u32, u32>,
+    /// Old ids in the order of the new ones.
+    order: Vec<u32>,
+    strings: Vec<u8>,
+    /// New offset by old offset.
+    names: HashMap<u32, u32>,
+}
+
+impl<'a> Extract<'a> {
+    fn new(from: &'a Types<'a>) -> Self {
+        Extract {
+            from,
+            ids: HashMap::new(),
+            order: Vec::new(),
+            // The empty name comes first.
+            strings: vec![0],
+            names: HashMap::from([(0, 0)]),
         }
     }
-    Ok(found)
+
+    /// The new id of a type, which is written in its turn.
+    fn id(&mut self, old: u32) -> u32 {
+        if old == 0 {
+            return 0;
+        }
+        // No more types than before, which were counted in 32 bits.
+        let next = self.order.len() as u32 + 1;
+        let new = *self.ids.entry(old).or_insert(next);
+        if new == next {
+            self.order.push(old);
+        }
+        new
+    }
+
+    fn name(&mut self, old: u32) -> u32 {
+        if let Some(new) = self.names.get(&old) {
+            return *new;
+        }
+        // As above: not longer than the original.
+        let new = self.strings.len() as u32;
+        self.strings.extend_from_slice(self.from.name(old));
+        self.strings.push(0);
+        self.names.insert(old, new);
+        new
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let mut types = Vec::new();
+        let mut at = 0;
+        while let Some(&old) = self.order.get(at) {
+            at += 1;
+            // Every id in `order` was read from `from`.
+            if let Some(ty) = self.from.get(old) {
+                self.write(&mut types, ty);
+            }
+        }
+        let mut out = Vec::with_capacity(types.len() + self.strings.len() + 24);
+        out.extend(MAGIC.to_ne_bytes());
+        out.extend([1, 0]); // version, flags
+        let len = |bytes: &[u8]| bytes.len() as u32;
+        for field in [HEADER_LEN, 0, len(&types), len(&types), len(&self.strings)] {
+            out.extend(field.to_ne_bytes());
+        }
+        out.append(&mut types);
+        out.append(&mut self.strings);
+        out
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>, ty: Type<'_>) {
+        let size_or_type = match ty.kind() {
+            kind::PTR => 0,
+            kind::TYPEDEF..=kind::RESTRICT | kind::TYPE_TAG => self.id(ty.size_or_type),
+            _ => ty.size_or_type,
+        };
+        let name = self.name(ty.name_off);
+        for field in [name, ty.info, size_or_type] {
+            out.extend(field.to_ne_bytes());
+        }
+        let words = ty.rest.chunks_exact(4).filter_map(|w| word(w, 0));
+        for (n, old) in words.enumerate() {
+            let new = match (ty.kind(), n % 3) {
+                (kind::STRUCT | kind::UNION | kind::ENUM64, 0) => self.name(old),
+                (kind::STRUCT | kind::UNION, 1) => self.id(old),
+                // Element type, index type, length.
+                (kind::ARRAY, 0 | 1) => self.id(old),
+                (kind::ENUM, _) if n % 2 == 0 => self.name(old),
+                _ => old,
+            };
+            out.extend(new.to_ne_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libbpf_rs::HasSize as _;
+    use libbpf_rs::btf::{Btf, types};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_btf_is_refused() {
+        assert!(Types::parse(b"").is_none());
+        assert!(Types::parse(&[0; 64]).is_none());
+    }
+
+    /// libbpf is the judge of the format, and the kernel's own BTF of the content.
+    #[test]
+    fn extract_has_the_types_of_the_kernel() {
+        let Ok(bytes) = std::fs::read(PATH) else {
+            // Nothing to extract from: no program would load here either.
+            return;
+        };
+        let whole = Types::parse(&bytes).expect("the kernel's BTF");
+        let fd = memfd(&whole.extract(&["inode", "task_struct"])).expect("a memory file");
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let extract = Btf::from_path(path).expect("a BTF that libbpf accepts");
+        let kernel = Btf::from_vmlinux().expect("the kernel's BTF");
+        assert!(extract.len() * 20 < kernel.len(), "{} types", extract.len());
+        for name in ["inode", "task_struct"] {
+            let members = |btf: &Btf<'_>| {
+                let ty = btf.type_by_name::<types::Struct<'_>>(name).expect(name);
+                let members: Vec<_> = ty
+                    .iter()
+                    .map(|m| (m.name.map(std::ffi::OsStr::to_owned), m.attr))
+                    .map(|(name, attr)| format!("{name:?} {attr:?}"))
+                    .collect();
+                (ty.size(), members)
+            };
+            assert_eq!(members(&extract), members(&kernel), "{name}");
+        }
+    }
 }

@@ -217,12 +217,12 @@ impl fmt::Debug for Loader {
 }
 
 impl Loader {
-    pub(crate) fn new(config: wire::Config, sizes: MapSizes, tags: bool) -> Self {
+    pub(crate) fn new(btf: KernelBtf, config: wire::Config, sizes: MapSizes, tags: bool) -> Self {
         Loader {
             config,
             sizes,
             maps: BTreeMap::new(),
-            btf: KernelBtf::new(),
+            btf,
             tracefs: Tracefs::default(),
             tags,
         }
@@ -384,7 +384,7 @@ impl Loader {
 
     fn with<B>(
         &mut self,
-        builder: B,
+        mut builder: B,
         variants: &[&'static Variant],
         attached: &mut Vec<Attached>,
     ) -> Result<Vec<Option<Error>>>
@@ -399,6 +399,10 @@ impl Loader {
             .collect();
         let what = || format!("BPF program {}", names.join(", "));
         let mut storage = MaybeUninit::uninit();
+        builder
+            .object_builder_mut()
+            .btf_custom_path(self.btf.extract_path())
+            .map_err(|e| refused(&what(), &e, &[]))?;
         let mut open = builder
             .open(&mut storage)
             .map_err(|e| refused(&what(), &e, &capture.take()))?;

@@ -13,6 +13,7 @@ mod skel;
 mod tracefs;
 
 pub(crate) use ask::{Asker, Seed};
+pub(crate) use btf::KernelBtf;
 pub(crate) use load::{
     Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Variant, skipped,
     tracepoint,

@@ -14,7 +14,8 @@ use crate::event::{
 };
 use crate::fence::{self, Fence, is_canary};
 use crate::kernel::{
-    Asker, Attached, Loader, MapSizes, Object, ProbeReport, Rings, refused, securityfs_lsm, skipped,
+    Asker, Attached, KernelBtf, Loader, MapSizes, Object, ProbeReport, Rings, refused,
+    securityfs_lsm, skipped,
 };
 use crate::policy::RuleSet;
 use crate::scope::{FOLLOW, Resolved, max_processes};
@@ -75,7 +76,8 @@ impl Live {
                 ),
             ));
         }
-        let asker = Asker::new()?;
+        let btf = KernelBtf::read()?;
+        let asker = Asker::new(&btf)?;
         let resolved = Resolved::new(scope, &asker)?;
         let plan = match &policy {
             Some(rules) => Some(fence::Plan::new(rules, &asker, securityfs_lsm())?),
@@ -110,7 +112,12 @@ impl Live {
         if let Some(plan) = &plan {
             sizes.insert("stk_keys", plan.keys());
         }
-        let mut loader = Loader::new(config, sizes, plan.as_ref().is_some_and(fence::Plan::tags));
+        let mut loader = Loader::new(
+            btf,
+            config,
+            sizes,
+            plan.as_ref().is_some_and(fence::Plan::tags),
+        );
         let boot_id =
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut certificate = Certificate {
