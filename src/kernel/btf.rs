@@ -5,11 +5,16 @@
 //! in the extract there are a few hundred. The format is that of Documentation/bpf/btf.rst.
 
 use std::collections::HashMap;
+use std::ffi::c_void;
 use std::fmt;
 use std::io::Write as _;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::ptr::NonNull;
 
 use rustix::fs::MemfdFlags;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -60,7 +65,7 @@ impl fmt::Debug for KernelBtf {
 impl KernelBtf {
     /// Reads the running kernel's.
     pub(crate) fn read() -> Result<Self> {
-        let bytes = std::fs::read(PATH).map_err(|e| {
+        let bytes = Bytes::of(Path::new(PATH)).map_err(|e| {
             Error::new(
                 ErrorKind::Unsupported,
                 format!("this kernel has no type information (BTF) in {PATH}"),
@@ -85,7 +90,7 @@ impl KernelBtf {
 
     /// Number of parameters of a kernel function; `None` when the kernel does not have it.
     pub(crate) fn params(&self, function: &str) -> Result<Option<usize>> {
-        if !kept(function) {
+        if !kept(function.as_bytes()) {
             // It would pass for a function that the kernel lacks.
             return Err(Error::new(
                 ErrorKind::Load,
@@ -101,6 +106,59 @@ impl KernelBtf {
     }
 }
 
+/// The content of a file: mapped where the file can be (the kernel's BTF from 6.16 on), else read, which takes sysfs
+/// 1,300 system calls.
+#[derive(Debug)]
+enum Bytes {
+    Mapped { at: NonNull<c_void>, len: usize },
+    Read(Vec<u8>),
+}
+
+impl Bytes {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let file = std::fs::File::open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        // SAFETY: a new private mapping, which no other memory depends on.
+        let mapped = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ,
+                MapFlags::PRIVATE,
+                &file,
+                0,
+            )
+        };
+        match mapped.ok().and_then(NonNull::new) {
+            Some(at) => Ok(Bytes::Mapped { at, len }),
+            None => Ok(Bytes::Read(std::fs::read(path)?)),
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            // SAFETY: mapped with this length until drop; the kernel's types never change while it runs.
+            Bytes::Mapped { at, len } => unsafe {
+                std::slice::from_raw_parts(at.as_ptr().cast_const().cast(), *len)
+            },
+            Bytes::Read(bytes) => bytes,
+        }
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        if let Bytes::Mapped { at, len } = self {
+            // SAFETY: from `of`, and the slices of it have ended. Nothing can be done about a failure.
+            let _ = unsafe { munmap(at.as_ptr(), *len) };
+        }
+    }
+}
+
 fn memfd(bytes: &[u8]) -> std::io::Result<OwnedFd> {
     let fd = rustix::fs::memfd_create("kernel-types", MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(fd);
@@ -109,13 +167,13 @@ fn memfd(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 }
 
 /// Hooks, and the functions that the kernel half follows; the other 60,000 stay where they are.
-fn kept(name: &str) -> bool {
+fn kept(name: &[u8]) -> bool {
     ["bpf_lsm_", "security_", "vfs_", "do_fil"]
         .iter()
-        .any(|prefix| name.starts_with(prefix))
+        .any(|prefix| name.starts_with(prefix.as_bytes()))
         || matches!(
             name,
-            "create_io_thread" | "exit_files" | "finalize_exec" | "wake_up_new_task"
+            b"create_io_thread" | b"exit_files" | b"finalize_exec" | b"wake_up_new_task"
         )
 }
 
@@ -218,13 +276,11 @@ impl<'a> Types<'a> {
     fn params(&self) -> HashMap<String, usize> {
         let mut found = HashMap::new();
         for (_, ty) in self.all().filter(|(_, ty)| ty.kind() == kind::FUNC) {
-            let Ok(name) = std::str::from_utf8(self.name(ty.name_off)) else {
-                continue;
-            };
+            let name = self.name(ty.name_off);
             if kept(name)
                 && let Some(proto) = self.get(ty.size_or_type)
             {
-                found.insert(name.to_owned(), proto.vlen());
+                found.insert(String::from_utf8_lossy(name).into_owned(), proto.vlen());
             }
         }
         found
@@ -361,7 +417,7 @@ mod tests {
     /// libbpf is the judge of the format, and the kernel's own BTF of the content.
     #[test]
     fn extract_has_the_types_of_the_kernel() {
-        let Ok(bytes) = std::fs::read(PATH) else {
+        let Ok(bytes) = Bytes::of(Path::new(PATH)) else {
             // Nothing to extract from: no program would load here either.
             return;
         };
