@@ -1,4 +1,4 @@
-//! The kernel's own type information (BTF), read once for a start: how many parameters a function has, and the few types
+//! The kernel's own type information (BTF), read once for a start: the functions that somebody may hook, and the few types
 //! that our programs name, as a BTF of their own.
 //!
 //! The extract is what makes a start fast. libbpf looks for each type of each object among all 150,000 of the kernel;
@@ -48,16 +48,25 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
+/// A function of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Function {
+    /// Its type's id.
+    pub(super) id: u32,
+    /// Number of its parameters.
+    pub(super) params: usize,
+}
+
 /// What the running kernel says of itself.
 pub(crate) struct KernelBtf {
-    params: HashMap<String, usize>,
+    functions: HashMap<String, Function>,
     extract: OwnedFd,
 }
 
 impl fmt::Debug for KernelBtf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KernelBtf")
-            .field("functions", &self.params.len())
+            .field("functions", &self.functions.len())
             .finish_non_exhaustive()
     }
 }
@@ -83,13 +92,13 @@ impl KernelBtf {
             Error::new(ErrorKind::Io, "a memory file for kernel types").with_source(e)
         })?;
         Ok(KernelBtf {
-            params: types.params(),
+            functions: types.functions(),
             extract,
         })
     }
 
-    /// Number of parameters of a kernel function; `None` when the kernel does not have it.
-    pub(crate) fn params(&self, function: &str) -> Result<Option<usize>> {
+    /// A function, if the kernel has it.
+    pub(super) fn function(&self, function: &str) -> Result<Option<Function>> {
         if !kept(function.as_bytes()) {
             // It would pass for a function that the kernel lacks.
             return Err(Error::new(
@@ -97,7 +106,7 @@ impl KernelBtf {
                 format!("{function} is not among the functions that are read; this is a defect"),
             ));
         }
-        Ok(self.params.get(function).copied())
+        Ok(self.functions.get(function).copied())
     }
 
     /// Where libbpf finds the extract, as long as this lives.
@@ -272,15 +281,17 @@ impl<'a> Types<'a> {
         &from[..end]
     }
 
-    /// Number of parameters by function, of those that are kept.
-    fn params(&self) -> HashMap<String, usize> {
+    /// The functions that are kept, by name.
+    fn functions(&self) -> HashMap<String, Function> {
         let mut found = HashMap::new();
-        for (_, ty) in self.all().filter(|(_, ty)| ty.kind() == kind::FUNC) {
+        for (id, ty) in self.all().filter(|(_, ty)| ty.kind() == kind::FUNC) {
             let name = self.name(ty.name_off);
             if kept(name)
                 && let Some(proto) = self.get(ty.size_or_type)
             {
-                found.insert(String::from_utf8_lossy(name).into_owned(), proto.vlen());
+                let params = proto.vlen();
+                let name = String::from_utf8_lossy(name).into_owned();
+                found.insert(name, Function { id, params });
             }
         }
         found

@@ -1,5 +1,6 @@
 //! Loads an object, attaches its programs one at a time and says of each probe what became of it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -11,7 +12,7 @@ use libbpf_rs::{Link, MapCore as _, MapHandle};
 use super::btf::KernelBtf;
 use super::log::Capture;
 use super::tracefs::{Tracefs, give_away};
-use super::{preemptible_tracepoints, refused, skel};
+use super::{preemptible_tracepoints, refused, skel, trial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire;
 
@@ -98,6 +99,8 @@ pub(crate) enum Needs {
     Function(&'static str),
     /// It has this function with so many parameters.
     Params(&'static str, usize),
+    /// It takes fentry and fexit programs.
+    Fentry,
     /// Its tracepoints can be preempted. Where they cannot, it is no shortcoming and not reported.
     PreemptibleTracepoints,
 }
@@ -202,6 +205,8 @@ pub(crate) struct Loader {
     sizes: MapSizes,
     maps: BTreeMap<String, MapHandle>,
     btf: KernelBtf,
+    /// Why the kernel refuses fentry programs, once somebody has asked.
+    fentry: OnceCell<Option<String>>,
     tracefs: Tracefs,
     /// Whether inode tags may be created. Never by trial: 6.12 accepts the map without BPF LSM and would write into
     /// another module's memory.
@@ -224,6 +229,7 @@ impl Loader {
             sizes,
             maps: BTreeMap::new(),
             btf,
+            fentry: OnceCell::new(),
             tracefs: Tracefs::default(),
             tags,
         }
@@ -241,7 +247,7 @@ impl Loader {
 
     /// Whether this kernel has a function.
     pub(crate) fn has_function(&self, name: &str) -> Result<bool> {
-        Ok(self.btf.params(name)?.is_some())
+        Ok(self.btf.function(name)?.is_some())
     }
 
     /// Attaches each probe by the best variant that this kernel takes. A probe that none fits is reported, not an error:
@@ -318,7 +324,7 @@ impl Loader {
                 continue;
             }
             let excused = match probe.excused_without {
-                Some(function) => self.btf.params(function)?.is_none(),
+                Some(function) => self.btf.function(function)?.is_none(),
                 None => false,
             };
             report.missing = (!excused).then_some(probe.without);
@@ -338,18 +344,9 @@ impl Loader {
                 let unmet = match need {
                     Needs::PreemptibleTracepoints if preemptible_tracepoints() => None,
                     Needs::PreemptibleTracepoints => continue 'variants,
-                    Needs::Function(name) => self
-                        .btf
-                        .params(name)?
-                        .is_none()
-                        .then(|| format!("this kernel has no {name}")),
-                    Needs::Params(name, wanted) => match self.btf.params(name)? {
-                        Some(found) if found == *wanted => None,
-                        Some(found) => {
-                            Some(format!("{name} has {found} parameters here, not {wanted}"))
-                        }
-                        None => Some(format!("this kernel has no {name}")),
-                    },
+                    Needs::Fentry => self.refuses_fentry()?,
+                    Needs::Function(name) => self.unfit(name, None)?,
+                    Needs::Params(name, wanted) => self.unfit(name, Some(*wanted))?,
                 };
                 if let Some(unmet) = unmet {
                     report.reasons.push(format!("{}: {unmet}", variant.name));
@@ -359,6 +356,33 @@ impl Loader {
             return Ok(Some(index));
         }
         Ok(None)
+    }
+
+    /// Why this kernel has no such function; `None` when it has it.
+    fn unfit(&self, name: &str, wanted: Option<usize>) -> Result<Option<String>> {
+        let found = self.btf.function(name)?.map(|f| f.params);
+        Ok(match (found, wanted) {
+            (None, _) => Some(format!("this kernel has no {name}")),
+            (Some(found), Some(wanted)) if found != wanted => {
+                Some(format!("{name} has {found} parameters here, not {wanted}"))
+            }
+            _ => None,
+        })
+    }
+
+    /// Why this kernel takes no fentry and fexit programs at all. Asked once, with a program that does nothing: a
+    /// refusal found by loading costs a load for each probe.
+    fn refuses_fentry(&self) -> Result<Option<String>> {
+        if let Some(known) = self.fentry.get() {
+            return Ok(known.clone());
+        }
+        let refusal = match self.btf.function("vfs_unlink")? {
+            Some(function) => trial::fentry(function.id)
+                .err()
+                .map(|e| format!("this kernel refuses fentry and fexit programs: {e}")),
+            None => None,
+        };
+        Ok(self.fentry.get_or_init(|| refusal).clone())
     }
 
     fn load_and_attach(

@@ -11,6 +11,7 @@ mod log;
 mod ring;
 mod skel;
 mod tracefs;
+mod trial;
 
 pub(crate) use ask::{Asker, Seed};
 pub(crate) use btf::KernelBtf;

@@ -1,6 +1,6 @@
 //! Open, unlink and rename: the functions that do the work, else the system calls that ask for it.
 
-use crate::kernel::Needs::{Function, Params};
+use crate::kernel::Needs::{Fentry, Function, Params};
 use crate::kernel::Program::{Auto, Syscall};
 use crate::kernel::{Probe, Program, Variant};
 
@@ -26,13 +26,13 @@ pub(super) const PROBES: &[Probe] = &[
             Variant {
                 name: "fexit",
                 programs: &[Auto("file_open__fexit")],
-                needs: &[Params("do_filp_open", 3)],
+                needs: &[Fentry, Params("do_filp_open", 3)],
                 blind: None,
             },
             Variant {
                 name: "fexit/do_file_open",
                 programs: &[Auto("file_open_7__fexit")],
-                needs: &[Params("do_file_open", 3)],
+                needs: &[Fentry, Params("do_file_open", 3)],
                 blind: None,
             },
             Variant {
@@ -55,7 +55,11 @@ pub(super) const PROBES: &[Probe] = &[
                     Auto("file_unlink_begin__fentry"),
                     Auto("file_unlink_end_4__fexit"),
                 ],
-                needs: &[Function("security_path_unlink"), Params("vfs_unlink", 4)],
+                needs: &[
+                    Fentry,
+                    Function("security_path_unlink"),
+                    Params("vfs_unlink", 4),
+                ],
                 blind: None,
             },
             Variant {
@@ -64,7 +68,11 @@ pub(super) const PROBES: &[Probe] = &[
                     Auto("file_unlink_begin__fentry"),
                     Auto("file_unlink_end_3__fexit"),
                 ],
-                needs: &[Function("security_path_unlink"), Params("vfs_unlink", 3)],
+                needs: &[
+                    Fentry,
+                    Function("security_path_unlink"),
+                    Params("vfs_unlink", 3),
+                ],
                 blind: None,
             },
             Variant {
@@ -87,7 +95,11 @@ pub(super) const PROBES: &[Probe] = &[
                     Auto("file_rename_begin__fentry"),
                     Auto("file_rename_end__fexit"),
                 ],
-                needs: &[Function("security_path_rename"), Params("vfs_rename", 1)],
+                needs: &[
+                    Fentry,
+                    Function("security_path_rename"),
+                    Params("vfs_rename", 1),
+                ],
                 blind: None,
             },
             Variant {
