@@ -45,6 +45,8 @@ pub struct Json {
     today: Day,
     /// By the lowest bits of the thread's id; the next one with the same bits takes the place.
     processes: Vec<ProcessText>,
+    /// The id that is being written.
+    id: String,
 }
 
 impl Default for Json {
@@ -60,6 +62,7 @@ impl Json {
         Json {
             today: Day::default(),
             processes: (0..KEPT).map(|_| ProcessText::default()).collect(),
+            id: String::new(),
         }
     }
 
@@ -79,11 +82,11 @@ impl Json {
         }
         if !matches!(event.kind, Kind::Loss(_)) {
             let kept = &mut self.processes[event.process.tid as usize % KEPT];
-            line.raw(kept.of(&event.process, clock));
+            line.raw(kept.of(&event.process, clock, &mut self.id));
         }
         match &event.kind {
             Kind::Exec(e) => line.exec(e),
-            Kind::Fork(e) => line.fork(e, clock),
+            Kind::Fork(e) => line.fork(e, clock, &mut self.id),
             Kind::Exit(e) => line.exit(e),
             Kind::Open(e) => line.open(e),
             Kind::Unlink(e) => line.unlink(e),
@@ -153,12 +156,11 @@ struct ProcessText {
     /// Whose they are; the clock, because it names the boot and may be set meanwhile.
     of: Option<(Process, Clock)>,
     text: Vec<u8>,
-    id: String,
     start_day: Day,
 }
 
 impl ProcessText {
-    fn of(&mut self, process: &Process, clock: &Clock) -> &[u8] {
+    fn of(&mut self, process: &Process, clock: &Clock, id: &mut String) -> &[u8] {
         match &mut self.of {
             Some((p, c)) if p == process && c == clock => return &self.text,
             Some((p, c)) => {
@@ -178,7 +180,7 @@ impl ProcessText {
         };
         line.number(key!("process.pid"), process.id.pid);
         line.number(key!("process.thread.id"), process.tid);
-        line.entity(key!("process.entity_id"), process.id, clock, &mut self.id);
+        line.entity(key!("process.entity_id"), process.id, clock, id);
         line.raw(key!("process.start"));
         line.raw(b"\"");
         self.start_day
@@ -186,12 +188,7 @@ impl ProcessText {
         line.raw(b"\"");
         line.string(key!("process.name"), &process.comm);
         line.number(key!("process.parent.pid"), process.parent.pid);
-        line.entity(
-            key!("process.parent.entity_id"),
-            process.parent,
-            clock,
-            &mut self.id,
-        );
+        line.entity(key!("process.parent.entity_id"), process.parent, clock, id);
         line.quoted(key!("user.id"), process.uid);
         line.quoted(key!("user.group.id"), process.gid);
         line.number(key!("stockade.cgroup.id"), process.cgroup_id);
@@ -224,16 +221,15 @@ impl Line<'_> {
         }
     }
 
-    fn fork(&mut self, e: &Fork, clock: &Clock) {
-        let mut id = String::with_capacity(40);
+    fn fork(&mut self, e: &Fork, clock: &Clock, id: &mut String) {
         self.number(key!("stockade.child.pid"), e.child.pid);
-        self.entity(key!("stockade.child.entity_id"), e.child, clock, &mut id);
+        self.entity(key!("stockade.child.entity_id"), e.child, clock, id);
         self.number(key!("stockade.child.parent.pid"), e.child_parent.pid);
         self.entity(
             key!("stockade.child.parent.entity_id"),
             e.child_parent,
             clock,
-            &mut id,
+            id,
         );
     }
 
