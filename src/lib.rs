@@ -29,6 +29,8 @@
 //! `cli` (on by default) builds the program; a library user writes `default-features = false`. `vendored` builds libelf
 //! and zlib from source, `static` links them statically.
 
+#[cfg(test)]
+mod allocations;
 pub mod doctor;
 #[cfg(stockade_kernel)]
 mod enrich;

@@ -10,9 +10,8 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::file_key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Kind};
-use crate::kernel::Rings;
-use crate::wire::{FileKey, IdentityRecord, RULE_CANARY};
+use crate::kernel::{Records, Rings};
+use crate::wire::{FileKey, IdentityRecord, RULE_CANARY, denied_rule};
 
 /// How long the denial's record may take; under emulation a whole second is normal.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -94,7 +93,7 @@ impl Canary {
     }
 
     /// After arming: the access must be refused, and its record must arrive. What else arrives goes to `seen`.
-    pub(super) fn prove(&self, rings: &mut Rings, seen: &mut Vec<Event>) -> Result<Proof> {
+    pub(super) fn prove(&self, rings: &mut Rings, seen: &mut Records) -> Result<Proof> {
         match self.open() {
             Ok(_) => {
                 return Ok(Proof::Open(
@@ -110,20 +109,18 @@ impl Canary {
         }
         let end = Instant::now() + DEADLINE;
         while Instant::now() < end {
-            let batch = rings.drain()?;
-            let found = batch.events.len();
             let mut proved = false;
-            for event in batch.events.drain(..) {
-                if is_canary(&event) {
+            for record in rings.drain()?.iter() {
+                if is_canary(record) {
                     proved = true;
                 } else {
-                    seen.push(event);
+                    seen.push(record);
                 }
             }
             if proved {
                 return Ok(Proof::Refused);
             }
-            rings.sleep(found, Duration::from_millis(50))?;
+            rings.sleep(Duration::from_millis(50))?;
         }
         Ok(Proof::Open(
             "the canary was refused, but no record of it arrived".into(),
@@ -131,7 +128,7 @@ impl Canary {
     }
 }
 
-/// Whether this is the canary's denial, which is ours and no event.
-pub(crate) fn is_canary(event: &Event) -> bool {
-    matches!(&event.kind, Kind::Denial(d) if d.rule == RULE_CANARY)
+/// Whether this record is the canary's denial, which is ours and no event.
+pub(crate) fn is_canary(record: &[u8]) -> bool {
+    denied_rule(record) == Some(RULE_CANARY)
 }

@@ -13,8 +13,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use libbpf_rs::{MapCore as _, MapFlags};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
-use crate::kernel::{Asker, Attached, Loader, Object, Probe, ProbeReport, Rings, refused};
+use crate::kernel::{Asker, Attached, Loader, Object, Probe, ProbeReport, Records, Rings, refused};
 use crate::policy::{Mode, RuleSet};
 use crate::wire::{ACCESS_KINDS, Armed, FileKey, Guard, RULE_CANARY, RULE_FLAG_CANARY, bytes_of};
 
@@ -152,7 +151,7 @@ impl Plan {
         whole_host: bool,
         scope: impl Fn(&Loader) -> Result<()>,
         rings: impl Fn(&Loader) -> Result<Rings>,
-        seen: &mut Vec<Event>,
+        seen: &mut Records,
     ) -> Result<(Fence, Rings)> {
         let mut tried: Vec<String> = Vec::new();
         // Absent from a list that we could read, LSM programs attach and are never called: do not even try.

@@ -19,7 +19,7 @@ pub(crate) use load::{
     Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Variant, skipped,
     tracepoint,
 };
-pub(crate) use ring::Rings;
+pub(crate) use ring::{Records, Rings};
 pub(crate) use tracefs::{securityfs_lockdown, securityfs_lsm};
 
 use crate::error::{Error, ErrorKind};

@@ -1,89 +1,186 @@
-//! Reads the two rings: on a timer that backs off, woken early for denials and when the ring fills.
+//! Reads the two rings: on a timer that follows the load, woken early for denials and when the ring fills.
+//!
+//! The rings' callbacks run inside libbpf, where a panic would end the process. They copy bytes and do nothing else;
+//! decoding, and whatever the caller does with an event, comes after.
 
 use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::ptr::NonNull;
 use std::time::Duration;
 
-use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapCore as _, MapHandle, RingBuffer, RingBufferBuilder};
 use rustix::event::epoll;
 
 use super::refused;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
-use crate::wire::{Decoder, Malformed};
 
-/// Records per drain: bounds what is held in memory at once (about 400 bytes an event).
-const BATCH: usize = 2048;
-/// Waits between two looks into the rings: short while there is work, long when idle.
-const WAIT_MIN: Duration = Duration::from_millis(1);
-const WAIT_MAX: Duration = Duration::from_millis(50);
+/// What one drain takes from each ring: bounds the memory, and keeps the bytes in the cache until they are decoded. The
+/// last record may go beyond (an exec has up to 49 KiB).
+const BATCH_RECORDS: usize = 2048;
+const BATCH_BYTES: usize = 256 * 1024;
+/// A callback's word for "no more": the record was taken, libbpf stops after it. Any other negative result is an error.
+const FULL: i32 = -rustix::io::Errno::NOBUFS.raw_os_error();
 
-/// What a drain found.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) events: Vec<Event>,
-    decoder: Decoder,
-    /// Records that could not be decoded: short, long, unknown.
-    pub(crate) malformed: [u64; 3],
+/// Waits between two looks into the rings: at first, at most while there is work, at most when there is none.
+const WAIT_FIRST: Duration = Duration::from_millis(1);
+const WAIT_BUSY: Duration = Duration::from_millis(10);
+const WAIT_IDLE: Duration = Duration::from_millis(50);
+/// So many waits are short whatever comes: who starts a session wants to see something.
+const FIRST_WAITS: u32 = 100;
+
+/// Records as they came, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    bytes: Vec<u8>,
+    /// Where each one ends.
+    ends: Vec<usize>,
 }
 
-impl Batch {
-    fn take(&mut self, bytes: &[u8]) {
-        match self.decoder.decode(bytes) {
-            Ok(event) => self.events.push(event),
-            Err(Malformed::Short) => self.malformed[0] += 1,
-            Err(Malformed::Long) => self.malformed[1] += 1,
-            Err(Malformed::Unknown) => self.malformed[2] += 1,
+impl Records {
+    pub(crate) fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let record = &self.bytes[start..end];
+            start = end;
+            record
+        })
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+/// Where the callbacks put what they get.
+#[derive(Debug, Default)]
+struct Intake {
+    records: Records,
+    /// Bytes that end the drain.
+    limit: usize,
+}
+
+impl Intake {
+    /// A drain of the next ring begins.
+    fn open(&mut self) {
+        self.limit = self.records.bytes.len() + BATCH_BYTES;
+    }
+
+    /// The callback's work and its result.
+    fn take(&mut self, record: &[u8]) -> i32 {
+        self.records.push(record);
+        if self.records.bytes.len() >= self.limit {
+            FULL
+        } else {
+            0
         }
+    }
+}
+
+/// Owns the [`Intake`] that the callbacks point into.
+struct Shared(NonNull<Intake>);
+
+// SAFETY: the intake is owned by this value alone and plain data; the rings' callbacks run in `Rings::drain` only, which
+// has the value by `&mut`.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    fn new() -> Self {
+        Shared(NonNull::from(Box::leak(Box::default())))
+    }
+
+    fn get(&mut self) -> &mut Intake {
+        // SAFETY: from a box in `new`, freed in `drop` only. The callbacks make references of their own inside
+        // consume_raw_n only, during which `Rings::drain` holds none from here.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: from a box in `new`; nobody else frees it.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// How long to wait before the next look into the rings. The kernel half wakes us when the ring of observations crosses
+/// a quarter, so a wait that is too long costs its wake-up and nothing else.
+#[derive(Debug)]
+struct Pace {
+    wait: Duration,
+    /// Short waits that are left.
+    first: u32,
+    /// Bytes since the last wait.
+    found: usize,
+    /// More than this in one wait is much: an eighth of the ring, so that twice as long a wait stays below a quarter.
+    much: usize,
+}
+
+impl Pace {
+    fn new(ring_bytes: usize) -> Self {
+        Pace {
+            wait: WAIT_FIRST,
+            first: FIRST_WAITS,
+            found: 0,
+            much: ring_bytes / 8,
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let found = std::mem::take(&mut self.found);
+        if self.first > 0 {
+            self.first -= 1;
+            return WAIT_FIRST;
+        }
+        self.wait = match found {
+            0 => (self.wait * 2).min(WAIT_IDLE),
+            n if n > self.much => (self.wait / 2).clamp(WAIT_FIRST, WAIT_BUSY),
+            _ => (self.wait * 2).min(WAIT_BUSY),
+        };
+        self.wait
     }
 }
 
 /// The consumer of both rings.
 pub(crate) struct Rings {
-    // Declared before `batch`: the rings' callbacks point into it and go first.
+    // Declared before `shared`: the rings' callbacks point into it and go first.
     denials: RingBuffer<'static>,
     events: RingBuffer<'static>,
-    batch: *mut Batch,
+    shared: Shared,
     epoll: OwnedFd,
-    wait: Duration,
+    pace: Pace,
+    /// The last drain has left something behind.
+    more: bool,
 }
-
-// SAFETY: `batch` is owned by this value alone, and only reached through `&mut self`.
-unsafe impl Send for Rings {}
 
 impl fmt::Debug for Rings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rings")
-            .field("wait", &self.wait)
+            .field("pace", &self.pace)
             .finish_non_exhaustive()
     }
 }
 
 impl Rings {
-    pub(crate) fn new(events: &MapHandle, denials: &MapHandle, decoder: Decoder) -> Result<Self> {
-        let batch = Box::into_raw(Box::new(Batch {
-            events: Vec::with_capacity(BATCH),
-            decoder,
-            malformed: [0; 3],
-        }));
-        let rings = ring(events, batch).and_then(|e| Ok((e, ring(denials, batch)?)));
-        let (events_ring, denials_ring) = match rings {
-            Ok(rings) => rings,
-            Err(e) => {
-                // SAFETY: from Box::into_raw above, and both rings that could hold it are gone.
-                drop(unsafe { Box::from_raw(batch) });
-                return Err(e);
-            }
-        };
-        let failed = |e: rustix::io::Errno| {
-            Error::new(ErrorKind::Io, format!("epoll on the event rings: {e}")).with_source(e)
-        };
+    pub(crate) fn new(events: &MapHandle, denials: &MapHandle) -> Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        let shared = Shared::new();
         let this = Rings {
-            denials: denials_ring,
-            events: events_ring,
-            batch,
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?,
-            wait: WAIT_MIN,
+            denials: ring(denials, &shared)?,
+            events: ring(events, &shared)?,
+            shared,
+            epoll,
+            pace: Pace::new(events.max_entries() as usize),
+            more: false,
         };
         // Edge-triggered: level-triggered, a ring that is never empty would turn the consumer into a busy loop.
         for (fd, n) in [(events.as_fd(), 0), (denials.as_fd(), 1)] {
@@ -98,44 +195,34 @@ impl Rings {
         Ok(this)
     }
 
-    /// Takes what is in the rings, denials first; at most [`BATCH`] observations. Returns the batch to be emptied.
-    pub(crate) fn drain(&mut self) -> Result<&mut Batch> {
+    /// Takes what is in the rings, denials first; a bounded part when there is much. It stays until the next drain.
+    pub(crate) fn drain(&mut self) -> Result<&Records> {
+        self.shared.get().records.clear();
+        self.more = false;
         for ring in [&self.denials, &self.events] {
-            let n = ring.consume_raw_n(BATCH);
-            if n < 0 {
+            self.shared.get().open();
+            let n = ring.consume_raw_n(BATCH_RECORDS);
+            if n < 0 && n != FULL {
                 return Err(refused(
                     "reading the event ring",
                     &libbpf_rs::Error::from_raw_os_error(-n),
                     &[],
                 ));
             }
+            self.more |= n == FULL || usize::try_from(n) == Ok(BATCH_RECORDS);
         }
-        // SAFETY: `batch` came from Box::into_raw and lives until drop; the callbacks that also use it run in
-        // consume_raw_n only, which has returned, and `&mut self` keeps others out.
-        Ok(unsafe { &mut *self.batch })
+        let records = &self.shared.get().records;
+        self.pace.found += records.bytes.len();
+        Ok(records)
     }
 
-    /// Takes an emptied batch back, so that its memory is used again.
-    pub(crate) fn give_back(&mut self, events: Vec<Event>) {
-        // SAFETY: as in `drain`.
-        let batch = unsafe { &mut *self.batch };
-        if batch.events.capacity() < events.capacity() && batch.events.is_empty() {
-            batch.events = events;
+    /// Sleeps until there may be something to do: a wake-up from the kernel half, or the timer, which follows what was
+    /// found since the last time.
+    pub(crate) fn sleep(&mut self, at_most: Duration) -> Result<()> {
+        if self.more {
+            return Ok(());
         }
-    }
-
-    /// Sleeps until there may be something to do: a wake-up from the kernel half, or the timer. `found` is what the last
-    /// drain brought: nothing makes the next wait longer.
-    pub(crate) fn sleep(&mut self, found: usize, at_most: Duration) -> Result<()> {
-        self.wait = if found == 0 {
-            (self.wait * 2).min(WAIT_MAX)
-        } else {
-            WAIT_MIN
-        };
-        if found >= BATCH {
-            return Ok(()); // there is more
-        }
-        let wait = self.wait.min(at_most);
+        let wait = self.pace.next().min(at_most);
         let timeout = rustix::event::Timespec {
             tv_sec: 0,
             tv_nsec: i64::from(wait.subsec_nanos()),
@@ -146,32 +233,101 @@ impl Rings {
         }; 4];
         match epoll::wait(&self.epoll, &mut ready, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(e) => {
-                Err(Error::new(ErrorKind::Io, format!("waiting for events: {e}")).with_source(e))
-            }
+            Err(e) => Err(failed(e)),
         }
     }
 }
 
-impl Drop for Rings {
-    fn drop(&mut self) {
-        // SAFETY: from Box::into_raw in `new`; the rings drop after this body but never run a callback again.
-        drop(unsafe { Box::from_raw(self.batch) });
-    }
+fn failed(e: rustix::io::Errno) -> Error {
+    Error::new(ErrorKind::Io, format!("epoll on the event rings: {e}")).with_source(e)
 }
 
-fn ring(map: &MapHandle, batch: *mut Batch) -> Result<RingBuffer<'static>> {
+fn ring(map: &MapHandle, shared: &Shared) -> Result<RingBuffer<'static>> {
+    let intake = shared.0.as_ptr();
     let mut builder = RingBufferBuilder::new();
     builder
         .add(map, move |bytes| {
-            // SAFETY: called from consume_raw_n in `Rings::drain` only, while nothing else refers to the batch, which
+            // SAFETY: called from consume_raw_n in `Rings::drain` only, while nothing else refers to the intake, which
             // lives as long as the ring.
-            unsafe { (*batch).take(bytes) };
-            // Never negative: that would end consumption.
-            0
+            unsafe { (*intake).take(bytes) }
         })
         .map_err(|e| refused("the event ring", &e, &[]))?;
     builder
         .build()
         .map_err(|e| refused("the event ring", &e, &[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_as_they_went_in() {
+        let mut records = Records::default();
+        for record in [b"one".as_slice(), b"", b"three"] {
+            records.push(record);
+        }
+        assert_eq!(records.len(), 3);
+        assert!(records.iter().eq([b"one".as_slice(), b"", b"three"]));
+        records.clear();
+        assert_eq!((records.len(), records.iter().count()), (0, 0));
+    }
+
+    #[test]
+    fn a_drain_is_bounded_in_bytes_and_keeps_the_record_that_fills_it() {
+        let largest = vec![7; 49 * 1024];
+        let mut intake = Intake::default();
+        // What the ring of denials brought leaves the other ring its full share.
+        for _ in 0..2 {
+            let before = intake.records.len();
+            intake.open();
+            let taken = (1..).find(|_| intake.take(&largest) == FULL);
+            assert_eq!(taken, Some(BATCH_BYTES.div_ceil(largest.len())));
+            assert_eq!(intake.records.len() - before, taken.unwrap());
+        }
+        assert!(intake.records.bytes.len() < 2 * (BATCH_BYTES + largest.len()));
+        assert!(intake.records.iter().all(|r| r == largest));
+    }
+
+    /// The waits while each one brings so many bytes.
+    fn waits(pace: &mut Pace, found: impl Iterator<Item = usize>) -> Vec<u128> {
+        found
+            .map(|n| {
+                pace.found += n;
+                pace.next().as_millis()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_wait_follows_the_load() {
+        const RING: usize = 8 << 20;
+        let mut pace = Pace::new(RING);
+        let first = FIRST_WAITS as usize;
+        assert!(
+            waits(&mut pace, [0, RING].into_iter().cycle().take(first))
+                .iter()
+                .all(|ms| *ms == 1)
+        );
+        assert_eq!(
+            waits(&mut pace, [0; 7].into_iter()),
+            [2, 4, 8, 16, 32, 50, 50]
+        );
+        assert_eq!(waits(&mut pace, [1, 1, 0, 1].into_iter()), [10, 10, 20, 10]);
+        assert_eq!(waits(&mut pace, [RING / 4; 5].into_iter()), [5, 2, 1, 1, 1]);
+        assert_eq!(
+            waits(&mut pace, [RING / 16; 5].into_iter()),
+            [2, 4, 8, 10, 10]
+        );
+    }
+
+    #[test]
+    fn what_several_drains_found_counts_together() {
+        let mut pace = Pace::new(1 << 20);
+        pace.first = 0;
+        pace.wait = WAIT_BUSY;
+        pace.found += 100 << 10;
+        pace.found += 100 << 10;
+        assert!(pace.next() < WAIT_BUSY);
+    }
 }

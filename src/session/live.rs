@@ -14,12 +14,12 @@ use crate::event::{
 };
 use crate::fence::{self, Fence, is_canary};
 use crate::kernel::{
-    Asker, Attached, KernelBtf, Loader, MapSizes, Object, ProbeReport, Rings, refused,
+    Asker, Attached, KernelBtf, Loader, MapSizes, Object, ProbeReport, Records, Rings, refused,
     securityfs_lsm, skipped,
 };
 use crate::policy::RuleSet;
 use crate::scope::{FOLLOW, Resolved, max_processes};
-use crate::wire::{Config, Decoder, TASK_ENDED, TaskEntry, kind, loss, read, scope_bit};
+use crate::wire::{Config, Decoder, Malformed, TASK_ENDED, TaskEntry, kind, loss, read, scope_bit};
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
 const DENIAL_RING_BYTES: u32 = 1 << 20;
@@ -27,6 +27,11 @@ const DENIAL_RING_BYTES: u32 = 1 << 20;
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often wall-clock time is compared with boot time again: it can be set, and drifts.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A program that ran on another CPU when it was detached may send its record a little later. Rounds, because nothing
+/// may keep an end from coming to an end.
+const GRACE: Duration = Duration::from_millis(5);
+const GRACE_ROUNDS: u32 = 10;
 
 /// Losses by (kind, cause, CPU).
 type Losses = BTreeMap<(u32, u32, u32), u64>;
@@ -38,9 +43,9 @@ pub(super) struct Live {
     fence: Option<Fence>,
     rings: Rings,
     loader: Loader,
-    policy: Option<RuleSet>,
     /// Came while the fence was being proved.
-    early: Vec<Event>,
+    early: Records,
+    delivery: Delivery,
     clock: Clock,
     boot_id: String,
     clock_checked: Instant,
@@ -48,8 +53,6 @@ pub(super) struct Live {
     losses_checked: Instant,
     /// Calls that the kernel kept from a program, by program.
     skipped: BTreeMap<&'static str, u64>,
-    /// Records that could not be decoded: short, long, unknown.
-    malformed: [u64; 3],
     self_tgid: u32,
     certificate: Certificate,
 }
@@ -144,17 +147,9 @@ impl Live {
             }
             note(&mut certificate, &reports);
         }
-        let decoder = Decoder {
-            page_bytes: page_bytes(),
-        };
-        let make_rings = |loader: &Loader| {
-            Rings::new(
-                loader.map("stk_events")?,
-                loader.map("stk_denials")?,
-                decoder.clone(),
-            )
-        };
-        let mut early = Vec::new();
+        let make_rings =
+            |loader: &Loader| Rings::new(loader.map("stk_events")?, loader.map("stk_denials")?);
+        let mut early = Records::default();
         let (fence, rings) = match plan {
             Some(plan) => {
                 // The scope's maps exist once any object is loaded; without monitors the fence brings them.
@@ -190,21 +185,24 @@ impl Live {
             fence,
             rings,
             loader,
-            policy,
             early,
+            delivery: Delivery::new(policy),
             clock: clock(&boot_id),
             boot_id,
             clock_checked: Instant::now(),
             losses: Losses::new(),
             losses_checked: Instant::now(),
             skipped: BTreeMap::new(),
-            malformed: [0; 3],
             self_tgid,
             certificate,
         })
     }
 
     pub(super) fn poll(&mut self, at_most: Duration, on: &mut dyn FnMut(&Event)) -> Result<usize> {
+        // Before and not after the delivery: the caller gets to write what it was given.
+        if !at_most.is_zero() {
+            self.rings.sleep(at_most)?;
+        }
         let now = Instant::now();
         if now.duration_since(self.clock_checked) >= CLOCK_INTERVAL {
             self.clock = clock(&self.boot_id);
@@ -214,9 +212,6 @@ impl Live {
         if now.duration_since(self.losses_checked) >= LOSS_INTERVAL {
             delivered += self.tell_losses(on)? + self.tell_skips(on);
             self.losses_checked = now;
-        }
-        if !at_most.is_zero() {
-            self.rings.sleep(delivered, at_most)?;
         }
         Ok(delivered)
     }
@@ -247,13 +242,15 @@ impl Live {
     pub(super) fn end(mut self, on: &mut dyn FnMut(&Event)) -> Result<Certificate> {
         // While there are programs to ask.
         self.tell_skips(on);
-        // Detached first: then what is in the rings is all there will be.
+        // Detached first: then what is in the rings is nearly all there will be.
         self.attached.clear();
         self.fence = None;
-        while self.deliver(on)? > 0 {}
+        self.deliver_rest(on)?;
         self.tell_losses(on)?;
         let mut certificate = self.certificate;
         certificate.ended_ns = boot_ns();
+        certificate.events = self.delivery.events;
+        certificate.denials = self.delivery.denials;
         for ((kind, cause, cpu), count) in &self.losses {
             certificate.losses.push(loss_count(
                 kind_name(*kind),
@@ -268,7 +265,10 @@ impl Live {
                 "the kernel skipped {name} {count} times: it was already running on that CPU"
             ));
         }
-        for (name, count) in ["short", "long", "unknown"].iter().zip(self.malformed) {
+        for (name, count) in ["short", "long", "unknown"]
+            .iter()
+            .zip(self.delivery.malformed)
+        {
             if count > 0 {
                 certificate
                     .losses
@@ -285,57 +285,25 @@ impl Live {
         Ok(certificate)
     }
 
-    /// Empties the rings once; returns how many records that were, whatever became of them.
+    /// Takes from the rings once; returns how many records that were, whatever became of them.
     fn deliver(&mut self, on: &mut dyn FnMut(&Event)) -> Result<usize> {
-        let mut events = std::mem::take(&mut self.early);
-        let batch = self.rings.drain()?;
-        let malformed: u64 =
-            batch.malformed.iter().sum::<u64>() - self.malformed.iter().sum::<u64>();
-        self.malformed = batch.malformed;
-        if events.is_empty() {
-            std::mem::swap(&mut events, &mut batch.events);
-        } else {
-            events.append(&mut batch.events);
-        }
-        let taken = events.len() + usize::try_from(malformed).unwrap_or(0);
-        for event in &mut events {
-            if is_canary(event) {
-                continue;
-            }
-            self.complete_denial(event);
-            self.certificate.events += 1;
-            if matches!(event.kind, Kind::Denial(_)) {
-                self.certificate.denials += 1;
-            }
-            on(event);
-        }
-        events.clear();
-        self.rings.give_back(events);
-        Ok(taken)
+        let early = std::mem::take(&mut self.early);
+        self.delivery.deliver(&early, on);
+        let records = self.rings.drain()?;
+        self.delivery.deliver(records, on);
+        Ok(early.len() + records.len())
     }
 
-    /// Adds what only user space knows: the rule's name, and the host path where the hook knew no mount.
-    fn complete_denial(&self, event: &mut Event) {
-        let Kind::Denial(denial) = &mut event.kind else {
-            return;
-        };
-        let rule = self
-            .policy
-            .as_ref()
-            .zip(usize::try_from(denial.rule).ok())
-            .and_then(|(p, n)| p.rules.get(n));
-        if let Some(rule) = rule {
-            denial.rule_id.clone_from(&rule.id);
-        }
-        if denial.path_in_fs {
-            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            let device = (denial.file.major(), denial.file.minor());
-            if let Some(path) = mounts::host_path(&mounts::parse(&table), device, &denial.path.path)
-            {
-                denial.path.path = path;
-                denial.path_in_fs = false;
+    /// Empties the rings for good: until nothing has come for [`GRACE`].
+    fn deliver_rest(&mut self, on: &mut dyn FnMut(&Event)) -> Result<()> {
+        for _ in 0..GRACE_ROUNDS {
+            while self.deliver(on)? > 0 {}
+            std::thread::sleep(GRACE);
+            if self.deliver(on)? == 0 {
+                break;
             }
         }
+        Ok(())
     }
 
     /// Reports losses since the last time, summed over CPUs.
@@ -401,6 +369,70 @@ impl Live {
             }
         }
         Ok(out)
+    }
+}
+
+/// From records to the caller's events.
+#[derive(Debug)]
+struct Delivery {
+    decoder: Decoder,
+    policy: Option<RuleSet>,
+    events: u64,
+    denials: u64,
+    /// Records that could not be decoded: short, long, unknown.
+    malformed: [u64; 3],
+}
+
+impl Delivery {
+    fn new(policy: Option<RuleSet>) -> Self {
+        Delivery {
+            decoder: Decoder::new(page_bytes()),
+            policy,
+            events: 0,
+            denials: 0,
+            malformed: [0; 3],
+        }
+    }
+
+    fn deliver(&mut self, records: &Records, on: &mut dyn FnMut(&Event)) {
+        for record in records.iter().filter(|r| !is_canary(r)) {
+            match self.decoder.decode(record) {
+                Ok(mut event) => {
+                    self.complete(&mut event);
+                    on(&event);
+                    self.decoder.recycle(event);
+                }
+                Err(Malformed::Short) => self.malformed[0] += 1,
+                Err(Malformed::Long) => self.malformed[1] += 1,
+                Err(Malformed::Unknown) => self.malformed[2] += 1,
+            }
+        }
+    }
+
+    /// Counts, and adds what only user space knows: the rule's name, and the host path where the hook knew no mount.
+    fn complete(&mut self, event: &mut Event) {
+        self.events += 1;
+        let Kind::Denial(denial) = &mut event.kind else {
+            return;
+        };
+        self.denials += 1;
+        let rule = self
+            .policy
+            .as_ref()
+            .zip(usize::try_from(denial.rule).ok())
+            .and_then(|(p, n)| p.rules.get(n));
+        if let Some(rule) = rule {
+            denial.rule_id.clone_from(&rule.id);
+        }
+        if denial.path_in_fs {
+            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            let device = (denial.file.major(), denial.file.minor());
+            if let Some(path) = mounts::host_path(&mounts::parse(&table), device, &denial.path.path)
+            {
+                denial.path.path = path;
+                denial.path_in_fs = false;
+            }
+        }
     }
 }
 
@@ -506,4 +538,60 @@ fn none_attached(name: &str, reports: &[ProbeReport]) -> Error {
         ),
     )
     .with_hint("run 'stockade doctor' to see what this kernel can do")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocations;
+    use crate::event::sample;
+    use crate::sink::Sink;
+    use crate::wire::{RULE_CANARY, sample as records};
+
+    /// Of every kind one, with paths of several components.
+    fn one_of_each() -> Records {
+        let mut out = Records::default();
+        for kind in records::KINDS {
+            let names = [
+                b"cat\0bin\0usr\0".as_slice(),
+                b"here\0tmp\0",
+                b"cat\0a file\0and \xff another\0",
+            ];
+            out.push(&records::record(kind, 0, names, 1));
+        }
+        out
+    }
+
+    #[test]
+    fn a_steady_stream_of_events_allocates_nothing() {
+        let mut delivery = Delivery::new(None);
+        let (mut sink, clock) = (Sink::json(), sample::clock());
+        let (batch, mut out) = (one_of_each(), Vec::new());
+        let mut round = || {
+            out.clear();
+            delivery.deliver(&batch, &mut |event| sink.write(event, &clock, &mut out));
+        };
+        // Strings grow to what the longest event needs of each.
+        for _ in 0..20 {
+            round();
+        }
+        assert_eq!(allocations::during(|| (0..100).for_each(|_| round())), 0);
+    }
+
+    #[test]
+    fn what_is_delivered_is_counted_and_the_canary_is_not() {
+        let mut delivery = Delivery::new(None);
+        let mut batch = one_of_each();
+        batch.push(&records::record(kind::DENIAL, 0, [b""; 3], RULE_CANARY));
+        batch.push(&records::record(kind::EXIT, 0, [b""; 3], 0)[1..]);
+        batch.push(b"short");
+        let mut seen = Vec::new();
+        delivery.deliver(&batch, &mut |event| seen.push(event.kind.name()));
+        assert_eq!(
+            seen,
+            ["exec", "fork", "exit", "open", "unlink", "rename", "denial"]
+        );
+        assert_eq!((delivery.events, delivery.denials), (7, 1));
+        assert_eq!(delivery.malformed.iter().sum::<u64>(), 2);
+    }
 }

@@ -1,5 +1,7 @@
 //! Records to events.
 
+use std::mem::offset_of;
+
 use super::{
     ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, RawFileId,
     RenameRecord, VERDICT_DENY, flag, kind, read,
@@ -20,16 +22,24 @@ pub(crate) enum Malformed {
     Unknown,
 }
 
-/// Decodes records; holds what one machine has in common.
-#[derive(Debug, Clone)]
+/// Decodes records; holds what one machine has in common, and the memory of events that are no longer needed.
+#[derive(Debug)]
 pub(crate) struct Decoder {
     /// Bytes per page, for sizes that the kernel counts in pages.
-    pub(crate) page_bytes: u64,
+    page_bytes: u64,
+    spare: Spare,
 }
 
 impl Decoder {
-    /// Decodes one record.
-    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Event, Malformed> {
+    pub(crate) fn new(page_bytes: u64) -> Self {
+        Decoder {
+            page_bytes,
+            spare: Spare::default(),
+        }
+    }
+
+    /// Decodes one record. Give the event back with [`Decoder::recycle`], and the next ones allocate nothing.
+    pub(crate) fn decode(&mut self, bytes: &[u8]) -> Result<Event, Malformed> {
         let hdr: Header = read(bytes).ok_or(Malformed::Short)?;
         // The ring rounds up to eight bytes and reports what was reserved: the header has the exact length.
         let len = usize::try_from(hdr.len).map_err(|_| Malformed::Short)?;
@@ -39,14 +49,15 @@ impl Decoder {
         if len < bytes.len() {
             return Err(Malformed::Long);
         }
+        let spare = &mut self.spare;
         let kind = match hdr.kind {
-            kind::EXEC => exec(bytes)?,
+            kind::EXEC => exec(bytes, spare)?,
             kind::FORK => fork(bytes)?,
-            kind::EXIT => self.exit(bytes)?,
-            kind::OPEN => open(bytes)?,
-            kind::UNLINK => unlink(bytes)?,
-            kind::RENAME => rename(bytes)?,
-            kind::DENIAL => denial(bytes)?,
+            kind::EXIT => exit(bytes, self.page_bytes)?,
+            kind::OPEN => open(bytes, spare)?,
+            kind::UNLINK => unlink(bytes, spare)?,
+            kind::RENAME => rename(bytes, spare)?,
+            kind::DENIAL => denial(bytes, spare)?,
             _ => return Err(Malformed::Unknown),
         };
         Ok(Event {
@@ -58,25 +69,82 @@ impl Decoder {
                 uid: hdr.uid,
                 gid: hdr.gid,
                 cgroup_id: hdr.cgroup_id,
-                comm: text::escape(until_nul(&hdr.comm)),
+                comm: spare.escaped(until_nul(&hdr.comm)),
             },
             kind,
         })
     }
 
-    fn exit(&self, bytes: &[u8]) -> Result<Kind, Malformed> {
-        let rec: ExitRecord = fixed(bytes)?;
-        let signal = u8::try_from(rec.code & 0x7f).unwrap_or(0);
-        let (user_ns, system_ns) = scale_cpu_time(rec.utime_ns, rec.stime_ns, rec.rtime_ns);
-        Ok(Kind::Exit(Exit {
-            code: (signal == 0).then_some(((rec.code >> 8) & 0xff) as u8),
-            signal: (signal != 0).then_some(signal),
-            core_dumped: rec.code & 0x80 != 0,
-            user_ns,
-            system_ns,
-            max_rss_bytes: rec.maxrss_pages.saturating_mul(self.page_bytes),
-            lifetime_ns: rec.hdr.time_ns.saturating_sub(rec.hdr.start_ns),
-        }))
+    /// Takes the memory of an event that nobody needs any more.
+    pub(crate) fn recycle(&mut self, event: Event) {
+        let spare = &mut self.spare;
+        match event.kind {
+            Kind::Exec(e) => {
+                spare.put(e.executable.path);
+                spare.put(e.cwd.path);
+                spare.put_list(e.args);
+                for name in e.script.into_iter().chain(e.interpreter) {
+                    spare.put(name);
+                }
+            }
+            Kind::Open(e) => spare.put(e.path.path),
+            Kind::Unlink(e) => spare.put(e.path.path),
+            Kind::Rename(e) => {
+                spare.put(e.from.path);
+                spare.put(e.to.path);
+            }
+            Kind::Denial(e) => {
+                spare.put(e.rule_id);
+                spare.put(e.access);
+                spare.put(e.path.path);
+            }
+            Kind::Fork(_) | Kind::Exit(_) | Kind::Loss(_) => {}
+        }
+        spare.put(event.process.comm);
+    }
+}
+
+/// Strings of former events, emptied. An event is built anew from its record, so nothing but capacity can get from one
+/// to the next.
+#[derive(Debug, Default)]
+struct Spare {
+    strings: Vec<String>,
+    /// For arguments.
+    list: Vec<String>,
+}
+
+impl Spare {
+    /// Enough for an exec with many arguments. What is above these bounds is freed: one event must not pin its memory.
+    const STRINGS: usize = 128;
+    const STRING_BYTES: usize = 16 * 1024;
+    const LIST: usize = 1024;
+
+    /// An empty string.
+    fn string(&mut self) -> String {
+        self.strings.pop().unwrap_or_default()
+    }
+
+    fn escaped(&mut self, bytes: &[u8]) -> String {
+        let mut out = self.string();
+        text::escape_into(&mut out, bytes);
+        out
+    }
+
+    fn put(&mut self, mut string: String) {
+        let worth = 1..=Self::STRING_BYTES;
+        if worth.contains(&string.capacity()) && self.strings.len() < Self::STRINGS {
+            string.clear();
+            self.strings.push(string);
+        }
+    }
+
+    fn put_list(&mut self, mut list: Vec<String>) {
+        for string in list.drain(..) {
+            self.put(string);
+        }
+        if list.capacity() <= Self::LIST {
+            self.list = list;
+        }
     }
 }
 
@@ -135,26 +203,43 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 }
 
 /// From components, leaf first and each with its NUL, to a path.
-fn join(parts: &[u8], truncated: bool) -> String {
-    let mut out = String::with_capacity(parts.len() + 1);
+fn join(parts: &[u8], truncated: bool, mut out: String) -> String {
+    out.reserve(parts.len() + 1);
     let parts = parts.strip_suffix(&[0]).unwrap_or(parts);
-    if parts.is_empty() {
-        out.push('/');
-        return out;
-    }
-    for (i, part) in parts.rsplit(|b| *b == 0).enumerate() {
-        // A cut path starts at a component in the middle.
-        if !(truncated && i == 0) {
-            out.push('/');
+    // Nearly every path is plain: one scan for all components.
+    match text::plain(parts, 0) {
+        Some(parts) => join_plain(parts, &mut out),
+        None => {
+            for part in parts.rsplit(|b| *b == 0) {
+                out.push('/');
+                text::escape_into(&mut out, part);
+            }
         }
-        text::escape_into(&mut out, part);
+    }
+    // A cut path starts at a component in the middle.
+    if truncated && !parts.is_empty() {
+        out.remove(0);
     }
     out
 }
 
-fn path(parts: &[u8], truncated: bool, flags: u32) -> FilePath {
+/// By hand: the general search of `rsplit` takes longer than a short name is.
+fn join_plain(parts: &str, out: &mut String) {
+    let mut end = parts.len();
+    for (at, byte) in parts.bytes().enumerate().rev() {
+        if byte == 0 {
+            out.push('/');
+            out.push_str(&parts[at + 1..end]);
+            end = at;
+        }
+    }
+    out.push('/');
+    out.push_str(&parts[..end]);
+}
+
+fn path(parts: &[u8], truncated: bool, flags: u32, spare: &mut Spare) -> FilePath {
     FilePath {
-        path: join(parts, truncated),
+        path: join(parts, truncated, spare.string()),
         truncated,
         deleted: flags & flag::DELETED != 0,
         as_given: false,
@@ -162,10 +247,10 @@ fn path(parts: &[u8], truncated: bool, flags: u32) -> FilePath {
 }
 
 /// A string of the caller, after the directory it starts from.
-fn given(bytes: &[u8], base: &[u8], flags: u32) -> FilePath {
-    let mut out = String::new();
+fn given(bytes: &[u8], base: &[u8], flags: u32, spare: &mut Spare) -> FilePath {
+    let mut out = spare.string();
     if !base.is_empty() {
-        out = join(base, flags & flag::CWD_CUT != 0);
+        out = join(base, flags & flag::CWD_CUT != 0, out);
         if !out.ends_with('/') {
             out.push('/');
         }
@@ -202,7 +287,7 @@ fn errno(result: i32) -> u16 {
     }
 }
 
-fn exec(bytes: &[u8]) -> Result<Kind, Malformed> {
+fn exec(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let (rec, mut parts) = variable::<ExecRecord>(bytes)?;
     let flags = rec.hdr.flags;
     let exe = parts.take(rec.exe_len)?;
@@ -214,23 +299,39 @@ fn exec(bytes: &[u8]) -> Result<Kind, Malformed> {
     let is_script = flags & flag::SCRIPT != 0;
     let args_truncated = flags & (flag::ARGS_CUT | flag::ARGS_UNREAD) != 0;
     Ok(Kind::Exec(Exec {
-        executable: path(exe, flags & flag::PATH_CUT != 0, flags),
+        executable: path(exe, flags & flag::PATH_CUT != 0, flags, spare),
         file: file_id(rec.exe),
-        args: split_args(args),
+        args: split_args(args, spare),
         args_truncated,
         args_bytes: rec.args_total,
-        cwd: path(cwd, flags & flag::CWD_CUT != 0, 0),
-        script: is_script.then(|| text::escape(until_nul(filename))),
-        interpreter: is_script.then(|| text::escape(until_nul(interp))),
+        cwd: path(cwd, flags & flag::CWD_CUT != 0, 0, spare),
+        script: is_script.then(|| spare.escaped(until_nul(filename))),
+        interpreter: is_script.then(|| spare.escaped(until_nul(interp))),
     }))
 }
 
-fn split_args(bytes: &[u8]) -> Vec<String> {
-    if bytes.is_empty() {
-        return Vec::new();
+fn split_args(bytes: &[u8], spare: &mut Spare) -> Vec<String> {
+    let mut out = std::mem::take(&mut spare.list);
+    if !bytes.is_empty() {
+        let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+        out.extend(bytes.split(|b| *b == 0).map(|arg| spare.escaped(arg)));
     }
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    bytes.split(|b| *b == 0).map(text::escape).collect()
+    out
+}
+
+fn exit(bytes: &[u8], page_bytes: u64) -> Result<Kind, Malformed> {
+    let rec: ExitRecord = fixed(bytes)?;
+    let signal = u8::try_from(rec.code & 0x7f).unwrap_or(0);
+    let (user_ns, system_ns) = scale_cpu_time(rec.utime_ns, rec.stime_ns, rec.rtime_ns);
+    Ok(Kind::Exit(Exit {
+        code: (signal == 0).then_some(((rec.code >> 8) & 0xff) as u8),
+        signal: (signal != 0).then_some(signal),
+        core_dumped: rec.code & 0x80 != 0,
+        user_ns,
+        system_ns,
+        max_rss_bytes: rec.maxrss_pages.saturating_mul(page_bytes),
+        lifetime_ns: rec.hdr.time_ns.saturating_sub(rec.hdr.start_ns),
+    }))
 }
 
 fn fork(bytes: &[u8]) -> Result<Kind, Malformed> {
@@ -241,51 +342,55 @@ fn fork(bytes: &[u8]) -> Result<Kind, Malformed> {
     }))
 }
 
-fn open(bytes: &[u8]) -> Result<Kind, Malformed> {
+fn open(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let (rec, parts) = variable::<FileRecord>(bytes)?;
     Ok(Kind::Open(Open {
-        path: file_path(&rec, parts)?,
+        path: file_path(&rec, parts, spare)?,
         file: optional_file_id(rec.file),
         flags: rec.open_flags,
         errno: errno(rec.result),
     }))
 }
 
-fn unlink(bytes: &[u8]) -> Result<Kind, Malformed> {
+fn unlink(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let (rec, parts) = variable::<FileRecord>(bytes)?;
     Ok(Kind::Unlink(Unlink {
-        path: file_path(&rec, parts)?,
+        path: file_path(&rec, parts, spare)?,
         file: optional_file_id(rec.file),
         errno: errno(rec.result),
     }))
 }
 
-fn file_path(rec: &FileRecord, mut parts: Parts<'_>) -> Result<FilePath, Malformed> {
+fn file_path(
+    rec: &FileRecord,
+    mut parts: Parts<'_>,
+    spare: &mut Spare,
+) -> Result<FilePath, Malformed> {
     let name = parts.take(rec.path_len)?;
     let base = parts.take(rec.base_len)?;
     parts.end()?;
     let flags = rec.hdr.flags;
     if flags & flag::AS_GIVEN != 0 {
-        Ok(given(name, base, flags))
+        Ok(given(name, base, flags, spare))
     } else if base.is_empty() {
-        Ok(path(name, flags & flag::PATH_CUT != 0, flags))
+        Ok(path(name, flags & flag::PATH_CUT != 0, flags, spare))
     } else {
         Err(Malformed::Long)
     }
 }
 
-fn rename(bytes: &[u8]) -> Result<Kind, Malformed> {
+fn rename(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let (rec, mut parts) = variable::<RenameRecord>(bytes)?;
     let from = parts.take(rec.old_len)?;
     let to = parts.take(rec.new_len)?;
     parts.end()?;
     let flags = rec.hdr.flags;
     let (from, to) = if flags & flag::AS_GIVEN != 0 {
-        (given(from, &[], flags), given(to, &[], flags))
+        (given(from, &[], flags, spare), given(to, &[], flags, spare))
     } else {
         (
-            path(from, flags & flag::PATH_CUT != 0, 0),
-            path(to, flags & flag::PATH2_CUT != 0, 0),
+            path(from, flags & flag::PATH_CUT != 0, 0, spare),
+            path(to, flags & flag::PATH2_CUT != 0, 0, spare),
         )
     };
     Ok(Kind::Rename(Rename {
@@ -298,29 +403,41 @@ fn rename(bytes: &[u8]) -> Result<Kind, Malformed> {
     }))
 }
 
-fn access_names(bits: u32) -> String {
-    let names: Vec<&str> = (0..)
-        .zip(ACCESS_NAMES)
-        .filter(|(bit, _)| bits & (1u32 << bit) != 0)
-        .map(|(_, name)| name)
-        .collect();
-    names.join(",")
+fn access_names(bits: u32, mut out: String) -> String {
+    for (bit, name) in (0..).zip(ACCESS_NAMES) {
+        if bits & (1u32 << bit) != 0 {
+            if !out.is_empty() {
+                out.push(',');
+            }
+            out.push_str(name);
+        }
+    }
+    out
 }
 
-fn denial(bytes: &[u8]) -> Result<Kind, Malformed> {
+fn denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let rec: DenialRecord = fixed(bytes)?;
     let flags = rec.hdr.flags;
     let len = usize::try_from(rec.path_len).map_err(|_| Malformed::Short)?;
     let parts = rec.path.get(..len).ok_or(Malformed::Short)?;
     Ok(Kind::Denial(Denial {
         rule: rec.rule,
-        rule_id: String::new(),
-        access: access_names(rec.access),
+        rule_id: spare.string(),
+        access: access_names(rec.access, spare.string()),
         refused: rec.verdict == VERDICT_DENY,
-        path: path(parts, flags & flag::PATH_CUT != 0, flags),
+        path: path(parts, flags & flag::PATH_CUT != 0, flags, spare),
         path_in_fs: flags & flag::NO_MOUNT != 0,
         file: file_id(rec.file),
     }))
+}
+
+/// The rule that a denial names, without decoding the rest; `None` for every other record.
+pub(crate) fn denied_rule(bytes: &[u8]) -> Option<u32> {
+    let hdr: Header = read(bytes)?;
+    if hdr.kind != kind::DENIAL {
+        return None;
+    }
+    read(bytes.get(offset_of!(DenialRecord, rule)..)?)
 }
 
 #[cfg(test)]
@@ -328,36 +445,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{ACCESS_KINDS, bytes_of};
+    use crate::wire::sample::{KINDS, file_id, header, record};
+    use crate::wire::{ACCESS_KINDS, RULE_CANARY, bytes_of};
 
-    const DECODER: Decoder = Decoder { page_bytes: 4096 };
-
-    fn header(kind: u32, flags: u32, len: usize) -> Header {
-        Header {
-            time_ns: 2_000,
-            start_ns: 500,
-            parent_start_ns: 100,
-            cgroup_id: 7,
-            kind,
-            flags,
-            tgid: 42,
-            tid: 43,
-            ppid: 1,
-            uid: 1000,
-            gid: 100,
-            len: u32::try_from(len).unwrap(),
-            comm: *b"sh\0left-over!!\0\0",
-        }
-    }
-
-    fn file_id() -> RawFileId {
-        RawFileId {
-            ino: 12,
-            dev: (254 << 20) | 1,
-            generation: 3,
-            fs_magic: 0xef53,
-            mode: 0o100_644,
-        }
+    fn decode(bytes: &[u8]) -> Result<Event, Malformed> {
+        Decoder::new(4096).decode(bytes)
     }
 
     fn exec_bytes(flags: u32, exe: &[u8], cwd: &[u8], args: &[u8]) -> Vec<u8> {
@@ -378,7 +470,7 @@ mod tests {
     #[test]
     fn components_come_leaf_first_and_become_a_path() {
         let bytes = exec_bytes(0, b"cat\0bin\0usr\0", b"", b"cat\0a b\0\0");
-        let event = DECODER.decode(&bytes).unwrap();
+        let event = decode(&bytes).unwrap();
         assert_eq!(event.process.comm, "sh");
         assert_eq!((event.process.id.pid, event.process.parent.pid), (42, 1));
         let Kind::Exec(exec) = event.kind else {
@@ -393,7 +485,7 @@ mod tests {
     #[test]
     fn a_cut_path_has_no_leading_slash() {
         let bytes = exec_bytes(flag::PATH_CUT, b"c\0b\0", b"", b"");
-        let Kind::Exec(exec) = DECODER.decode(&bytes).unwrap().kind else {
+        let Kind::Exec(exec) = decode(&bytes).unwrap().kind else {
             panic!()
         };
         assert_eq!(
@@ -406,18 +498,14 @@ mod tests {
     fn short_long_and_unknown_records_are_told_apart() {
         let bytes = exec_bytes(0, b"cat\0", b"", b"cat\0");
         for cut in 0..bytes.len() {
-            assert_eq!(
-                DECODER.decode(&bytes[..cut]),
-                Err(Malformed::Short),
-                "cut at {cut}"
-            );
+            assert_eq!(decode(&bytes[..cut]), Err(Malformed::Short), "cut at {cut}");
         }
         let longer = [bytes.as_slice(), &[0]].concat();
-        assert_eq!(DECODER.decode(&longer), Err(Malformed::Long));
+        assert_eq!(decode(&longer), Err(Malformed::Long));
         let unknown = header(999, 0, size_of::<Header>());
-        assert_eq!(DECODER.decode(bytes_of(&unknown)), Err(Malformed::Unknown));
+        assert_eq!(decode(bytes_of(&unknown)), Err(Malformed::Unknown));
         let none = header(0, 0, size_of::<Header>());
-        assert_eq!(DECODER.decode(bytes_of(&none)), Err(Malformed::Unknown));
+        assert_eq!(decode(bytes_of(&none)), Err(Malformed::Unknown));
     }
 
     #[test]
@@ -431,14 +519,14 @@ mod tests {
             code: 3 << 8,
             pad: 0,
         };
-        let Kind::Exit(exit) = DECODER.decode(bytes_of(&record)).unwrap().kind else {
+        let Kind::Exit(exit) = decode(bytes_of(&record)).unwrap().kind else {
             panic!()
         };
         assert_eq!((exit.code, exit.signal), (Some(3), None));
         assert_eq!((exit.user_ns, exit.system_ns), (5_000_000, 5_000_000));
         assert_eq!((exit.max_rss_bytes, exit.lifetime_ns), (8192, 1_500));
         record.code = 11 | 0x80;
-        let Kind::Exit(exit) = DECODER.decode(bytes_of(&record)).unwrap().kind else {
+        let Kind::Exit(exit) = decode(bytes_of(&record)).unwrap().kind else {
             panic!()
         };
         assert_eq!(
@@ -469,7 +557,7 @@ mod tests {
             base_len: u32::try_from(base.len()).unwrap(),
         };
         let bytes = [bytes_of(&record), name, base].concat();
-        let Kind::Open(open) = DECODER.decode(&bytes).unwrap().kind else {
+        let Kind::Open(open) = decode(&bytes).unwrap().kind else {
             panic!()
         };
         assert_eq!(
@@ -491,7 +579,7 @@ mod tests {
             path: [0; crate::wire::PATH_BUF],
         };
         record.path[0] = b'f';
-        let Kind::Denial(denial) = DECODER.decode(bytes_of(&record)).unwrap().kind else {
+        let Kind::Denial(denial) = decode(bytes_of(&record)).unwrap().kind else {
             panic!()
         };
         assert_eq!(
@@ -500,7 +588,7 @@ mod tests {
         );
         assert_eq!(denial.path.path, "/f");
         record.path_len = 1 << 20;
-        assert_eq!(DECODER.decode(bytes_of(&record)), Err(Malformed::Short));
+        assert_eq!(decode(bytes_of(&record)), Err(Malformed::Short));
     }
 
     #[test]
@@ -516,10 +604,90 @@ mod tests {
         assert_eq!(ACCESS_NAMES.len(), ACCESS_KINDS);
     }
 
+    #[test]
+    fn only_a_denial_names_a_rule() {
+        for kind in KINDS {
+            let bytes = record(kind, 0, [b"f\0", b"", b""], RULE_CANARY);
+            let rule = (kind == kind::DENIAL).then_some(RULE_CANARY);
+            assert_eq!(denied_rule(&bytes), rule, "{kind}");
+        }
+        let bytes = record(kind::DENIAL, 0, [b"f\0", b"", b""], RULE_CANARY);
+        assert_eq!(denied_rule(&bytes[..size_of::<Header>()]), None);
+        assert_eq!(denied_rule(b""), None);
+    }
+
+    #[test]
+    fn a_long_event_does_not_pin_its_memory() {
+        let mut decoder = Decoder::new(4096);
+        let long = vec![b'a'; 32 * 1024];
+        let many = b"a\0".repeat(16 * 1024);
+        for args in [&long, &many] {
+            let event = decoder
+                .decode(&record(kind::EXEC, flag::SCRIPT, [&long, &long, args], 0))
+                .unwrap();
+            decoder.recycle(event);
+            let strings = &decoder.spare.strings;
+            assert!(strings.len() <= Spare::STRINGS);
+            assert!(strings.iter().all(|s| s.capacity() <= Spare::STRING_BYTES));
+            assert!(decoder.spare.list.capacity() <= Spare::LIST);
+        }
+    }
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        // Names of components, and anything.
+        prop_oneof![
+            proptest::collection::vec(prop_oneof![Just(0u8), b'a'..=b'f'], 0..60),
+            proptest::collection::vec(any::<u8>(), 0..60),
+        ]
+    }
+
     proptest! {
         #[test]
+        fn a_used_decoder_decodes_as_a_fresh_one(
+            records in proptest::collection::vec(
+                (0..KINDS.len(), any::<u32>(), [name(), name(), name()], any::<u32>(), 0..4usize), 1..20,
+            ),
+        ) {
+            let mut used = Decoder::new(4096);
+            for (kind, flags, [a, b, c], number, cut) in records {
+                let mut bytes = record(KINDS[kind], flags, [&a, &b, &c], number);
+                prop_assert!(decode(&bytes).is_ok());
+                // A quarter of them whole, the others too short: those must not spoil the next one either.
+                bytes.truncate(bytes.len() - cut);
+                let decoded = used.decode(&bytes);
+                prop_assert_eq!(&decoded, &decode(&bytes));
+                let Ok(mut event) = decoded else { continue };
+                // As the session does.
+                if let Kind::Denial(denial) = &mut event.kind {
+                    denial.rule_id.push_str("a rule");
+                }
+                used.recycle(event);
+            }
+        }
+
+        #[test]
+        fn a_path_is_its_components_from_the_root_on(
+            components in proptest::collection::vec(
+                prop_oneof!["[a-z ]{1,20}", Just("gr\u{fc}n".to_owned()), Just("a\\b".to_owned())], 1..8,
+            ),
+            truncated in any::<bool>(),
+        ) {
+            let mut parts = Vec::new();
+            let mut path = String::new();
+            for component in &components {
+                parts.extend(component.as_bytes());
+                parts.push(0);
+                path.insert_str(0, &format!("/{}", text::escape(component.as_bytes())));
+            }
+            if truncated {
+                path.remove(0);
+            }
+            prop_assert_eq!(join(&parts, truncated, String::new()), path);
+        }
+
+        #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = DECODER.decode(&bytes);
+            let _ = decode(&bytes);
         }
 
         #[test]
@@ -534,7 +702,7 @@ mod tests {
             bytes.extend(tail);
             let hdr = header(kind, flags, bytes.len());
             bytes[..size_of::<Header>()].copy_from_slice(bytes_of(&hdr));
-            let _ = DECODER.decode(&bytes);
+            let _ = decode(&bytes);
         }
     }
 }

@@ -4,9 +4,11 @@
 //! object (`kernel::layout`). Decoding never panics: what is too short, too long or unknown is an error that is counted.
 
 mod decode;
+#[cfg(test)]
+pub(crate) mod sample;
 
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
-pub(crate) use decode::{Decoder, Malformed};
+pub(crate) use decode::{Decoder, Malformed, denied_rule};
 
 /// Values of `enum stk_kind`.
 pub(crate) mod kind {

@@ -1,0 +1,139 @@
+//! Records as the kernel half would send them, for tests.
+
+use super::{
+    DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, PATH_BUF, RawFileId,
+    RenameRecord, VERDICT_DENY, bytes_of, flag, kind,
+};
+
+pub(crate) fn header(kind: u32, flags: u32, len: usize) -> Header {
+    Header {
+        time_ns: 2_000,
+        start_ns: 500,
+        parent_start_ns: 100,
+        cgroup_id: 7,
+        kind,
+        flags,
+        tgid: 42,
+        tid: 43,
+        ppid: 1,
+        uid: 1000,
+        gid: 100,
+        len: size(len),
+        comm: *b"sh\0left-over!!\0\0",
+    }
+}
+
+pub(crate) fn file_id() -> RawFileId {
+    RawFileId {
+        ino: 12,
+        dev: (254 << 20) | 1,
+        generation: 3,
+        fs_magic: 0xef53,
+        mode: 0o100_644,
+    }
+}
+
+/// The kinds that [`record`] knows.
+pub(crate) const KINDS: [u32; 7] = [
+    kind::EXEC,
+    kind::FORK,
+    kind::EXIT,
+    kind::OPEN,
+    kind::UNLINK,
+    kind::RENAME,
+    kind::DENIAL,
+];
+
+/// A record of this kind that holds as many of the names as it has room for; `number` is in its other fields.
+pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> Vec<u8> {
+    let [a, b, c] = names;
+    let given = flags & flag::AS_GIVEN != 0;
+    let build = |fixed: usize, parts: &[&[u8]], record: &dyn Fn(Header) -> Vec<u8>| {
+        let parts = parts.concat();
+        let mut bytes = record(header(kind, flags, fixed + parts.len()));
+        bytes.extend(parts);
+        bytes
+    };
+    match kind {
+        kind::EXEC => build(size_of::<ExecRecord>(), &[a, b, a, b, c], &|hdr| {
+            let record = ExecRecord {
+                hdr,
+                exe: file_id(),
+                exe_len: size(a.len()),
+                cwd_len: size(b.len()),
+                filename_len: size(a.len()),
+                interp_len: size(b.len()),
+                args_len: size(c.len()),
+                args_total: number,
+            };
+            bytes_of(&record).to_vec()
+        }),
+        kind::FORK => build(size_of::<ForkRecord>(), &[], &|hdr| {
+            let record = ForkRecord {
+                hdr,
+                child_start_ns: 3,
+                child_parent_start_ns: 4,
+                child_tgid: number,
+                child_ppid: 6,
+            };
+            bytes_of(&record).to_vec()
+        }),
+        kind::EXIT => build(size_of::<ExitRecord>(), &[], &|hdr| {
+            let record = ExitRecord {
+                hdr,
+                utime_ns: 1,
+                stime_ns: 2,
+                rtime_ns: 3,
+                maxrss_pages: 4,
+                code: number,
+                pad: 0,
+            };
+            bytes_of(&record).to_vec()
+        }),
+        kind::OPEN | kind::UNLINK => {
+            let base = if given { b } else { b"" };
+            build(size_of::<FileRecord>(), &[a, base], &|hdr| {
+                let record = FileRecord {
+                    hdr,
+                    file: file_id(),
+                    result: -2,
+                    open_flags: number,
+                    path_len: size(a.len()),
+                    base_len: size(base.len()),
+                };
+                bytes_of(&record).to_vec()
+            })
+        }
+        kind::RENAME => build(size_of::<RenameRecord>(), &[a, b], &|hdr| {
+            let record = RenameRecord {
+                hdr,
+                file: file_id(),
+                replaced: file_id(),
+                result: 0,
+                rename_flags: number,
+                old_len: size(a.len()),
+                new_len: size(b.len()),
+            };
+            bytes_of(&record).to_vec()
+        }),
+        _ => build(size_of::<DenialRecord>(), &[], &|hdr| {
+            let mut record = DenialRecord {
+                hdr,
+                file: file_id(),
+                rule: number,
+                access: number,
+                verdict: VERDICT_DENY,
+                path_len: size(a.len().min(PATH_BUF)),
+                path: [0; PATH_BUF],
+            };
+            for (to, from) in record.path.iter_mut().zip(a) {
+                *to = *from;
+            }
+            bytes_of(&record).to_vec()
+        }),
+    }
+}
+
+fn size(n: usize) -> u32 {
+    u32::try_from(n).unwrap()
+}
