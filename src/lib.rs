@@ -29,7 +29,7 @@
 //! `cli` (on by default) builds the program; a library user writes `default-features = false`. `vendored` builds libelf
 //! and zlib from source, `static` links them statically.
 
-#[cfg(test)]
+#[cfg(all(test, stockade_kernel))]
 mod allocations;
 pub mod doctor;
 #[cfg(stockade_kernel)]

@@ -652,7 +652,7 @@ mod tests {
             for (kind, flags, [a, b, c], number, cut) in records {
                 let mut bytes = record(KINDS[kind], flags, [&a, &b, &c], number);
                 prop_assert!(decode(&bytes).is_ok());
-                // A quarter of them whole, the others too short: those must not spoil the next one either.
+                // Some are whole, the others too short: those must not spoil the next one either.
                 bytes.truncate(bytes.len() - cut);
                 let decoded = used.decode(&bytes);
                 prop_assert_eq!(&decoded, &decode(&bytes));
