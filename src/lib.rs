@@ -52,7 +52,7 @@ mod wire;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
-pub use monitor::Monitor;
+pub use monitor::{Filter, Form, Monitor, Watch};
 pub use scope::Scope;
 pub use session::Session;
 

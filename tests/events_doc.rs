@@ -9,10 +9,30 @@ use stockade::sink::Json;
 const DOC: &str = include_str!("../docs/EVENTS.md");
 
 /// Kinds with a process that acted; `who` in the table.
-const WHO: [&str; 7] = ["exec", "fork", "exit", "open", "unlink", "rename", "denial"];
+const WHO: [&str; 9] = [
+    "exec",
+    "fork",
+    "exit",
+    "open",
+    "unlink",
+    "rename",
+    "denial",
+    "syscall",
+    "syscall_summary",
+];
 /// `all` in the table.
-const ALL: [&str; 9] = [
-    "exec", "fork", "exit", "open", "unlink", "rename", "denial", "loss", "end",
+const ALL: [&str; 11] = [
+    "exec",
+    "fork",
+    "exit",
+    "open",
+    "unlink",
+    "rename",
+    "denial",
+    "syscall",
+    "syscall_summary",
+    "loss",
+    "end",
 ];
 
 /// All samples and certificates as the program writes them.

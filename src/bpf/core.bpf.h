@@ -46,8 +46,10 @@ enum {
 enum {
 	STK_NR_open = 2,
 	STK_NR_rename = 82,
+	STK_NR_exit = 60,
 	STK_NR_creat = 85,
 	STK_NR_unlink = 87,
+	STK_NR_exit_group = 231,
 	STK_NR_openat = 257,
 	STK_NR_unlinkat = 263,
 	STK_NR_renameat = 264,
@@ -61,10 +63,23 @@ enum {
 	STK_NR_unlinkat = 35,
 	STK_NR_renameat = 38,
 	STK_NR_openat = 56,
+	STK_NR_exit = 93,
+	STK_NR_exit_group = 94,
 	STK_NR_renameat2 = 276,
 	STK_NR_openat2 = 437,
 };
 #endif
+
+/* arch/x86/entry/syscalls/syscall_32.tbl, arch/arm64/tools/syscall_32.tbl */
+enum {
+	STK_NR_COMPAT_exit = 1,
+	STK_NR_COMPAT_exit_group =
+#if defined(__TARGET_ARCH_x86)
+		252,
+#else
+		248,
+#endif
+};
 
 /* bpf_get_current_task_btf is 5.11+; the plain helper with CO-RE reads is right everywhere. */
 static __always_inline struct task_struct *stk_current(void)
@@ -92,6 +107,12 @@ static __always_inline __u64 stk_number(const void *pointer)
 	return number;
 }
 
+/* The registers of the current system call, in a classic tracepoint. 5.15+ */
+static __always_inline struct pt_regs *stk_regs(void)
+{
+	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+
 static __always_inline long stk_syscall_nr(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)
@@ -110,6 +131,28 @@ static __always_inline bool stk_compat(struct pt_regs *regs)
 	/* PSR_MODE32_BIT, arch/arm64/include/uapi/asm/ptrace.h */
 	return BPF_CORE_READ(regs, pstate) & 0x10;
 #endif
+}
+
+/* The six arguments of a system call, from the registers of the architecture's own or its 32-bit calls. */
+static __always_inline void stk_syscall_args(__u64 *args, struct pt_regs *regs, bool compat)
+{
+#if defined(__TARGET_ARCH_x86)
+	if (compat) {
+		args[0] = BPF_CORE_READ(regs, bx);
+		args[1] = BPF_CORE_READ(regs, cx);
+		args[2] = BPF_CORE_READ(regs, dx);
+		args[3] = BPF_CORE_READ(regs, si);
+		args[4] = BPF_CORE_READ(regs, di);
+		args[5] = BPF_CORE_READ(regs, bp);
+		return;
+	}
+#endif
+	args[0] = PT_REGS_PARM1_CORE_SYSCALL(regs);
+	args[1] = PT_REGS_PARM2_CORE_SYSCALL(regs);
+	args[2] = PT_REGS_PARM3_CORE_SYSCALL(regs);
+	args[3] = PT_REGS_PARM4_CORE_SYSCALL(regs);
+	args[4] = PT_REGS_PARM5_CORE_SYSCALL(regs);
+	args[5] = PT_REGS_PARM6_CORE_SYSCALL(regs);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -438,8 +438,6 @@ int BPF_PROG(file_rename_end__fexit, struct renamedata *rd, int ret)
 	return on_renamed(BPF_CORE_READ(rd, old_dentry), ret);
 }
 
-#define REGS() ((struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf()))
-
 SEC("?tp/syscalls/sys_exit_openat")
 int file_openat__tp(struct trace_event_raw_sys_exit *ctx)
 {
@@ -447,7 +445,7 @@ int file_openat__tp(struct trace_event_raw_sys_exit *ctx)
 
 	if (!stk_wanted())
 		return 0;
-	regs = REGS();
+	regs = stk_regs();
 	return sys_open(PT_REGS_PARM1_SYSCALL(regs), (const char *)PT_REGS_PARM2_SYSCALL(regs),
 			PT_REGS_PARM3_SYSCALL(regs), ctx->ret);
 }
@@ -461,7 +459,7 @@ int file_openat2__tp(struct trace_event_raw_sys_exit *ctx)
 
 	if (!stk_wanted())
 		return 0;
-	regs = REGS();
+	regs = stk_regs();
 	how = (struct open_how *)PT_REGS_PARM3_SYSCALL(regs);
 	bpf_probe_read_user(&flags, sizeof(flags), &how->flags);
 	return sys_open(PT_REGS_PARM1_SYSCALL(regs), (const char *)PT_REGS_PARM2_SYSCALL(regs),
@@ -475,7 +473,7 @@ int file_unlinkat__tp(struct trace_event_raw_sys_exit *ctx)
 
 	if (!stk_wanted())
 		return 0;
-	regs = REGS();
+	regs = stk_regs();
 	/* rmdir has its own system call, and this one with AT_REMOVEDIR. */
 	if (PT_REGS_PARM3_SYSCALL(regs) & STK_AT_REMOVEDIR)
 		return 0;
@@ -490,7 +488,7 @@ int file_renameat__tp(struct trace_event_raw_sys_exit *ctx)
 
 	if (!stk_wanted())
 		return 0;
-	regs = REGS();
+	regs = stk_regs();
 	return sys_rename((const char *)PT_REGS_PARM2_SYSCALL(regs),
 			  (const char *)PT_REGS_PARM4_SYSCALL(regs), 0, ctx->ret);
 }
@@ -502,7 +500,7 @@ int file_renameat2__tp(struct trace_event_raw_sys_exit *ctx)
 
 	if (!stk_wanted())
 		return 0;
-	regs = REGS();
+	regs = stk_regs();
 	return sys_rename((const char *)PT_REGS_PARM2_SYSCALL(regs),
 			  (const char *)PT_REGS_PARM4_SYSCALL(regs), PT_REGS_PARM5_SYSCALL(regs),
 			  ctx->ret);
@@ -517,7 +515,7 @@ int file_open__tp(struct trace_event_raw_sys_exit *ctx)
 
 	if (!stk_wanted())
 		return 0;
-	regs = REGS();
+	regs = stk_regs();
 	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(regs),
 			PT_REGS_PARM2_SYSCALL(regs), ctx->ret);
 }
@@ -527,7 +525,7 @@ int file_creat__tp(struct trace_event_raw_sys_exit *ctx)
 {
 	if (!stk_wanted())
 		return 0;
-	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(REGS()),
+	return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(stk_regs()),
 			STK_O_CREAT_FLAGS, ctx->ret);
 }
 
@@ -536,7 +534,7 @@ int file_unlink__tp(struct trace_event_raw_sys_exit *ctx)
 {
 	if (!stk_wanted())
 		return 0;
-	return sys_unlink(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(REGS()), ctx->ret);
+	return sys_unlink(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(stk_regs()), ctx->ret);
 }
 
 SEC("?tp/syscalls/sys_exit_rename")
@@ -546,7 +544,7 @@ int file_rename__tp(struct trace_event_raw_sys_exit *ctx)
 
 	if (!stk_wanted())
 		return 0;
-	regs = REGS();
+	regs = stk_regs();
 	return sys_rename((const char *)PT_REGS_PARM1_SYSCALL(regs),
 			  (const char *)PT_REGS_PARM2_SYSCALL(regs), 0, ctx->ret);
 }

@@ -18,7 +18,8 @@ enum stk_kind {
 	STK_KIND_DENIAL = 7,
 	/* Not a record: losses of the tree that is followed. */
 	STK_KIND_SCOPE = 8,
-	STK_KIND_MAX = 9,
+	STK_KIND_SYSCALL = 9,
+	STK_KIND_MAX = 10,
 };
 
 /* Why something was lost; index into stk_drops is kind * STK_LOSS_MAX + cause. */
@@ -82,9 +83,19 @@ enum stk_scope {
 	STK_SCOPE_COMMS = 1 << 4, /* narrows the above */
 };
 
+enum stk_filter {
+	STK_FILTER_ERRORS = 1 << 0, /* only operations that failed */
+};
+
 enum stk_task_flag {
 	STK_TASK_FOLLOW = 1 << 0, /* children belong too */
 	STK_TASK_ENDED = 1 << 1, /* its last thread has ended; its parent may not have asked yet */
+};
+
+/* Which table of numbers a system call comes from. */
+enum stk_abi {
+	STK_ABI_NATIVE = 0,
+	STK_ABI_COMPAT = 1, /* 32-bit */
 };
 
 /* Rule numbers from here on are ours. */
@@ -187,6 +198,36 @@ struct stk_denial {
 	__u8 path[STK_PATH_BUF];
 };
 
+/* Key of stk_tasks. The start time makes a reused pid another key, so no removal can hit the wrong process. */
+struct stk_task_key {
+	__u64 start_ns;
+	__u64 tgid;
+};
+
+/* A system call that somebody chose, when it has returned. */
+struct stk_syscall {
+	struct stk_hdr hdr;
+	__u64 args[6];
+	__s64 result; /* or -errno */
+	__u64 duration_ns;
+	__u32 nr;
+	__u32 abi; /* stk_abi */
+};
+
+/* Keys of summaries begin with the process. Its stk_hdr, as it was when it was first counted, is in stk_who. */
+struct stk_syscall_key {
+	struct stk_task_key task;
+	__u32 nr;
+	__u32 abi; /* stk_abi */
+};
+
+/* Values of summaries are counters that only grow. */
+struct stk_syscall_sum {
+	__u64 calls; /* that have returned, and exits */
+	__u64 errors;
+	__u64 time_ns;
+};
+
 /* What iter/task_file says of one of our own descriptors. */
 struct stk_identity {
 	struct stk_file_id file;
@@ -203,12 +244,6 @@ struct stk_seed {
 	__u32 ns_tgid; /* in the reader's pid namespace; 0 when it is not visible there */
 	__u32 uid;
 	__u8 comm[STK_COMM_LEN];
-};
-
-/* Key of stk_tasks. The start time makes a reused pid another key, so no removal can hit the wrong process. */
-struct stk_task_key {
-	__u64 start_ns;
-	__u64 tgid;
 };
 
 struct stk_task {
@@ -246,7 +281,9 @@ struct stk_config {
 	__u32 cgroups; /* entries of stk_cgroups in use */
 	__u32 cpus; /* entries of stk_scratch */
 	__u32 ring_bytes; /* size of stk_events */
-	__u32 pad;
+	__u32 filter; /* stk_filter bits */
+	__u64 min_latency_ns; /* events of shorter operations are not wanted */
+	__u64 min_bytes; /* events of smaller operations are not wanted */
 };
 
 #endif

@@ -1,11 +1,12 @@
 //! `stockade enforce`: fence what is already running.
 
 use clap::Args;
-use stockade::{Monitor, Session};
+use stockade::{Session, Watch};
 
 use super::monitor::follow;
 use super::output::Output;
 use super::stop::Stop;
+use super::watch::watches;
 use super::{Outcome, OutputArgs, PolicyArgs, ScopeArgs};
 
 /// Fence what is already running, until Ctrl-C
@@ -22,8 +23,8 @@ pub(super) struct EnforceArgs {
     #[command(flatten)]
     scope: ScopeArgs,
     /// Report these events as well; only denials otherwise
-    #[arg(long = "monitor", value_name = "KIND", value_parser = super::monitor_kind, help_heading = "Options")]
-    monitors: Vec<Monitor>,
+    #[arg(long = "monitor", value_name = "KIND", value_parser = watches, help_heading = "Options")]
+    monitors: Vec<Vec<Watch>>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -37,8 +38,8 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
         .scope(args.scope.scope())
         .policy(rules)
         .ring_bytes(args.output.ring_bytes());
-    for kind in args.monitors {
-        builder = builder.monitor(kind);
+    for watch in args.monitors.concat() {
+        builder = builder.monitor(watch);
     }
     let (session, output) = Output::begin(&args.output, builder)?;
     let mut told = false;

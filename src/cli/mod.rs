@@ -6,13 +6,14 @@ mod monitor;
 mod output;
 mod run;
 mod stop;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stockade::policy::{Environment, Mode, RuleSet};
-use stockade::{Error, ErrorKind, Monitor, Scope};
+use stockade::{Error, ErrorKind, Scope};
 
 /// Every exit code that is not a command's own, once: --help prints this table, tests read it.
 const EXIT_CODES: &str = "\
@@ -46,14 +47,6 @@ fn usage(message: &str) -> ! {
     Cli::command()
         .error(clap::error::ErrorKind::MissingRequiredArgument, message)
         .exit()
-}
-
-/// A monitor's name, for clap.
-fn monitor_kind(name: &str) -> Result<Monitor, String> {
-    name.parse().map_err(|e: Error| match e.hint() {
-        Some(hint) => format!("{e}; {hint}"),
-        None => e.to_string(),
-    })
 }
 
 /// How a command ends when nothing failed: its exit code.

@@ -3,23 +3,29 @@
 use std::time::Duration;
 
 use clap::Args;
-use stockade::{Monitor, Session};
+use stockade::{Session, Watch};
 
 use super::output::Output;
 use super::stop::Stop;
+use super::watch::{WatchArgs, watches};
 use super::{Outcome, OutputArgs, ScopeArgs};
 
 /// Stream what processes do, until Ctrl-C
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  stockade monitor --tree 1234                      all monitors, one process and its children
+  stockade monitor --tree 1234                      one process and its children
   stockade monitor process --host                   every program that starts on this machine
+  stockade monitor syscall --tree 1234 --interval 5 which system calls, how often, how long
+  stockade monitor --syscalls ptrace,mount --host   each of these calls, with its arguments
   stockade monitor file --cgroup /system.slice/nginx.service --format json")]
 pub(super) struct MonitorArgs {
-    /// What to watch; everything when none is named
-    #[arg(value_name = "KIND", value_parser = super::monitor_kind)]
-    kinds: Vec<Monitor>,
+    /// What to watch: a monitor, a monitor in another form (syscall=events), or all; processes and files when none is
+    /// named
+    #[arg(value_name = "KIND", value_parser = watches)]
+    kinds: Vec<Vec<Watch>>,
+    #[command(flatten)]
+    watch: WatchArgs,
     #[command(flatten)]
     scope: ScopeArgs,
     #[command(flatten)]
@@ -28,17 +34,10 @@ pub(super) struct MonitorArgs {
 
 pub(super) fn main(args: MonitorArgs) -> Outcome {
     let stop = Stop::listen()?;
-    let mut builder = Session::builder()
+    let builder = Session::builder()
         .scope(args.scope.scope())
         .ring_bytes(args.output.ring_bytes());
-    let kinds = if args.kinds.is_empty() {
-        Monitor::ALL
-    } else {
-        &args.kinds
-    };
-    for &kind in kinds {
-        builder = builder.monitor(kind);
-    }
+    let builder = args.watch.apply(&args.kinds, builder)?;
     let (session, output) = Output::begin(&args.output, builder)?;
     follow(session, output, |_, output| {
         Ok(stop.asked() || output.is_closed())

@@ -8,11 +8,12 @@ use std::process::{Child, Command, ExitStatus};
 use anyhow::Context as _;
 use clap::Args;
 use stockade::launch::Held;
-use stockade::{Monitor, Scope, Session};
+use stockade::{Scope, Session, Watch};
 
 use super::monitor::follow;
 use super::output::Output;
 use super::stop::Stop;
+use super::watch::{WatchArgs, watches};
 use super::{Outcome, OutputArgs, PolicyArgs};
 
 /// Run a command inside a fence, or just watched
@@ -20,6 +21,7 @@ use super::{Outcome, OutputArgs, PolicyArgs};
 #[command(after_help = "\
 Examples:
   stockade run -- make                                    what does this build do?
+  stockade run --syscall -- make                          which system calls, how often, how long?
   stockade run --deny-file ~/.ssh/id_ed25519 -- npm install
   stockade run --policy build.policy.yaml --deny-exit-code 3 -- make
 
@@ -28,9 +30,12 @@ code is 40 and nothing has run. The fence stands until the last process of the c
 pub(super) struct RunArgs {
     #[command(flatten)]
     policy: PolicyArgs,
-    /// What to watch; everything when none is named
-    #[arg(long = "monitor", value_name = "KIND", value_parser = super::monitor_kind, help_heading = "Options")]
-    monitors: Vec<Monitor>,
+    /// What to watch: a monitor, a monitor in another form (syscall=events), or all; processes and files when none is
+    /// named
+    #[arg(long = "monitor", value_name = "KIND", value_parser = watches, help_heading = "Watching")]
+    monitors: Vec<Vec<Watch>>,
+    #[command(flatten)]
+    watch: WatchArgs,
     /// Exit with this code when something was refused, whatever the command's own code
     #[arg(long, value_name = "N", help_heading = "Options")]
     deny_exit_code: Option<u8>,
@@ -58,14 +63,7 @@ pub(super) fn main(args: RunArgs) -> Outcome {
     let mut builder = Session::builder()
         .scope(Scope::new().tree(held.pid()))
         .ring_bytes(args.output.ring_bytes());
-    let kinds = if args.monitors.is_empty() {
-        Monitor::ALL
-    } else {
-        &args.monitors
-    };
-    for &kind in kinds {
-        builder = builder.monitor(kind);
-    }
+    builder = args.watch.apply(&args.monitors, builder)?;
     if let Some(rules) = rules {
         builder = builder.policy(rules);
     }

@@ -79,6 +79,10 @@ pub enum Kind {
     Rename(Rename),
     /// The fence refused an access, or would have in enforcing mode.
     Denial(Denial),
+    /// A system call that was chosen has returned.
+    Syscall(Syscall),
+    /// What one process did with one system call in a while.
+    SyscallSummary(SyscallSummary),
     /// Records that never arrived.
     Loss(Loss),
 }
@@ -95,6 +99,8 @@ impl Kind {
             Kind::Unlink(_) => "unlink",
             Kind::Rename(_) => "rename",
             Kind::Denial(_) => "denial",
+            Kind::Syscall(_) => "syscall",
+            Kind::SyscallSummary(_) => "syscall_summary",
             Kind::Loss(_) => "loss",
         }
     }
@@ -260,6 +266,56 @@ pub struct Denial {
     pub file: FileId,
 }
 
+/// A system call has returned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Syscall {
+    /// Its name; empty when this version does not know the number.
+    pub name: &'static str,
+    /// Its number, in the table of its architecture.
+    pub number: u32,
+    /// A call of a 32-bit program on a 64-bit kernel: another table of numbers.
+    pub compat: bool,
+    /// What was in the registers. Pointers are addresses in the caller's memory.
+    pub args: [u64; 6],
+    /// What was returned: a value, or a negative errno. 0 for `exit` and `exit_group`, which do not return.
+    pub result: i64,
+    /// From entry to return in nanoseconds.
+    pub duration_ns: u64,
+}
+
+impl Syscall {
+    /// The error number; 0 when it succeeded.
+    #[must_use]
+    pub fn errno(&self) -> u16 {
+        match self.result {
+            // The kernel's MAX_ERRNO.
+            -4095..=-1 => u16::try_from(self.result.unsigned_abs()).unwrap_or(0),
+            _ => 0,
+        }
+    }
+}
+
+/// What one process did with one system call in a while; all its threads together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SyscallSummary {
+    /// Its name; empty when this version does not know the number.
+    pub name: &'static str,
+    /// Its number, in the table of its architecture.
+    pub number: u32,
+    /// A call of a 32-bit program on a 64-bit kernel: another table of numbers.
+    pub compat: bool,
+    /// Calls that have returned; for `exit` and `exit_group`, which do not, calls.
+    pub calls: u64,
+    /// Of these, those that failed.
+    pub errors: u64,
+    /// Time in these calls in nanoseconds, waiting included.
+    pub time_ns: u64,
+    /// How long this was counted, in nanoseconds.
+    pub window_ns: u64,
+}
+
 /// Records that never arrived, since the last such event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -330,7 +386,8 @@ impl Event {
             Kind::Rename(e) => Some(e.errno == 0),
             Kind::Denial(e) => Some(!e.refused),
             Kind::Exec(_) | Kind::Fork(_) => Some(true),
-            Kind::Exit(_) | Kind::Loss(_) => None,
+            Kind::Syscall(e) => Some(e.errno() == 0),
+            Kind::Exit(_) | Kind::SyscallSummary(_) | Kind::Loss(_) => None,
         }
     }
 }
@@ -441,6 +498,31 @@ impl fmt::Display for Kind {
                 let key = if e.path_in_fs { "path_in_fs" } else { "path" };
                 write!(f, " access={} {key}={}", Quoted(&e.access), e.path)
             }
+            Kind::Syscall(e) => {
+                write!(f, "{}(", CallName(e.name, e.number, e.compat))?;
+                for (i, arg) in e.args.iter().enumerate() {
+                    write!(f, "{}{arg:#x}", if i > 0 { ", " } else { "" })?;
+                }
+                f.write_str(")")?;
+                if e.errno() == 0 {
+                    write!(f, " = {}", e.result)?;
+                }
+                write!(
+                    f,
+                    "{} took={:.1}us",
+                    Failed(e.errno()),
+                    e.duration_ns as f64 / 1e3
+                )
+            }
+            Kind::SyscallSummary(e) => write!(
+                f,
+                "{} calls={} errors={} time={:.3}ms in={:.1}s",
+                CallName(e.name, e.number, e.compat),
+                e.calls,
+                e.errors,
+                e.time_ns as f64 / 1e6,
+                e.window_ns as f64 / 1e9
+            ),
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
         }
     }
@@ -477,6 +559,19 @@ pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         quote(f, "", self.0)
+    }
+}
+
+/// A system call's name, or its number where it has none, and whether it is one of the other table.
+struct CallName(&'static str, u32, bool);
+
+impl fmt::Display for CallName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => write!(f, "syscall_{}", self.1)?,
+            name => f.write_str(name)?,
+        }
+        f.write_str(if self.2 { "/32" } else { "" })
     }
 }
 

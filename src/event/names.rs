@@ -4,6 +4,11 @@
 
 use std::fmt;
 
+#[cfg(target_arch = "aarch64")]
+use syscalls::{aarch64 as native, arm as compat};
+#[cfg(not(target_arch = "aarch64"))]
+use syscalls::{x86 as compat, x86_64 as native};
+
 /// errno-base.h and errno.h of include/uapi/asm-generic, 6.12; the index is the number.
 #[rustfmt::skip]
 const ERRNOS: [&str; 134] = [
@@ -166,6 +171,23 @@ pub(super) fn write_flags(
         write!(f, "{separator}{rest:#x}")?;
     }
     Ok(())
+}
+
+/// Name of a system call in the machine's own table (0) or in that of 32-bit programs (1); empty when it has none.
+pub(crate) fn syscall(table: u32, number: u32) -> &'static str {
+    let number = number as usize;
+    match table {
+        0 => native::Sysno::new(number).map_or("", |s| s.name()),
+        _ => compat::Sysno::new(number).map_or("", |s| s.name()),
+    }
+}
+
+/// Number of a system call in the machine's own table and in that of 32-bit programs.
+pub(crate) fn syscall_numbers(name: &str) -> [Option<u32>; 2] {
+    [
+        name.parse().ok().map(|s: native::Sysno| s as u32),
+        name.parse().ok().map(|s: compat::Sysno| s as u32),
+    ]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{
     Certificate, Clock, Denial, Event, Exec, Exit, FenceState, FileId, FilePath, Fork, Kind, Loss,
-    LossCount, Open, ProbeState, Process, ProcessId, Rename, Unlink, text,
+    LossCount, Open, ProbeState, Process, ProcessId, Rename, Syscall, SyscallSummary, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -77,6 +77,29 @@ fn loss(of: &str, cause: &str, count: u64) -> Kind {
         of: of.into(),
         cause: cause.into(),
         count,
+    })
+}
+
+fn syscall(name: &'static str, number: u32, compat: bool, result: i64) -> Kind {
+    Kind::Syscall(Syscall {
+        name,
+        number,
+        compat,
+        args: [0x10, 4711, 0, 0, 0x7fff_0000_0000_1000, 0],
+        result,
+        duration_ns: 4_120,
+    })
+}
+
+fn syscall_summary(name: &'static str, number: u32, compat: bool) -> Kind {
+    Kind::SyscallSummary(SyscallSummary {
+        name,
+        number,
+        compat,
+        calls: 1_204,
+        errors: 3,
+        time_ns: 8_400_212,
+        window_ns: 10_000_000_000,
     })
 }
 
@@ -315,6 +338,10 @@ pub fn samples() -> Vec<Event> {
                 file: file(524_417, 0o100_600),
             }),
         ),
+        event(8_100_000, shell(), syscall("ptrace", 101, false, -1)),
+        event(8_100_500, shell(), syscall("", 9_999, true, 7)),
+        event(8_200_000, shell(), syscall_summary("read", 0, false)),
+        event(8_200_000, shell(), syscall_summary("", 9_999, true)),
         event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
         event(9_000_001, nobody, loss("scope", "map", 1)),
     ]

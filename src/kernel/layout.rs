@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::skel::{fence, file, identity, process, scope};
+use super::skel::{fence, file, identity, process, scope, syscall};
 use crate::wire;
 
 macro_rules! same_layout {
@@ -152,6 +152,26 @@ same_layout!(
         cgroups,
         cpus,
         ring_bytes,
-        pad
+        filter,
+        min_latency_ns,
+        min_bytes
+    }
+);
+same_layout!(
+    wire::SyscallRecord = syscall::types::stk_syscall {
+        hdr,
+        args,
+        result,
+        duration_ns,
+        nr,
+        abi,
+    }
+);
+same_layout!(wire::SyscallKey = syscall::types::stk_syscall_key { task, nr, abi });
+same_layout!(
+    wire::SyscallSum = syscall::types::stk_syscall_sum {
+        calls,
+        errors,
+        time_ns,
     }
 );

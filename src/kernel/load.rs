@@ -27,6 +27,8 @@ pub(crate) enum Object {
     File,
     /// `fence.bpf.c`
     Fence,
+    /// `syscall.bpf.c`
+    Syscall,
 }
 
 /// One thing to observe or to guard, and the ways to do it, best first.
@@ -110,14 +112,14 @@ pub(crate) enum Needs {
 pub(crate) enum Program {
     /// Its section says where it goes.
     Auto(&'static str),
-    /// It goes to a classic tracepoint of the group `syscalls`.
-    Syscall(&'static str, &'static str),
+    /// It goes to a classic tracepoint: group and name.
+    Tracepoint(&'static str, &'static str, &'static str),
 }
 
 impl Program {
     fn name(&self) -> &'static str {
         match self {
-            Program::Auto(name) | Program::Syscall(name, _) => name,
+            Program::Auto(name) | Program::Tracepoint(name, ..) => name,
         }
     }
 }
@@ -404,6 +406,11 @@ impl Loader {
             Object::Fence => {
                 self.with(skel::fence::FenceSkelBuilder::default(), variants, attached)
             }
+            Object::Syscall => self.with(
+                skel::syscall::SyscallSkelBuilder::default(),
+                variants,
+                attached,
+            ),
         }
     }
 
@@ -472,8 +479,8 @@ impl Loader {
                     Program::Auto(_) => program
                         .attach()
                         .map_err(|e| refused(wanted.name(), &e, &capture.take())),
-                    Program::Syscall(_, event) => {
-                        self.tracefs.perf_event("syscalls", event).and_then(|fd| {
+                    Program::Tracepoint(_, group, event) => {
+                        self.tracefs.perf_event(group, event).and_then(|fd| {
                             // libbpf closes the descriptor with the link; when attaching fails, nobody does.
                             let raw = fd.as_raw_fd();
                             let link = program

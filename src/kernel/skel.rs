@@ -24,3 +24,4 @@ skeleton!(scope, "scope");
 skeleton!(process, "process");
 skeleton!(file, "file");
 skeleton!(fence, "fence");
+skeleton!(syscall, "syscall");

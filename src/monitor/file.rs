@@ -1,8 +1,9 @@
 //! Open, unlink and rename: the functions that do the work, else the system calls that ask for it.
 
+use super::{Form, Parts};
 use crate::kernel::Needs::{Fentry, Function, Params};
-use crate::kernel::Program::{Auto, Syscall};
-use crate::kernel::{Probe, Program, Variant};
+use crate::kernel::Program::{Auto, Tracepoint};
+use crate::kernel::{Object, Probe, Program, Variant};
 
 /// What is not seen by those who look at system calls.
 const BLIND: Option<&str> = Some("io_uring, 32-bit calls and kernel-internal users are not seen");
@@ -19,7 +20,11 @@ macro_rules! sys_exit {
     };
 }
 
-pub(super) const PROBES: &[Probe] = &[
+pub(super) fn parts(_: Form) -> Parts {
+    Parts::events(Object::File, PROBES)
+}
+
+const PROBES: &[Probe] = &[
     Probe {
         name: "file.open",
         variants: &[
@@ -117,37 +122,41 @@ pub(super) const PROBES: &[Probe] = &[
 
 #[cfg(target_arch = "x86_64")]
 mod calls {
-    use super::{Program, Syscall};
+    use super::{Program, Tracepoint};
 
     pub(super) const OPEN: &[Program] = &[
-        Syscall("file_openat__tp", "sys_exit_openat"),
-        Syscall("file_openat2__tp", "sys_exit_openat2"),
-        Syscall("file_open__tp", "sys_exit_open"),
-        Syscall("file_creat__tp", "sys_exit_creat"),
+        Tracepoint("file_openat__tp", "syscalls", "sys_exit_openat"),
+        Tracepoint("file_openat2__tp", "syscalls", "sys_exit_openat2"),
+        Tracepoint("file_open__tp", "syscalls", "sys_exit_open"),
+        Tracepoint("file_creat__tp", "syscalls", "sys_exit_creat"),
     ];
     pub(super) const UNLINK: &[Program] = &[
-        Syscall("file_unlinkat__tp", "sys_exit_unlinkat"),
-        Syscall("file_unlink__tp", "sys_exit_unlink"),
+        Tracepoint("file_unlinkat__tp", "syscalls", "sys_exit_unlinkat"),
+        Tracepoint("file_unlink__tp", "syscalls", "sys_exit_unlink"),
     ];
     pub(super) const RENAME: &[Program] = &[
-        Syscall("file_renameat2__tp", "sys_exit_renameat2"),
-        Syscall("file_renameat__tp", "sys_exit_renameat"),
-        Syscall("file_rename__tp", "sys_exit_rename"),
+        Tracepoint("file_renameat2__tp", "syscalls", "sys_exit_renameat2"),
+        Tracepoint("file_renameat__tp", "syscalls", "sys_exit_renameat"),
+        Tracepoint("file_rename__tp", "syscalls", "sys_exit_rename"),
     ];
 }
 
 /// aarch64 has the at-forms alone.
 #[cfg(not(target_arch = "x86_64"))]
 mod calls {
-    use super::{Program, Syscall};
+    use super::{Program, Tracepoint};
 
     pub(super) const OPEN: &[Program] = &[
-        Syscall("file_openat__tp", "sys_exit_openat"),
-        Syscall("file_openat2__tp", "sys_exit_openat2"),
+        Tracepoint("file_openat__tp", "syscalls", "sys_exit_openat"),
+        Tracepoint("file_openat2__tp", "syscalls", "sys_exit_openat2"),
     ];
-    pub(super) const UNLINK: &[Program] = &[Syscall("file_unlinkat__tp", "sys_exit_unlinkat")];
+    pub(super) const UNLINK: &[Program] = &[Tracepoint(
+        "file_unlinkat__tp",
+        "syscalls",
+        "sys_exit_unlinkat",
+    )];
     pub(super) const RENAME: &[Program] = &[
-        Syscall("file_renameat2__tp", "sys_exit_renameat2"),
-        Syscall("file_renameat__tp", "sys_exit_renameat"),
+        Tracepoint("file_renameat2__tp", "syscalls", "sys_exit_renameat2"),
+        Tracepoint("file_renameat__tp", "syscalls", "sys_exit_renameat"),
     ];
 }

@@ -2,20 +2,88 @@
 
 #[cfg(stockade_kernel)]
 mod file;
+mod filter;
 #[cfg(stockade_kernel)]
 mod process;
+#[cfg(stockade_kernel)]
+mod summary;
+#[cfg(stockade_kernel)]
+mod syscall;
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, ErrorKind};
+pub use filter::Filter;
 #[cfg(stockade_kernel)]
-use crate::kernel::{Object, Probe};
+pub(crate) use summary::{Flush, Summary};
 
-/// Registers the monitors: name on the command line, variant, module, object, what it reports. The command line, the
-/// doctor and the documentation tables read this list.
+use crate::error::{Error, ErrorKind, Result};
+#[cfg(stockade_kernel)]
+use crate::kernel::{Loader, Object, Probe};
+
+/// How a monitor reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Form {
+    /// Each thing that happens, by itself.
+    Events,
+    /// What was counted in the kernel by process and object, from time to time.
+    Summary,
+}
+
+impl Form {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::Events => "events",
+            Form::Summary => "summary",
+        }
+    }
+}
+
+impl FromStr for Form {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Form::Events, Form::Summary]
+            .into_iter()
+            .find(|f| f.name() == name)
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Usage, format!("there is no form \"{name}\""))
+                    .with_hint("a monitor reports as events or as summary")
+            })
+    }
+}
+
+/// What a monitor needs from the kernel half in one form.
+#[cfg(stockade_kernel)]
+pub(crate) struct Parts {
+    pub(crate) object: Object,
+    pub(crate) probes: &'static [Probe],
+    /// Writes what the programs are to choose by, once they are loaded.
+    pub(crate) fill: fn(&Loader, &Filter) -> Result<()>,
+    /// Reads the counters, for a summary.
+    pub(crate) summary: Option<Box<dyn Summary>>,
+}
+
+#[cfg(stockade_kernel)]
+impl Parts {
+    /// Single events that are chosen by nothing but scope and kind.
+    fn events(object: Object, probes: &'static [Probe]) -> Self {
+        Parts {
+            object,
+            probes,
+            fill: |_, _| Ok(()),
+            summary: None,
+        }
+    }
+}
+
+/// Registers the monitors: name on the command line, variant, module, forms with the usual one first, whether it is on
+/// when nobody chooses, what it reports. The command line, the doctor and the documentation tables read this list.
 macro_rules! monitors {
-    ($($name:literal => $variant:ident, $module:ident: $what:literal;)+) => {
+    ($($name:literal => $variant:ident, $module:ident, [$($form:ident),+], $usual:literal: $what:literal;)+) => {
         /// A source of events.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -39,17 +107,53 @@ macro_rules! monitors {
                 match self { $(Monitor::$variant => $what,)+ }
             }
 
+            /// The forms it can report in, the usual one first.
+            #[must_use]
+            pub fn forms(self) -> &'static [Form] {
+                match self { $(Monitor::$variant => &[$(Form::$form),+],)+ }
+            }
+
+            /// Whether it is part of what is watched when nobody chooses: little noise and little cost.
+            #[must_use]
+            pub fn is_usual(self) -> bool {
+                match self { $(Monitor::$variant => $usual,)+ }
+            }
+
             #[cfg(stockade_kernel)]
-            pub(crate) fn parts(self) -> (Object, &'static [Probe]) {
-                match self { $(Monitor::$variant => (Object::$variant, $module::PROBES),)+ }
+            pub(crate) fn parts(self, form: Form) -> Parts {
+                match self { $(Monitor::$variant => $module::parts(form),)+ }
             }
         }
     };
 }
 
 monitors! {
-    "process" => Process, process: "Processes that start programs, are created and end.";
-    "file" => File, file: "Files that are opened, removed and renamed, with the result.";
+    "process" => Process, process, [Events], true: "Processes that start programs, are created and end.";
+    "file" => File, file, [Events], true: "Files that are opened, removed and renamed, with the result.";
+    "syscall" => Syscall, syscall, [Summary, Events], false:
+        "System calls: counts, errors and time by process and call; or single calls with their arguments.";
+}
+
+impl Monitor {
+    /// The same monitor in another form than its usual one.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage): it does not report in this form.
+    pub fn form(self, form: Form) -> Result<Watch> {
+        if self.forms().contains(&form) {
+            return Ok(Watch {
+                monitor: self,
+                form,
+            });
+        }
+        let names: Vec<&str> = self.forms().iter().map(|f| f.name()).collect();
+        Err(Error::new(
+            ErrorKind::Usage,
+            format!("the {self} monitor does not report as {}", form.name()),
+        )
+        .with_hint(format!("it reports as {}", names.join(" or "))))
+    }
 }
 
 impl fmt::Display for Monitor {
@@ -61,7 +165,7 @@ impl fmt::Display for Monitor {
 impl FromStr for Monitor {
     type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self, Error> {
+    fn from_str(name: &str) -> Result<Self> {
         Monitor::ALL
             .iter()
             .copied()
@@ -71,5 +175,76 @@ impl FromStr for Monitor {
                 Error::new(ErrorKind::Usage, format!("there is no monitor \"{name}\""))
                     .with_hint(format!("the monitors are {}", names.join(", ")))
             })
+    }
+}
+
+/// A monitor and the form it is to report in; a [`Monitor`] alone stands for its usual one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Watch {
+    monitor: Monitor,
+    form: Form,
+}
+
+impl Watch {
+    /// Which monitor.
+    #[must_use]
+    pub fn monitor(self) -> Monitor {
+        self.monitor
+    }
+
+    /// In which form.
+    #[must_use]
+    pub fn form(self) -> Form {
+        self.form
+    }
+}
+
+impl From<Monitor> for Watch {
+    fn from(monitor: Monitor) -> Self {
+        Watch {
+            monitor,
+            // Every monitor has one: the list's pattern wants it.
+            form: monitor.forms()[0],
+        }
+    }
+}
+
+/// `NAME` or `NAME=FORM`.
+impl FromStr for Watch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once('=') {
+            Some((name, form)) => name.parse::<Monitor>()?.form(form.parse()?),
+            None => Ok(text.parse::<Monitor>()?.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watch_is_a_monitor_in_a_form_it_has() {
+        let watch: Watch = "syscall".parse().unwrap();
+        assert_eq!(
+            (watch.monitor(), watch.form()),
+            (Monitor::Syscall, Form::Summary)
+        );
+        let watch: Watch = "syscall=events".parse().unwrap();
+        assert_eq!(watch.form(), Form::Events);
+        for (text, message) in [
+            ("nothing", "there is no monitor \"nothing\""),
+            ("syscall=often", "there is no form \"often\""),
+            (
+                "process=summary",
+                "the process monitor does not report as summary",
+            ),
+        ] {
+            let error = text.parse::<Watch>().unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert!(error.hint().is_some(), "{text}");
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! Exec, fork and exit: the scheduler's tracepoints.
 
-use crate::kernel::{Probe, tracepoint};
+use super::{Form, Parts};
+use crate::kernel::{Object, Probe, tracepoint};
 
-pub(super) const PROBES: &[Probe] = &[
+pub(super) fn parts(_: Form) -> Parts {
+    Parts::events(Object::Process, PROBES)
+}
+
+const PROBES: &[Probe] = &[
     tracepoint!(
         "process.exec",
         "process_exec",

@@ -1,6 +1,6 @@
 //! A session on Linux.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapCore as _, MapFlags};
@@ -17,9 +17,13 @@ use crate::kernel::{
     Asker, Attached, KernelBtf, Loader, MapSizes, Object, ProbeReport, Records, Rings, refused,
     securityfs_lsm, skipped,
 };
+use crate::monitor::{Flush, Summary, Watch};
 use crate::policy::RuleSet;
 use crate::scope::{FOLLOW, Resolved, max_processes};
-use crate::wire::{Config, Decoder, Malformed, TASK_ENDED, TaskEntry, kind, loss, read, scope_bit};
+use crate::wire::{
+    Config, Decoder, Malformed, TASK_ENDED, TaskEntry, TaskKey, filter_bit, kind, loss, read,
+    scope_bit,
+};
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
 const DENIAL_RING_BYTES: u32 = 1 << 20;
@@ -51,6 +55,7 @@ pub(super) struct Live {
     clock_checked: Instant,
     losses: Losses,
     losses_checked: Instant,
+    summaries: Summaries,
     /// Calls that the kernel kept from a program, by program.
     skipped: BTreeMap<&'static str, u64>,
     self_tgid: u32,
@@ -62,6 +67,8 @@ impl Live {
         let SessionBuilder {
             scope,
             monitors,
+            filter,
+            interval,
             policy,
             ring_bytes,
         } = builder;
@@ -101,7 +108,13 @@ impl Live {
             cgroups: selection.cgroups,
             cpus,
             ring_bytes,
-            pad: 0,
+            filter: if filter.errors_only {
+                filter_bit::ERRORS
+            } else {
+                0
+            },
+            min_latency_ns: u64::try_from(filter.min_latency.as_nanos()).unwrap_or(u64::MAX),
+            min_bytes: filter.min_bytes,
         };
         let mut sizes = MapSizes::from([
             ("stk_events", ring_bytes),
@@ -125,7 +138,7 @@ impl Live {
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut certificate = Certificate {
             started_ns: boot_ns(),
-            monitors: monitors.iter().map(|m| m.name().to_owned()).collect(),
+            monitors: monitors.iter().map(|w| monitor_name(*w)).collect(),
             ..Certificate::default()
         };
 
@@ -138,13 +151,16 @@ impl Live {
             note(&mut certificate, &reports);
             resolved.seed(&loader, &asker)?;
         }
-        for monitor in &monitors {
-            let (object, probes) = monitor.parts();
-            let (links, reports) = loader.attach(object, probes)?;
+        let mut summaries = Vec::new();
+        for watch in &monitors {
+            let parts = watch.monitor().parts(watch.form());
+            let (links, reports) = loader.attach(parts.object, parts.probes)?;
             attached.extend(links);
             if reports.iter().all(|r| r.variant.is_none()) {
-                return Err(none_attached(monitor.name(), &reports));
+                return Err(none_attached(watch.monitor().name(), &reports));
             }
+            (parts.fill)(&loader, &filter)?;
+            summaries.extend(parts.summary);
             note(&mut certificate, &reports);
         }
         let make_rings =
@@ -192,6 +208,7 @@ impl Live {
             clock_checked: Instant::now(),
             losses: Losses::new(),
             losses_checked: Instant::now(),
+            summaries: Summaries::new(summaries, interval, asker),
             skipped: BTreeMap::new(),
             self_tgid,
             certificate,
@@ -212,6 +229,9 @@ impl Live {
         if now.duration_since(self.losses_checked) >= LOSS_INTERVAL {
             delivered += self.tell_losses(on)? + self.tell_skips(on);
             self.losses_checked = now;
+        }
+        if self.summaries.is_due(now) {
+            delivered += self.summaries.tell(&self.loader, &mut self.delivery, on)?;
         }
         Ok(delivered)
     }
@@ -246,6 +266,7 @@ impl Live {
         self.attached.clear();
         self.fence = None;
         self.deliver_rest(on)?;
+        self.summaries.tell(&self.loader, &mut self.delivery, on)?;
         self.tell_losses(on)?;
         let mut certificate = self.certificate;
         certificate.ended_ns = boot_ns();
@@ -369,6 +390,78 @@ impl Live {
             }
         }
         Ok(out)
+    }
+}
+
+/// The counters of all monitors that report in summary.
+#[derive(Debug)]
+struct Summaries {
+    all: Vec<Box<dyn Summary>>,
+    interval: Duration,
+    told: Instant,
+    asker: Asker,
+}
+
+impl Summaries {
+    fn new(all: Vec<Box<dyn Summary>>, interval: Duration, asker: Asker) -> Self {
+        Summaries {
+            all,
+            interval,
+            told: Instant::now(),
+            asker,
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        !self.all.is_empty() && now.duration_since(self.told) >= self.interval
+    }
+
+    /// Tells what is new, and forgets the processes that have ended.
+    fn tell(
+        &mut self,
+        loader: &Loader,
+        delivery: &mut Delivery,
+        on: &mut dyn FnMut(&Event),
+    ) -> Result<usize> {
+        if self.all.is_empty() {
+            return Ok(0);
+        }
+        let now = Instant::now();
+        let alive: HashSet<TaskKey> = self
+            .asker
+            .processes()?
+            .iter()
+            .map(|seed| TaskKey {
+                start_ns: seed.start_ns,
+                tgid: u64::from(seed.tgid),
+            })
+            .collect();
+        let flush = Flush {
+            loader,
+            alive: &alive,
+            time_ns: boot_ns(),
+            window_ns: u64::try_from(now.duration_since(self.told).as_nanos()).unwrap_or(u64::MAX),
+        };
+        let mut told = 0;
+        for summary in &mut self.all {
+            summary.flush(&flush, &mut |event| {
+                delivery.events += 1;
+                told += 1;
+                on(&event);
+            })?;
+        }
+        flush.forget_ended()?;
+        self.told = now;
+        Ok(told)
+    }
+}
+
+/// A monitor as the end record names it: with its form where that is not the usual one.
+fn monitor_name(watch: Watch) -> String {
+    if watch == Watch::from(watch.monitor()) {
+        watch.monitor().name().to_owned()
+    } else {
+        format!("{}={}", watch.monitor(), watch.form().name())
     }
 }
 

@@ -17,7 +17,7 @@ use unsupported::Live;
 
 use crate::error::Result;
 use crate::event::{Certificate, Clock, Event, FenceState, ProbeState};
-use crate::monitor::Monitor;
+use crate::monitor::{Filter, Watch};
 use crate::policy::RuleSet;
 use crate::scope::Scope;
 
@@ -26,7 +26,9 @@ use crate::scope::Scope;
 #[must_use]
 pub struct SessionBuilder {
     scope: Scope,
-    monitors: Vec<Monitor>,
+    monitors: Vec<Watch>,
+    filter: Filter,
+    interval: Duration,
     policy: Option<RuleSet>,
     ring_bytes: u32,
 }
@@ -42,11 +44,30 @@ impl SessionBuilder {
         self
     }
 
-    /// Adds a monitor; adding one twice changes nothing.
-    pub fn monitor(mut self, monitor: Monitor) -> Self {
-        if !self.monitors.contains(&monitor) {
-            self.monitors.push(monitor);
+    /// Adds a monitor, in its usual form or as [`Monitor::form`](crate::Monitor::form) makes it. Of a monitor that is
+    /// added twice, the last form counts.
+    pub fn monitor(mut self, watch: impl Into<Watch>) -> Self {
+        let watch = watch.into();
+        match self
+            .monitors
+            .iter_mut()
+            .find(|w| w.monitor() == watch.monitor())
+        {
+            Some(there) => *there = watch,
+            None => self.monitors.push(watch),
         }
+        self
+    }
+
+    /// What is wanted of what the monitors could report; everything where it is not set.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// How often summaries are told; every 10 seconds where it is not set, and at the end in any case.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
         self
     }
 
@@ -83,6 +104,8 @@ impl Session {
         SessionBuilder {
             scope: Scope::new(),
             monitors: Vec::new(),
+            filter: Filter::new(),
+            interval: Duration::from_secs(10),
             policy: None,
             ring_bytes: 8 << 20,
         }

@@ -15,6 +15,8 @@ impl Live {
         let SessionBuilder {
             scope: _,
             monitors: _,
+            filter: _,
+            interval: _,
             policy: _,
             ring_bytes: _,
         } = builder;

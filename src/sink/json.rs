@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::day::Day;
 use crate::event::{
     Certificate, Clock, Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Loss, Open,
-    Process, ProcessId, Rename, Unlink, names,
+    Process, ProcessId, Rename, Syscall, SyscallSummary, Unlink, names,
 };
 
 /// `,"name":`
@@ -92,6 +92,8 @@ impl Json {
             Kind::Unlink(e) => line.unlink(e),
             Kind::Rename(e) => line.rename(e),
             Kind::Denial(e) => line.denial(e),
+            Kind::Syscall(e) => line.syscall(e),
+            Kind::SyscallSummary(e) => line.syscall_summary(e),
             Kind::Loss(e) => line.loss(e),
         }
         line.raw(b"}\n");
@@ -145,6 +147,8 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Rename(_) => class!("rename", "event", "file", "change"),
         Kind::Denial(Denial { refused: true, .. }) => class!("denial", "alert", "file", "denied"),
         Kind::Denial(Denial { refused: false, .. }) => class!("denial", "alert", "file", "allowed"),
+        Kind::Syscall(_) => class!("syscall", "event", "process", "info"),
+        Kind::SyscallSummary(_) => class!("syscall_summary", "metric", "process", "info"),
         // The schema's word for "events are missing here"; it belongs to no category.
         Kind::Loss(_) => b",\"v\":1,\"event.action\":\"loss\",\"event.kind\":\"pipeline_error\"",
     }
@@ -302,6 +306,36 @@ impl Line<'_> {
             self.raw(key!("error.code"));
             self.raw(b"\"EPERM\"");
         }
+    }
+
+    fn syscall(&mut self, e: &Syscall) {
+        self.call(e.name, e.number, e.compat);
+        self.raw(key!("stockade.syscall.args"));
+        for (i, arg) in e.args.iter().enumerate() {
+            // Arguments are addresses and flags as often as numbers.
+            self.raw(if i == 0 { b"[\"" } else { b"\",\"" });
+            self.hex(*arg);
+        }
+        self.raw(b"\"]");
+        self.number(key!("stockade.syscall.result"), e.result);
+        self.number(key!("event.duration"), e.duration_ns);
+        self.error(e.errno());
+    }
+
+    fn syscall_summary(&mut self, e: &SyscallSummary) {
+        self.call(e.name, e.number, e.compat);
+        self.number(key!("stockade.syscall.calls"), e.calls);
+        self.number(key!("stockade.syscall.errors"), e.errors);
+        self.number(key!("stockade.syscall.time_ns"), e.time_ns);
+        self.number(key!("stockade.window_ns"), e.window_ns);
+    }
+
+    fn call(&mut self, name: &str, number: u32, compat: bool) {
+        if !name.is_empty() {
+            self.string(key!("stockade.syscall.name"), name);
+        }
+        self.number(key!("stockade.syscall.number"), number);
+        self.flag(key!("stockade.syscall.compat"), compat);
     }
 
     fn loss(&mut self, e: &Loss) {
@@ -466,8 +500,9 @@ impl Line<'_> {
     }
 
     /// `0x`, then lowercase without leading zeros.
-    fn hex(&mut self, value: u32) {
-        let digits = (32 - value.leading_zeros()).div_ceil(4).max(1);
+    fn hex(&mut self, value: impl Into<u64>) {
+        let value = value.into();
+        let digits = (64 - value.leading_zeros()).div_ceil(4).max(1);
         self.raw(b"0x");
         for place in (0..digits).rev() {
             self.out.push(HEX[(value >> (place * 4) & 0xf) as usize]);
@@ -727,7 +762,7 @@ mod tests {
                     e.of = s.into();
                     e.cause = s.into();
                 }
-                Kind::Fork(_) | Kind::Exit(_) => {}
+                Kind::Fork(_) | Kind::Exit(_) | Kind::Syscall(_) | Kind::SyscallSummary(_) => {}
             }
             events.push(event);
         }
@@ -747,7 +782,9 @@ mod tests {
                 ],
                 Kind::Open(_) | Kind::Unlink(_) | Kind::Denial(_) => &["process.name", "file.path"],
                 Kind::Rename(_) => &["process.name", "file.path", "stockade.old_path"],
-                Kind::Fork(_) | Kind::Exit(_) => &["process.name"],
+                Kind::Fork(_) | Kind::Exit(_) | Kind::Syscall(_) | Kind::SyscallSummary(_) => {
+                    &["process.name"]
+                }
                 Kind::Loss(_) => &["stockade.loss.of", "stockade.loss.cause"],
             };
             for key in keys {

@@ -59,7 +59,8 @@ impl Text {
                 write!(
                     out,
                     " {:<7} {:>7} {:>7} {:<15} {}",
-                    event.kind.name(),
+                    // The counters say what it is.
+                    event.kind.name().trim_end_matches("_summary"),
                     p.id.pid,
                     p.parent.pid,
                     self.comm,
@@ -241,7 +242,16 @@ mod tests {
         Text::new(false).header(&mut out);
         let mut lines = String::from_utf8(out).unwrap();
         for action in [
-            "exec", "fork", "exit", "open", "unlink", "rename", "denial", "loss",
+            "exec",
+            "fork",
+            "exit",
+            "open",
+            "unlink",
+            "rename",
+            "denial",
+            "syscall",
+            "syscall_summary",
+            "loss",
         ] {
             lines.push_str(&line(false, &first(action)));
         }
@@ -255,6 +265,8 @@ mod tests {
 10:00:00.006 unlink     4711    4520 sh              path=/srv/build/main.o
 10:00:00.007 rename     4711    4520 sh              from=/srv/build/out.tmp to=/srv/build/out
 10:00:00.008 denial     4711    4520 sh              DENIED rule=no-keys access=read,write path=/home/ada/.ssh/id_ed25519
+10:00:00.008 syscall    4711    4520 sh              ptrace(0x10, 0x1267, 0x0, 0x0, 0x7fff000000001000, 0x0) errno=EPERM took=4.1us
+10:00:00.008 syscall    4711    4520 sh              read calls=1204 errors=3 time=8.400ms in=10.0s
 10:00:00.009 LOST    412 open (ring)
 "#
         );
@@ -344,7 +356,7 @@ INCOMPLETE
                             e.of = name.clone();
                             e.cause = name.clone();
                         }
-                        Kind::Fork(_) | Kind::Exit(_) => {}
+                        Kind::Fork(_) | Kind::Exit(_) | Kind::Syscall(_) | Kind::SyscallSummary(_) => {}
                     }
                     let colored = line(true, &event);
                     let plain = uncolored(&colored);

@@ -3,12 +3,12 @@
 use std::mem::offset_of;
 
 use super::{
-    ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, RawFileId,
-    RenameRecord, VERDICT_DENY, flag, kind, read,
+    ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
+    RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, flag, kind, read,
 };
 use crate::event::{
     Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Open, Process, ProcessId, Rename,
-    Unlink, text,
+    Syscall, Unlink, names, text,
 };
 
 /// Why a record is not an event. Each is a defect: of the kernel half, or of who wrote the bytes.
@@ -58,19 +58,12 @@ impl Decoder {
             kind::UNLINK => unlink(bytes, spare)?,
             kind::RENAME => rename(bytes, spare)?,
             kind::DENIAL => denial(bytes, spare)?,
+            kind::SYSCALL => syscall(bytes)?,
             _ => return Err(Malformed::Unknown),
         };
         Ok(Event {
             time_ns: hdr.time_ns,
-            process: Process {
-                id: ProcessId::new(hdr.start_ns, hdr.tgid),
-                parent: ProcessId::new(hdr.parent_start_ns, hdr.ppid),
-                tid: hdr.tid,
-                uid: hdr.uid,
-                gid: hdr.gid,
-                cgroup_id: hdr.cgroup_id,
-                comm: spare.escaped(until_nul(&hdr.comm)),
-            },
+            process: process(&hdr, spare.escaped(until_nul(&hdr.comm))),
             kind,
         })
     }
@@ -98,7 +91,11 @@ impl Decoder {
                 spare.put(e.access);
                 spare.put(e.path.path);
             }
-            Kind::Fork(_) | Kind::Exit(_) | Kind::Loss(_) => {}
+            Kind::Fork(_)
+            | Kind::Exit(_)
+            | Kind::Syscall(_)
+            | Kind::SyscallSummary(_)
+            | Kind::Loss(_) => {}
         }
         spare.put(event.process.comm);
     }
@@ -401,6 +398,35 @@ fn rename(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
         flags: rec.rename_flags,
         errno: errno(rec.result),
     }))
+}
+
+fn syscall(bytes: &[u8]) -> Result<Kind, Malformed> {
+    let rec: SyscallRecord = fixed(bytes)?;
+    Ok(Kind::Syscall(Syscall {
+        name: names::syscall(rec.abi, rec.nr),
+        number: rec.nr,
+        compat: rec.abi == ABI_COMPAT,
+        args: rec.args,
+        result: rec.result,
+        duration_ns: rec.duration_ns,
+    }))
+}
+
+/// The process that a header is of.
+pub(crate) fn process_of(hdr: &Header) -> Process {
+    process(hdr, text::escape(until_nul(&hdr.comm)))
+}
+
+fn process(hdr: &Header, comm: String) -> Process {
+    Process {
+        id: ProcessId::new(hdr.start_ns, hdr.tgid),
+        parent: ProcessId::new(hdr.parent_start_ns, hdr.ppid),
+        tid: hdr.tid,
+        uid: hdr.uid,
+        gid: hdr.gid,
+        cgroup_id: hdr.cgroup_id,
+        comm,
+    }
 }
 
 fn access_names(bits: u32, mut out: String) -> String {

@@ -8,7 +8,7 @@ mod decode;
 pub(crate) mod sample;
 
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
-pub(crate) use decode::{Decoder, Malformed, denied_rule};
+pub(crate) use decode::{Decoder, Malformed, denied_rule, process_of};
 
 /// Values of `enum stk_kind`.
 pub(crate) mod kind {
@@ -19,11 +19,12 @@ pub(crate) mod kind {
     pub(crate) const UNLINK: u32 = 5;
     pub(crate) const RENAME: u32 = 6;
     pub(crate) const DENIAL: u32 = 7;
-    pub(crate) const MAX: u32 = 9;
+    pub(crate) const SYSCALL: u32 = 9;
+    pub(crate) const MAX: u32 = 10;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
-        "none", "exec", "fork", "exit", "open", "unlink", "rename", "denial", "scope",
+        "none", "exec", "fork", "exit", "open", "unlink", "rename", "denial", "scope", "syscall",
     ];
 }
 
@@ -184,6 +185,36 @@ record!(
 );
 
 record!(
+    /// `struct stk_syscall`.
+    SyscallRecord {
+        hdr: Header,
+        args: [u64; 6],
+        result: i64,
+        duration_ns: u64,
+        nr: u32,
+        abi: u32,
+    }
+);
+
+record!(
+    /// `struct stk_syscall_key`.
+    SyscallKey {
+        task: TaskKey,
+        nr: u32,
+        abi: u32,
+    }
+);
+
+record!(
+    /// `struct stk_syscall_sum`.
+    SyscallSum {
+        calls: u64,
+        errors: u64,
+        time_ns: u64,
+    }
+);
+
+record!(
     /// `struct stk_identity`.
     IdentityRecord {
         file: RawFileId,
@@ -207,6 +238,7 @@ record!(
 
 record!(
     /// `struct stk_task_key`.
+    #[derive(PartialEq, Eq, Hash)]
     TaskKey {
         start_ns: u64,
         tgid: u64,
@@ -258,7 +290,9 @@ record!(
         cgroups: u32,
         cpus: u32,
         ring_bytes: u32,
-        pad: u32,
+        filter: u32,
+        min_latency_ns: u64,
+        min_bytes: u64,
     }
 );
 
@@ -271,6 +305,13 @@ pub(crate) mod scope_bit {
     pub(crate) const COMMS: u32 = 1 << 4;
 }
 
+/// Values of `enum stk_filter`.
+pub(crate) mod filter_bit {
+    pub(crate) const ERRORS: u32 = 1 << 0;
+}
+
+/// `STK_ABI_COMPAT`.
+pub(crate) const ABI_COMPAT: u32 = 1;
 /// `STK_CGROUPS_MAX`.
 pub(crate) const CGROUPS_MAX: usize = 16;
 /// `STK_TASK_FOLLOW`.

@@ -30,6 +30,11 @@ pub(crate) const TESTS: &[Test] = &[
     test("exec_of_a_script_names_script_and_interpreter", script),
     test("cpu_time_and_memory_of_an_exit_are_those_of_wait4", usage),
     test("file_events_have_results_and_host_paths", files),
+    test("syscalls_are_counted_as_strace_counts_them", syscall_counts),
+    test(
+        "chosen_syscalls_come_with_arguments_and_result",
+        chosen_syscalls,
+    ),
     test("names_of_files_cannot_forge_a_line", forged_lines),
 ];
 
@@ -237,9 +242,15 @@ fn ground_truth(trace: &str) -> BTreeMap<u64, Vec<String>> {
     all
 }
 
+/// Why a test that holds us against this program cannot run.
+fn lacks(program: &str) -> Option<String> {
+    let missing = Command::new(program).arg("-V").output().is_err();
+    missing.then(|| format!("{program} is not installed: scripts/setup.sh vm"))
+}
+
 fn strace(ctx: &Ctx) -> Outcome {
-    if Command::new("strace").arg("-V").output().is_err() {
-        return Outcome::Skipped("strace is not installed: scripts/setup.sh vm".to_owned());
+    if let Some(why) = lacks("strace") {
+        return Outcome::Skipped(why);
     }
     let trace = ctx.path("trace");
     let script =
@@ -633,5 +644,101 @@ fn forged_lines(ctx: &Ctx) -> Outcome {
             );
         }
     }
+    Outcome::Passed
+}
+
+/// The table of `strace -c`: calls and errors by name.
+fn strace_counts(table: &str) -> BTreeMap<String, (u64, u64)> {
+    let rows = table.lines().skip_while(|l| !l.starts_with("---")).skip(1);
+    rows.take_while(|l| !l.starts_with("---"))
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let number = |i: usize| words[i].parse().expect("a number");
+            let errors = if words.len() == 6 { number(4) } else { 0 };
+            let name = (*words.last().expect("a name")).to_owned();
+            (name, (number(3), errors))
+        })
+        .collect()
+}
+
+fn syscall_counts(ctx: &Ctx) -> Outcome {
+    if let Some(why) = lacks("strace") {
+        return Outcome::Skipped(why);
+    }
+    let table = ctx.path("counts");
+    // What the loader and the shell do varies; these calls come from the command's own lines alone.
+    let script = "for n in 1 2 3 4 5; do mkdir d$n; done; rmdir d1 d2 d3 nothing; ln -s a l; mkdir d4; rm -r d4 d5 l";
+    let command = format!("cd '{}' && {{ {script}; }} 2>errors", text(&ctx.path("")));
+    let (counted, flag) = (["mkdir", "rmdir", "symlinkat", "unlinkat"], text(&table));
+    let ended = watched(
+        ctx,
+        "syscall",
+        &["strace", "-f", "-c", "-o", flag, "sh", "-c", &command],
+    );
+    let truth = strace_counts(&fs::read_to_string(&table).unwrap());
+    let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for event in ended.of("syscall_summary") {
+        let sum = sums
+            .entry(word(event, "stockade.syscall.name").to_owned())
+            .or_default();
+        sum.0 += number(event, "stockade.syscall.calls");
+        sum.1 += number(event, "stockade.syscall.errors");
+        let returns = !word(event, "stockade.syscall.name").starts_with("exit");
+        assert_eq!(
+            number(event, "stockade.syscall.time_ns") > 0,
+            returns,
+            "{event}"
+        );
+    }
+    for name in counted {
+        assert!(truth.contains_key(name), "{name} is not in {truth:?}");
+        assert_eq!(sums.get(name), truth.get(name), "{name}");
+    }
+    Outcome::Passed
+}
+
+fn chosen_syscalls(ctx: &Ctx) -> Outcome {
+    let missing = ctx.path("missing");
+    let ended = stockade(
+        ctx,
+        [
+            "run",
+            "--syscalls",
+            "rmdir,mkdir",
+            "--format",
+            "json",
+            "--",
+            "sh",
+            "-c",
+            "mkdir \"$1\"; rmdir \"$1\"; rmdir \"$1\"; true",
+            "sh",
+            text(&missing),
+        ],
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    if !ctx.host {
+        ended.complete();
+    }
+    let calls: Vec<(&str, i64)> = ended
+        .of("syscall")
+        .map(|e| {
+            let result = e["stockade.syscall.result"].as_i64().expect("a result");
+            assert_eq!(
+                e["event.outcome"],
+                if result == 0 { "success" } else { "failure" },
+                "{e}"
+            );
+            assert!(number(e, "event.duration") > 0, "{e}");
+            assert_eq!(e["stockade.syscall.args"].as_array().map(Vec::len), Some(6));
+            (word(e, "stockade.syscall.name"), result)
+        })
+        .collect();
+    assert_eq!(calls, [("mkdir", 0), ("rmdir", 0), ("rmdir", -2)]);
+    let modes: Vec<&Value> = ended
+        .of("syscall")
+        .filter(|e| e["stockade.syscall.name"] == "mkdir")
+        .map(|e| &e["stockade.syscall.args"][1])
+        .collect();
+    assert_eq!(modes, ["0x1ff"]);
     Outcome::Passed
 }

@@ -1,0 +1,130 @@
+//! What is watched: monitors, their forms, what is wanted of them.
+
+use std::time::Duration;
+
+use clap::Args;
+use stockade::session::SessionBuilder;
+use stockade::{Filter, Form, Monitor, Watch};
+
+/// What of it is reported.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Watching")]
+pub(super) struct WatchArgs {
+    /// Processes, as events
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    process: Option<String>,
+    /// Files, as events
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    file: Option<String>,
+    /// System calls, as summary or as events of those that --syscalls names
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    syscall: Option<String>,
+    /// Single events of these system calls, such as ptrace,mount
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    syscalls: Vec<String>,
+    /// How often summaries are told, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    interval: Duration,
+    /// Only operations that failed
+    #[arg(long)]
+    errors_only: bool,
+    /// Only operations that took as long as this, such as 5ms
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    min_latency: Option<Duration>,
+}
+
+impl WatchArgs {
+    /// The monitors that were named here or as `named`; the usual ones when there are none.
+    pub(super) fn apply(
+        &self,
+        named: &[Vec<Watch>],
+        mut builder: SessionBuilder,
+    ) -> stockade::Result<SessionBuilder> {
+        let mut watches: Vec<Watch> = named.concat();
+        for (monitor, form) in [
+            (Monitor::Process, &self.process),
+            (Monitor::File, &self.file),
+            (Monitor::Syscall, &self.syscall),
+        ] {
+            match form.as_deref() {
+                Some("") => watches.push(monitor.into()),
+                Some(form) => watches.push(monitor.form(form.parse()?)?),
+                None => {}
+            }
+        }
+        let chosen = |watches: &[Watch]| watches.iter().any(|w| w.monitor() == Monitor::Syscall);
+        if !self.syscalls.is_empty() && !chosen(&watches) {
+            watches.push(Monitor::Syscall.form(Form::Events)?);
+        }
+        if watches.is_empty() {
+            let usual = Monitor::ALL.iter().copied().filter(|m| m.is_usual());
+            watches.extend(usual.map(Watch::from));
+        }
+        for watch in watches {
+            builder = builder.monitor(watch);
+        }
+        let mut filter = Filter::new();
+        for name in &self.syscalls {
+            filter = filter.syscall(name)?;
+        }
+        if self.errors_only {
+            filter = filter.errors_only();
+        }
+        if let Some(latency) = self.min_latency {
+            filter = filter.min_latency(latency);
+        }
+        Ok(builder.filter(filter).interval(self.interval))
+    }
+}
+
+/// `NAME`, `NAME=FORM` or `all`.
+pub(super) fn watches(text: &str) -> Result<Vec<Watch>, String> {
+    if text == "all" {
+        return Ok(Monitor::ALL.iter().copied().map(Watch::from).collect());
+    }
+    text.parse::<Watch>()
+        .map(|watch| vec![watch])
+        .map_err(|e| match e.hint() {
+            Some(hint) => format!("{e}; {hint}"),
+            None => e.to_string(),
+        })
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|s| *s >= 0.1)
+        .and_then(|s| Duration::try_from_secs_f64(s).ok())
+        .ok_or_else(|| "a number of seconds, 0.1 or more".to_owned())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number = number.parse().ok();
+    let of = match unit {
+        "ns" => Duration::from_nanos,
+        "us" => Duration::from_micros,
+        "ms" => Duration::from_millis,
+        "s" => Duration::from_secs,
+        _ => return Err("a number with its unit: ns, us, ms or s, such as 5ms".to_owned()),
+    };
+    number
+        .map(of)
+        .ok_or_else(|| "a number with its unit, such as 5ms".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(time("5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(time("10us"), Ok(Duration::from_micros(10)));
+        for wrong in ["", "5", "ms", "5 ms", "-1s", "99999999999999999999s"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+        assert!(seconds("0").is_err() && seconds("1e400").is_err() && seconds("x").is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! What is wanted of what the monitors could report; applied in the kernel, before a record is built.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::names;
+
+/// What is wanted. A monitor that has no latencies or sizes takes no notice of them.
+///
+/// ```
+/// use std::time::Duration;
+/// use stockade::Filter;
+/// let filter = Filter::new().syscall("ptrace")?.errors_only().min_latency(Duration::from_millis(1));
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Filter {
+    pub(crate) errors_only: bool,
+    pub(crate) min_latency: Duration,
+    pub(crate) min_bytes: u64,
+    /// Numbers by table: of the machine's own calls, of 32-bit programs.
+    pub(crate) syscalls: [Vec<u32>; 2],
+}
+
+impl Filter {
+    /// Everything.
+    pub fn new() -> Self {
+        Filter::default()
+    }
+
+    /// Only operations that failed.
+    pub fn errors_only(mut self) -> Self {
+        self.errors_only = true;
+        self
+    }
+
+    /// Only operations that took as long as this.
+    pub fn min_latency(mut self, latency: Duration) -> Self {
+        self.min_latency = latency;
+        self
+    }
+
+    /// Only operations that moved as many bytes as this.
+    pub fn min_bytes(mut self, bytes: u64) -> Self {
+        self.min_bytes = bytes;
+        self
+    }
+
+    /// Single events of this system call, by name; where 32-bit programs have it too, of theirs as well. Can be called
+    /// several times.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage): there is no such call on this architecture.
+    pub fn syscall(mut self, name: &str) -> Result<Self> {
+        let found = names::syscall_numbers(name);
+        if found == [None, None] {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("there is no system call \"{name}\""),
+            )
+            .with_hint("system calls are named as in section 2 of the manual, without arguments"));
+        }
+        for (chosen, number) in self.syscalls.iter_mut().zip(found) {
+            chosen.extend(number);
+        }
+        Ok(self)
+    }
+}

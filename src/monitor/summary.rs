@@ -1,0 +1,147 @@
+//! Reads what the kernel half counts: what is new since the last look, by process and object.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use libbpf_rs::{MapCore as _, MapFlags};
+
+use crate::error::Result;
+use crate::event::{Event, Kind, Process};
+use crate::kernel::{Loader, refused};
+use crate::wire::{Header, TaskKey, bytes_of, process_of, read};
+
+/// A monitor's counters.
+pub(crate) trait Summary: fmt::Debug + Send {
+    /// Tells what has been counted since the last call.
+    fn flush(&mut self, flush: &Flush<'_>, tell: &mut dyn FnMut(Event)) -> Result<()>;
+}
+
+/// One look at the counters.
+#[derive(Debug)]
+pub(crate) struct Flush<'a> {
+    pub(crate) loader: &'a Loader,
+    /// The processes that ran just before: what others have counted will not change any more.
+    pub(crate) alive: &'a HashSet<TaskKey>,
+    pub(crate) time_ns: u64,
+    /// Since the last look.
+    pub(crate) window_ns: u64,
+}
+
+impl Flush<'_> {
+    /// An event about a process that has counters.
+    pub(crate) fn event(&self, task: TaskKey, kind: Kind) -> Result<Event> {
+        Ok(Event::new(self.time_ns, self.who(task)?, kind))
+    }
+
+    /// Forgets the processes that had ended before the counters were read.
+    pub(crate) fn forget_ended(&self) -> Result<()> {
+        let map = self.loader.map("stk_who")?;
+        let ended: Vec<Vec<u8>> = map
+            .keys()
+            .filter(|key| read::<TaskKey>(key).is_some_and(|task| !self.alive.contains(&task)))
+            .collect();
+        for key in ended {
+            map.delete(&key)
+                .map_err(|e| refused("clearing the map stk_who", &e, &[]))?;
+        }
+        Ok(())
+    }
+
+    fn who(&self, task: TaskKey) -> Result<Process> {
+        let found = self
+            .loader
+            .map("stk_who")?
+            .lookup(bytes_of(&task), MapFlags::ANY)
+            .map_err(|e| refused("reading the map stk_who", &e, &[]))?;
+        Ok(match found.as_deref().and_then(read::<Header>) {
+            Some(header) => process_of(&header),
+            // The map of processes is full: the id is known all the same.
+            None => Process::own(crate::event::ProcessId::new(
+                task.start_ns,
+                u32::try_from(task.tgid).unwrap_or(0),
+            )),
+        })
+    }
+}
+
+/// The counters of one map, whose keys begin with a [`TaskKey`] and whose values are 64-bit counters that only grow.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    map: &'static str,
+    before: HashMap<Vec<u8>, Vec<u64>>,
+}
+
+impl Tally {
+    pub(crate) fn new(map: &'static str) -> Self {
+        Tally {
+            map,
+            before: HashMap::new(),
+        }
+    }
+
+    /// What is new since the last call, in the order of the keys. Entries of processes that have ended are removed.
+    pub(crate) fn news<K, V>(&mut self, flush: &Flush<'_>) -> Result<Vec<(K, V)>>
+    where
+        K: plain::Plain + Copy,
+        V: plain::Plain + Copy,
+    {
+        let failed =
+            |e: libbpf_rs::Error| refused(&format!("reading the map {}", self.map), &e, &[]);
+        let map = flush.loader.map(self.map)?;
+        // Keys first: removing one while walking would start the walk anew.
+        let keys: HashSet<Vec<u8>> = map.keys().collect();
+        let mut keys: Vec<Vec<u8>> = keys.into_iter().collect();
+        keys.sort_unstable();
+        let mut news = Vec::new();
+        for key in keys {
+            let Some(value) = map.lookup(&key, MapFlags::ANY).map_err(failed)? else {
+                continue;
+            };
+            let now = words(&value);
+            let ended = read::<TaskKey>(&key).is_none_or(|task| !flush.alive.contains(&task));
+            if ended {
+                map.delete(&key).map_err(failed)?;
+            }
+            let before = if ended {
+                self.before.remove(&key)
+            } else {
+                self.before.insert(key.clone(), now.clone())
+            };
+            let since = difference(&now, before.as_deref());
+            if since.iter().all(|n| *n == 0) {
+                continue;
+            }
+            let bytes: Vec<u8> = since.iter().flat_map(|n| n.to_ne_bytes()).collect();
+            if let (Some(key), Some(value)) = (read(&key), read(&bytes)) {
+                news.push((key, value));
+            }
+        }
+        Ok(news)
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    bytes
+        .chunks_exact(8)
+        .filter_map(|w| Some(u64::from_ne_bytes(*w.first_chunk()?)))
+        .collect()
+}
+
+fn difference(now: &[u64], before: Option<&[u64]>) -> Vec<u64> {
+    let before = before.unwrap_or_default();
+    now.iter()
+        .enumerate()
+        .map(|(i, n)| n.wrapping_sub(before.get(i).copied().unwrap_or(0)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_is_told() {
+        assert_eq!(difference(&[5, 7], None), [5, 7]);
+        assert_eq!(difference(&[5, 7], Some(&[5, 3])), [0, 4]);
+    }
+}
