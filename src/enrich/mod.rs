@@ -1,3 +1,8 @@
-//! Names for numbers: what the kernel half does not know, looked up later.
+//! Names for numbers.
 
+mod cgroups;
 pub(crate) mod mounts;
+mod processes;
+mod users;
+
+pub(crate) use processes::{MANY, Processes};

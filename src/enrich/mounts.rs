@@ -20,6 +20,15 @@ pub(crate) fn parse(text: &str) -> Vec<Mount> {
     text.lines().filter_map(line).collect()
 }
 
+/// Where cgroup2 is mounted: at /sys/fs/cgroup on most systems, below it on hybrid ones.
+pub(crate) fn cgroup2() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    parse(&mounts)
+        .into_iter()
+        .find(|m| m.fs_type == "cgroup2")
+        .map(|m| m.mount_point)
+}
+
 fn line(line: &str) -> Option<Mount> {
     let (front, back) = line.split_once(" - ")?;
     let mut fields = front.split(' ').skip(2);

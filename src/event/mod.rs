@@ -1,6 +1,6 @@
 //! What happened: plain data that other programs can keep, compare and print.
 //!
-//! An event holds what the kernel reported and nothing that was looked up later. Strings are escaped when they are
+//! An event holds what the kernel reported, and apart from it ([`About`]) what was looked up. Strings are escaped when they are
 //! decoded ([`text`]), so that no file name can forge a line. Times are nanoseconds since boot; [`Clock`] turns them
 //! into wall-clock time.
 
@@ -12,6 +12,7 @@ pub mod sample;
 pub mod text;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -48,6 +49,27 @@ pub struct Process {
     pub cgroup_id: u64,
     /// Name of the thread, at most 15 bytes; the thread chooses it itself.
     pub comm: String,
+    /// What was looked up; `None` where nobody did.
+    pub about: Option<Arc<About>>,
+}
+
+/// What is known of a process beyond what the kernel reports with each event. Looked up in user space and shared by the
+/// process's events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct About {
+    /// What it executes, as the host sees the path, escaped.
+    pub executable: Option<Arc<str>>,
+    /// Name of its user in the machine's own `/etc/passwd`.
+    pub user: Option<String>,
+    /// Name of its group in the machine's own `/etc/group`.
+    pub group: Option<String>,
+    /// Path of its cgroup from the root of the cgroup v2 tree.
+    pub cgroup: Option<String>,
+    /// The container that the cgroup's path names: docker, podman, containerd, cri-o.
+    pub container: Option<String>,
+    /// The systemd service or scope that the cgroup's path names.
+    pub unit: Option<String>,
 }
 
 /// Names a process so that a reused pid is another process. Unique until the next boot; with the boot id of [`Clock`]
@@ -350,6 +372,7 @@ impl Process {
             gid: 0,
             cgroup_id: 0,
             comm: String::new(),
+            about: None,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! One of everything, for tests and documentation: every kind, each optional field present and absent, each flag set.
 
+use std::sync::Arc;
+
 use super::{
-    Certificate, Clock, Denial, Event, Exec, Exit, FenceState, FileId, FilePath, Fork, Kind, Loss,
-    LossCount, Open, ProbeState, Process, ProcessId, Rename, Syscall, SyscallSummary, Unlink, text,
+    About, Certificate, Clock, Denial, Event, Exec, Exit, FenceState, FileId, FilePath, Fork, Kind,
+    Loss, LossCount, Open, ProbeState, Process, ProcessId, Rename, Syscall, SyscallSummary, Unlink,
+    text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -25,6 +28,8 @@ fn event(after_ns: u64, process: Process, kind: Kind) -> Event {
     }
 }
 
+const CONTAINER: &str = "4f0c1b0c6b2ab8ffb4bb2bcb3f6aa8d4d35a2c9b4e3e0d7d2f1a0b9c8d7e6f5a";
+
 fn shell() -> Process {
     Process {
         id: ProcessId::new(HOUR_NS + 1_204_511, 4711),
@@ -34,6 +39,14 @@ fn shell() -> Process {
         gid: 1000,
         cgroup_id: 5214,
         comm: "sh".into(),
+        about: Some(Arc::new(About {
+            executable: Some("/usr/bin/dash".into()),
+            user: Some("ada".into()),
+            group: Some("ada".into()),
+            cgroup: Some(format!("/system.slice/docker-{CONTAINER}.scope")),
+            container: Some(CONTAINER.into()),
+            unit: Some(format!("docker-{CONTAINER}.scope")),
+        })),
     }
 }
 
@@ -42,6 +55,10 @@ fn worker() -> Process {
     Process {
         tid: 4719,
         comm: text::escape(b"a \"b\" \\c\nd\x1b[31m"),
+        about: Some(Arc::new(About {
+            cgroup: Some("/".into()),
+            ..About::default()
+        })),
         ..shell()
     }
 }
@@ -114,6 +131,7 @@ pub fn samples() -> Vec<Event> {
         gid: 0,
         cgroup_id: 0,
         comm: String::new(),
+        about: None,
     };
     let odd = text::escape("/srv/\"q\" \\ gr\u{fc}n \u{1f9ea} \u{202e}\n".as_bytes())
         + &text::escape(b"\xff\xfe");

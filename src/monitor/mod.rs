@@ -15,6 +15,8 @@ use std::str::FromStr;
 
 pub use filter::Filter;
 #[cfg(stockade_kernel)]
+pub(crate) use process::TRACK;
+#[cfg(stockade_kernel)]
 pub(crate) use summary::{Flush, Summary};
 
 use crate::error::{Error, ErrorKind, Result};

@@ -27,3 +27,6 @@ const PROBES: &[Probe] = &[
         "exit_files"
     ),
 ];
+
+/// What tells which process has which executable: exec and fork.
+pub(crate) const TRACK: &[Probe] = PROBES.split_at(2).0;

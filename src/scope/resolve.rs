@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use libbpf_rs::{MapCore as _, MapFlags};
 use rustix::fs::{Mode, OFlags};
@@ -228,15 +228,6 @@ fn find(running: &[Seed], pid: u32) -> Result<&Seed> {
         })
 }
 
-/// Where cgroup2 is mounted: at /sys/fs/cgroup on most systems, below it on hybrid ones.
-fn cgroup2_mount() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    crate::enrich::mounts::parse(&mounts)
-        .into_iter()
-        .find(|m| m.fs_type == "cgroup2")
-        .map(|m| m.mount_point)
-}
-
 fn open_cgroup(path: &Path) -> Result<OwnedFd> {
     let unresolved = |why: String| {
         Error::new(ErrorKind::Scope, format!("cgroup {} cannot be resolved: {why}", path.display())).with_hint(
@@ -247,7 +238,7 @@ fn open_cgroup(path: &Path) -> Result<OwnedFd> {
     if path.is_absolute() && path.exists() {
         candidates.push(path.to_owned());
     }
-    if let Some(mount) = cgroup2_mount() {
+    if let Some(mount) = crate::enrich::mounts::cgroup2() {
         candidates.push(mount.join(path.strip_prefix("/").unwrap_or(path)));
     } else if candidates.is_empty() {
         return Err(unresolved("no cgroup2 file system is mounted".into()));

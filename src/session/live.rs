@@ -1,29 +1,26 @@
 //! A session on Linux.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapCore as _, MapFlags};
 use rustix::time::ClockId;
 
 use super::SessionBuilder;
-use crate::enrich::mounts;
+use super::delivery::Delivery;
+use super::summaries::Summaries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{
     Certificate, Clock, Event, FenceState, Kind, Loss, LossCount, ProbeState, Process, ProcessId,
 };
-use crate::fence::{self, Fence, is_canary};
+use crate::fence::{self, Fence};
 use crate::kernel::{
     Asker, Attached, KernelBtf, Loader, MapSizes, Object, ProbeReport, Records, Rings, refused,
     securityfs_lsm, skipped,
 };
-use crate::monitor::{Flush, Summary, Watch};
-use crate::policy::RuleSet;
+use crate::monitor::{Monitor, TRACK, Watch};
 use crate::scope::{FOLLOW, Resolved, max_processes};
-use crate::wire::{
-    Config, Decoder, Malformed, TASK_ENDED, TaskEntry, TaskKey, filter_bit, kind, loss, read,
-    scope_bit,
-};
+use crate::wire::{Config, TASK_ENDED, TaskEntry, filter_bit, kind, loss, read, scope_bit};
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
 const DENIAL_RING_BYTES: u32 = 1 << 20;
@@ -56,6 +53,7 @@ pub(super) struct Live {
     losses: Losses,
     losses_checked: Instant,
     summaries: Summaries,
+    asker: Asker,
     /// Calls that the kernel kept from a program, by program.
     skipped: BTreeMap<&'static str, u64>,
     self_tgid: u32,
@@ -151,6 +149,13 @@ impl Live {
             note(&mut certificate, &reports);
             resolved.seed(&loader, &asker)?;
         }
+        // Who has which executable is known from forks and execs, whoever asked for them.
+        let told = monitors.iter().any(|w| w.monitor() == Monitor::Process);
+        if !told {
+            let (links, reports) = loader.attach(Object::Process, TRACK)?;
+            attached.extend(links);
+            note(&mut certificate, &reports);
+        }
         let mut summaries = Vec::new();
         for watch in &monitors {
             let parts = watch.monitor().parts(watch.form());
@@ -202,13 +207,14 @@ impl Live {
             rings,
             loader,
             early,
-            delivery: Delivery::new(policy),
+            delivery: Delivery::new(policy, told),
             clock: clock(&boot_id),
             boot_id,
             clock_checked: Instant::now(),
             losses: Losses::new(),
             losses_checked: Instant::now(),
-            summaries: Summaries::new(summaries, interval, asker),
+            summaries: Summaries::new(summaries, interval),
+            asker,
             skipped: BTreeMap::new(),
             self_tgid,
             certificate,
@@ -221,17 +227,30 @@ impl Live {
             self.rings.sleep(at_most)?;
         }
         let now = Instant::now();
+        let mut roll_call =
+            now.duration_since(self.losses_checked) >= LOSS_INTERVAL && self.delivery.is_crowded();
         if now.duration_since(self.clock_checked) >= CLOCK_INTERVAL {
             self.clock = clock(&self.boot_id);
             self.clock_checked = now;
+            roll_call = true;
         }
+        // Called before the delivery: whoever is not there any more has nothing in the rings after it.
+        let (at_ns, running) = (boot_ns(), roll_call.then(|| self.asker.processes()));
         let mut delivered = self.deliver(on)?;
+        if let Some(running) = running.transpose()? {
+            let alive = running
+                .iter()
+                .map(|seed| ProcessId::new(seed.start_ns, seed.tgid));
+            self.delivery.keep(&alive.collect(), at_ns);
+        }
         if now.duration_since(self.losses_checked) >= LOSS_INTERVAL {
             delivered += self.tell_losses(on)? + self.tell_skips(on);
             self.losses_checked = now;
         }
         if self.summaries.is_due(now) {
-            delivered += self.summaries.tell(&self.loader, &mut self.delivery, on)?;
+            delivered += self
+                .summaries
+                .tell(&self.loader, &self.asker, &mut self.delivery, on)?;
         }
         Ok(delivered)
     }
@@ -266,7 +285,8 @@ impl Live {
         self.attached.clear();
         self.fence = None;
         self.deliver_rest(on)?;
-        self.summaries.tell(&self.loader, &mut self.delivery, on)?;
+        self.summaries
+            .tell(&self.loader, &self.asker, &mut self.delivery, on)?;
         self.tell_losses(on)?;
         let mut certificate = self.certificate;
         certificate.ended_ns = boot_ns();
@@ -393,139 +413,12 @@ impl Live {
     }
 }
 
-/// The counters of all monitors that report in summary.
-#[derive(Debug)]
-struct Summaries {
-    all: Vec<Box<dyn Summary>>,
-    interval: Duration,
-    told: Instant,
-    asker: Asker,
-}
-
-impl Summaries {
-    fn new(all: Vec<Box<dyn Summary>>, interval: Duration, asker: Asker) -> Self {
-        Summaries {
-            all,
-            interval,
-            told: Instant::now(),
-            asker,
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        !self.all.is_empty() && now.duration_since(self.told) >= self.interval
-    }
-
-    /// Tells what is new, and forgets the processes that have ended.
-    fn tell(
-        &mut self,
-        loader: &Loader,
-        delivery: &mut Delivery,
-        on: &mut dyn FnMut(&Event),
-    ) -> Result<usize> {
-        if self.all.is_empty() {
-            return Ok(0);
-        }
-        let now = Instant::now();
-        let alive: HashSet<TaskKey> = self
-            .asker
-            .processes()?
-            .iter()
-            .map(|seed| TaskKey {
-                start_ns: seed.start_ns,
-                tgid: u64::from(seed.tgid),
-            })
-            .collect();
-        let flush = Flush {
-            loader,
-            alive: &alive,
-            time_ns: boot_ns(),
-            window_ns: u64::try_from(now.duration_since(self.told).as_nanos()).unwrap_or(u64::MAX),
-        };
-        let mut told = 0;
-        for summary in &mut self.all {
-            summary.flush(&flush, &mut |event| {
-                delivery.events += 1;
-                told += 1;
-                on(&event);
-            })?;
-        }
-        flush.forget_ended()?;
-        self.told = now;
-        Ok(told)
-    }
-}
-
 /// A monitor as the end record names it: with its form where that is not the usual one.
 fn monitor_name(watch: Watch) -> String {
     if watch == Watch::from(watch.monitor()) {
         watch.monitor().name().to_owned()
     } else {
         format!("{}={}", watch.monitor(), watch.form().name())
-    }
-}
-
-/// From records to the caller's events.
-#[derive(Debug)]
-struct Delivery {
-    decoder: Decoder,
-    policy: Option<RuleSet>,
-    events: u64,
-    denials: u64,
-    /// Records that could not be decoded: short, long, unknown.
-    malformed: [u64; 3],
-}
-
-impl Delivery {
-    fn new(policy: Option<RuleSet>) -> Self {
-        Delivery {
-            decoder: Decoder::new(page_bytes()),
-            policy,
-            events: 0,
-            denials: 0,
-            malformed: [0; 3],
-        }
-    }
-
-    fn deliver(&mut self, records: &Records, on: &mut dyn FnMut(&Event)) {
-        for record in records.iter().filter(|r| !is_canary(r)) {
-            match self.decoder.decode(record) {
-                Ok(mut event) => {
-                    self.complete(&mut event);
-                    on(&event);
-                    self.decoder.recycle(event);
-                }
-                Err(Malformed::Short) => self.malformed[0] += 1,
-                Err(Malformed::Long) => self.malformed[1] += 1,
-                Err(Malformed::Unknown) => self.malformed[2] += 1,
-            }
-        }
-    }
-
-    /// Counts, and adds what only user space knows: the rule's name, and the host path where the hook knew no mount.
-    fn complete(&mut self, event: &mut Event) {
-        self.events += 1;
-        let Kind::Denial(denial) = &mut event.kind else {
-            return;
-        };
-        self.denials += 1;
-        let rule = self
-            .policy
-            .as_ref()
-            .zip(usize::try_from(denial.rule).ok())
-            .and_then(|(p, n)| p.rules.get(n));
-        if let Some(rule) = rule {
-            denial.rule_id.clone_from(&rule.id);
-        }
-        if denial.path_in_fs {
-            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            let device = (denial.file.major(), denial.file.minor());
-            if let Some(path) = mounts::host_path(&mounts::parse(&table), device, &denial.path.path)
-            {
-                denial.path.path = path;
-                denial.path_in_fs = false;
-            }
-        }
     }
 }
 
@@ -554,7 +447,7 @@ fn size(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX).max(1)
 }
 
-fn page_bytes() -> u64 {
+pub(super) fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
 }
 
@@ -563,7 +456,7 @@ fn ns_of(clock: ClockId) -> i128 {
     i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec)
 }
 
-fn boot_ns() -> u64 {
+pub(super) fn boot_ns() -> u64 {
     u64::try_from(ns_of(ClockId::Boottime)).unwrap_or(0)
 }
 
@@ -631,60 +524,4 @@ fn none_attached(name: &str, reports: &[ProbeReport]) -> Error {
         ),
     )
     .with_hint("run 'stockade doctor' to see what this kernel can do")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::allocations;
-    use crate::event::sample;
-    use crate::sink::Sink;
-    use crate::wire::{RULE_CANARY, sample as records};
-
-    /// Of every kind one, with paths of several components.
-    fn one_of_each() -> Records {
-        let mut out = Records::default();
-        for kind in records::KINDS {
-            let names = [
-                b"cat\0bin\0usr\0".as_slice(),
-                b"here\0tmp\0",
-                b"cat\0a file\0and \xff another\0",
-            ];
-            out.push(&records::record(kind, 0, names, 1));
-        }
-        out
-    }
-
-    #[test]
-    fn a_steady_stream_of_events_allocates_nothing() {
-        let mut delivery = Delivery::new(None);
-        let (mut sink, clock) = (Sink::json(), sample::clock());
-        let (batch, mut out) = (one_of_each(), Vec::new());
-        let mut round = || {
-            out.clear();
-            delivery.deliver(&batch, &mut |event| sink.write(event, &clock, &mut out));
-        };
-        // Strings grow to what the longest event needs of each.
-        for _ in 0..20 {
-            round();
-        }
-        assert_eq!(allocations::during(|| (0..100).for_each(|_| round())), 0);
-    }
-
-    #[test]
-    fn what_is_delivered_is_counted_and_the_canary_is_not() {
-        let mut delivery = Delivery::new(None);
-        let mut batch = one_of_each();
-        batch.push(&records::record(kind::DENIAL, 0, [b""; 3], RULE_CANARY));
-        batch.push(&records::record(kind::EXIT, 0, [b""; 3], 0)[1..]);
-        batch.push(b"short");
-        let mut seen = Vec::new();
-        delivery.deliver(&batch, &mut |event| seen.push(event.kind.name()));
-        assert_eq!(
-            seen,
-            ["exec", "fork", "exit", "open", "unlink", "rename", "denial"]
-        );
-        assert_eq!((delivery.events, delivery.denials), (7, 1));
-        assert_eq!(delivery.malformed.iter().sum::<u64>(), 2);
-    }
 }

@@ -4,7 +4,11 @@
 //! canary. It is down when [`Session::end`] returns or the value is dropped.
 
 #[cfg(stockade_kernel)]
+mod delivery;
+#[cfg(stockade_kernel)]
 mod live;
+#[cfg(stockade_kernel)]
+mod summaries;
 #[cfg(not(stockade_kernel))]
 mod unsupported;
 

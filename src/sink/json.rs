@@ -83,6 +83,13 @@ impl Json {
         if !matches!(event.kind, Kind::Loss(_)) {
             let kept = &mut self.processes[event.process.tid as usize % KEPT];
             line.raw(kept.of(&event.process, clock, &mut self.id));
+            // An exec says itself what is executed now.
+            if let Some(about) = &event.process.about
+                && let Some(executable) = &about.executable
+                && !matches!(event.kind, Kind::Exec(_))
+            {
+                line.string(key!("process.executable"), executable);
+            }
         }
         match &event.kind {
             Kind::Exec(e) => line.exec(e),
@@ -171,7 +178,11 @@ impl ProcessText {
                 // Keeps the strings' memory: on a busy machine this happens all the time.
                 let mut comm = std::mem::take(&mut p.comm);
                 comm.clone_from(&process.comm);
-                *p = Process { comm, ..*process };
+                *p = Process {
+                    comm,
+                    about: process.about.clone(),
+                    ..*process
+                };
                 if c != clock {
                     c.clone_from(clock);
                 }
@@ -196,6 +207,19 @@ impl ProcessText {
         line.quoted(key!("user.id"), process.uid);
         line.quoted(key!("user.group.id"), process.gid);
         line.number(key!("stockade.cgroup.id"), process.cgroup_id);
+        if let Some(about) = &process.about {
+            for (key, value) in [
+                (key!("user.name"), &about.user),
+                (key!("user.group.name"), &about.group),
+                (key!("stockade.cgroup.path"), &about.cgroup),
+                (key!("container.id"), &about.container),
+                (key!("stockade.unit"), &about.unit),
+            ] {
+                if let Some(value) = value {
+                    line.string(key, value);
+                }
+            }
+        }
         &self.text
     }
 }
@@ -598,8 +622,10 @@ mod tests {
 
     #[test]
     fn an_open_is_exactly_this_line() {
+        let mut open = first("open");
+        open.process.about = None;
         assert_eq!(
-            line(&first("open")),
+            line(&open),
             concat!(
                 r#"{"@timestamp":"2026-03-01T10:00:00.005120774Z","v":1,"event.action":"open","event.kind":"event","#,
                 r#""event.category":["file"],"event.type":["access"],"event.outcome":"success","process.pid":4711,"#,

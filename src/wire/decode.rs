@@ -426,6 +426,7 @@ fn process(hdr: &Header, comm: String) -> Process {
         gid: hdr.gid,
         cgroup_id: hdr.cgroup_id,
         comm,
+        about: None,
     }
 }
 

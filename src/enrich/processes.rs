@@ -1,0 +1,163 @@
+//! What is known of the processes that events come from, beyond what each event says itself.
+//!
+//! A process that runs already is looked up in /proc when it is first met; from then on its forks and execs tell, so
+//! that a process which is gone when its events are read still has its executable.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+
+use super::cgroups::Cgroups;
+use super::users::Names;
+use crate::event::{About, Event, Kind, Process, ProcessId, text};
+
+/// Beyond so many, those that have ended are forgotten at once and not at the next round.
+pub(crate) const MANY: usize = 8192;
+
+/// The kernel's unit of times in /proc/PID/stat (`USER_HZ`): a hundredth of a second on every architecture we run on.
+const TICK_NS: u64 = 10_000_000;
+
+#[derive(Debug)]
+struct Entry {
+    executable: Option<Arc<str>>,
+    /// For these user, group and cgroup.
+    about: Option<(u32, u32, u64, Arc<About>)>,
+}
+
+/// The processes that were met.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    known: HashMap<ProcessId, Entry>,
+    cgroups: Cgroups,
+    names: Names,
+}
+
+impl Processes {
+    pub(crate) fn new() -> Self {
+        Processes {
+            known: HashMap::new(),
+            cgroups: Cgroups::new(),
+            names: Names::read(),
+        }
+    }
+
+    /// Learns from an event, and adds to it what is known of its process.
+    pub(crate) fn complete(&mut self, event: &mut Event) {
+        match &event.kind {
+            Kind::Exec(exec) => self.executes(event.process.id, &exec.executable.path),
+            Kind::Fork(fork) => {
+                let executable = self.entry(event.process.id).executable.clone();
+                let entry = Entry {
+                    executable,
+                    about: None,
+                };
+                self.known.insert(fork.child, entry);
+            }
+            Kind::Loss(_) => return,
+            _ => {}
+        }
+        event.process.about = Some(self.about(&event.process));
+    }
+
+    fn executes(&mut self, id: ProcessId, path: &str) {
+        let known = self.known.get(&id).and_then(|e| e.executable.as_deref());
+        if known != Some(path) {
+            let entry = Entry {
+                executable: Some(Arc::from(path)),
+                about: None,
+            };
+            self.known.insert(id, entry);
+        }
+    }
+
+    /// How many are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Forgets those that had ended: all but these and what started later.
+    pub(crate) fn keep(&mut self, alive: &HashSet<ProcessId>, at_ns: u64) {
+        self.known
+            .retain(|id, _| alive.contains(id) || id.start_ns >= at_ns);
+    }
+
+    fn entry(&mut self, id: ProcessId) -> &mut Entry {
+        self.known.entry(id).or_insert_with(|| Entry {
+            executable: executable_of(id),
+            about: None,
+        })
+    }
+
+    fn about(&mut self, process: &Process) -> Arc<About> {
+        let of = (process.uid, process.gid, process.cgroup_id);
+        let entry = self.entry(process.id);
+        if let Some((uid, gid, cgroup, about)) = &entry.about
+            && (*uid, *gid, *cgroup) == of
+        {
+            return Arc::clone(about);
+        }
+        let executable = entry.executable.clone();
+        let cgroup = self.cgroups.get(process.cgroup_id);
+        let about = Arc::new(About {
+            executable,
+            user: self.names.user(process.uid).map(str::to_owned),
+            group: self.names.group(process.gid).map(str::to_owned),
+            cgroup: cgroup.as_ref().map(|c| c.path.clone()),
+            container: cgroup.as_ref().and_then(|c| c.container.clone()),
+            unit: cgroup.as_ref().and_then(|c| c.unit.clone()),
+        });
+        self.entry(process.id).about = Some((of.0, of.1, of.2, Arc::clone(&about)));
+        about
+    }
+}
+
+/// From /proc, if the process that has this pid there is the one that is meant.
+fn executable_of(id: ProcessId) -> Option<Arc<str>> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.pid)).ok()?;
+    if started(&stat)? != id.start_ns / TICK_NS {
+        return None;
+    }
+    let path = std::fs::read_link(format!("/proc/{}/exe", id.pid)).ok()?;
+    Some(Arc::from(
+        text::escape(path.as_os_str().as_bytes()).as_str(),
+    ))
+}
+
+/// When it started, in ticks since boot: the 22nd field. The second one is a name in parentheses that can hold anything.
+fn started(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::sample;
+
+    #[test]
+    fn start_is_found_behind_any_name() {
+        let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21\n";
+        assert_eq!(started(stat), Some(4711));
+    }
+
+    #[test]
+    fn executable_is_handed_down_by_forks_and_replaced_by_execs() {
+        let mut processes = Processes::new();
+        let mut executables = Vec::new();
+        let mut child = None;
+        for mut event in sample::samples() {
+            if let Some(child) = child {
+                event.process.id = child;
+            }
+            processes.complete(&mut event);
+            if let Kind::Fork(fork) = &event.kind {
+                child = Some(fork.child);
+            }
+            let about = event.process.about;
+            executables.push(about.and_then(|a| a.executable.as_deref().map(str::to_owned)));
+        }
+        assert_eq!(executables[0].as_deref(), Some("/usr/bin/dash"));
+        processes.keep(&HashSet::new(), u64::MAX);
+        assert_eq!(processes.len(), 0);
+    }
+}

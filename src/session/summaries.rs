@@ -1,0 +1,72 @@
+//! Tells the counters of the monitors that report in summary.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::delivery::Delivery;
+use super::live::boot_ns;
+use crate::error::Result;
+use crate::event::Event;
+use crate::kernel::{Asker, Loader};
+use crate::monitor::{Flush, Summary};
+use crate::wire::TaskKey;
+
+/// The counters of all monitors that report in summary.
+#[derive(Debug)]
+pub(super) struct Summaries {
+    all: Vec<Box<dyn Summary>>,
+    interval: Duration,
+    told: Instant,
+}
+
+impl Summaries {
+    pub(super) fn new(all: Vec<Box<dyn Summary>>, interval: Duration) -> Self {
+        Summaries {
+            all,
+            interval,
+            told: Instant::now(),
+        }
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        !self.all.is_empty() && now.duration_since(self.told) >= self.interval
+    }
+
+    /// Tells what is new, and forgets the processes that have ended.
+    pub(super) fn tell(
+        &mut self,
+        loader: &Loader,
+        asker: &Asker,
+        delivery: &mut Delivery,
+        on: &mut dyn FnMut(&Event),
+    ) -> Result<usize> {
+        if self.all.is_empty() {
+            return Ok(0);
+        }
+        let now = Instant::now();
+        let alive: HashSet<TaskKey> = asker
+            .processes()?
+            .iter()
+            .map(|seed| TaskKey {
+                start_ns: seed.start_ns,
+                tgid: u64::from(seed.tgid),
+            })
+            .collect();
+        let flush = Flush {
+            loader,
+            alive: &alive,
+            time_ns: boot_ns(),
+            window_ns: u64::try_from(now.duration_since(self.told).as_nanos()).unwrap_or(u64::MAX),
+        };
+        let mut told = 0;
+        for summary in &mut self.all {
+            summary.flush(&flush, &mut |event| {
+                told += 1;
+                delivery.tell(event, on);
+            })?;
+        }
+        flush.forget_ended()?;
+        self.told = now;
+        Ok(told)
+    }
+}
