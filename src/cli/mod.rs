@@ -143,6 +143,9 @@ struct OutputArgs {
     /// Write events to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write the end record to this file too, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// Size of the event ring in KiB, a power of two; losses are counted, never hidden
     #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
     ring_kib: u32,

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 
@@ -20,6 +21,8 @@ pub(super) struct Output {
     buffer: Vec<u8>,
     /// Instead of stdout.
     file: Option<File>,
+    /// Where the end record goes as well.
+    certificate: Option<File>,
     /// Nothing can be written any more. A reader that went away is an end like any other; the rest is a failure.
     broken: Option<io::Error>,
     format: Format,
@@ -35,22 +38,22 @@ impl Output {
         args: &OutputArgs,
         builder: SessionBuilder,
     ) -> anyhow::Result<(Session, Output)> {
-        let file = args
-            .output
-            .as_ref()
-            .map(|path| {
-                File::create(path).with_context(|| format!("{} cannot be written", path.display()))
-            })
-            .transpose()?;
+        let file = create(args.output.as_ref())?;
+        let certificate = create(args.certificate.as_ref())?;
         let session = builder.start()?;
-        let mut output = Output::new(args.format, file, &session);
+        let mut output = Output::new(args.format, file, certificate, &session);
         announce(&session);
         output.sink.header(&mut output.buffer);
         output.flush();
         Ok((session, output))
     }
 
-    fn new(format: Format, file: Option<File>, session: &Session) -> Self {
+    fn new(
+        format: Format,
+        file: Option<File>,
+        certificate: Option<File>,
+        session: &Session,
+    ) -> Self {
         let terminal = match &file {
             Some(file) => file.is_terminal(),
             None => io::stdout().is_terminal(),
@@ -64,6 +67,7 @@ impl Output {
             clock: session.clock().clone(),
             buffer: Vec::with_capacity(FLUSH_AT * 2),
             file,
+            certificate,
             broken: None,
             format,
             denied: 0,
@@ -130,6 +134,12 @@ impl Output {
                 let _ = io::stderr().write_all(&self.buffer);
             }
         }
+        if let Some(mut file) = self.certificate.take() {
+            self.buffer.clear();
+            Sink::json().certificate(certificate, &self.clock, &mut self.buffer);
+            file.write_all(&self.buffer)
+                .context("the end record cannot be written to its file")?;
+        }
         match self.broken {
             Some(e) if e.kind() != io::ErrorKind::BrokenPipe => {
                 Err(e).context("events were lost: they cannot be written")
@@ -137,6 +147,13 @@ impl Output {
             _ => Ok(()),
         }
     }
+}
+
+fn create(path: Option<&PathBuf>) -> anyhow::Result<Option<File>> {
+    path.map(|path| {
+        File::create(path).with_context(|| format!("{} cannot be written", path.display()))
+    })
+    .transpose()
 }
 
 fn colors() -> bool {

@@ -80,7 +80,8 @@ impl WatchArgs {
 /// `NAME`, `NAME=FORM` or `all`.
 pub(super) fn watches(text: &str) -> Result<Vec<Watch>, String> {
     if text == "all" {
-        return Ok(Monitor::ALL.iter().copied().map(Watch::from).collect());
+        let all = Monitor::ALL.iter().copied().map(Watch::from);
+        return Ok(all.map(Watch::if_possible).collect());
     }
     text.parse::<Watch>()
         .map(|watch| vec![watch])

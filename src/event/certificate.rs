@@ -20,6 +20,8 @@ pub struct Certificate {
     pub events: u64,
     /// Denials that were delivered, those of audit mode among them.
     pub denials: u64,
+    /// What was delivered of each kind that came, by name.
+    pub kinds: Vec<KindCount>,
     /// What was lost; empty when nothing was.
     pub losses: Vec<LossCount>,
     /// How often the kernel skipped a program because it was running already on that CPU (`recursion_misses`).
@@ -41,6 +43,30 @@ impl Certificate {
     #[must_use]
     pub fn duration_ns(&self) -> u64 {
         self.ended_ns.saturating_sub(self.started_ns)
+    }
+}
+
+/// How much was delivered of one kind of event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct KindCount {
+    /// The kind's name, as in `event.action`.
+    pub kind: String,
+    /// Events delivered.
+    pub seen: u64,
+    /// Of these, those with a path or arguments that are cut off.
+    pub truncated: u64,
+}
+
+impl KindCount {
+    /// So many of this kind.
+    #[must_use]
+    pub fn new(kind: impl Into<String>, seen: u64, truncated: u64) -> Self {
+        KindCount {
+            kind: kind.into(),
+            seen,
+            truncated,
+        }
     }
 }
 

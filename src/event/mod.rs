@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use certificate::{Attachment, Certificate, FenceState, LossCount, ProbeState};
+pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
 pub use clock::Clock;
 
 /// One thing that happened, with who did it.
@@ -397,6 +397,19 @@ impl Event {
             time_ns,
             process,
             kind,
+        }
+    }
+
+    /// Whether a path or arguments are cut off.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        match &self.kind {
+            Kind::Exec(e) => e.args_truncated || e.executable.truncated || e.cwd.truncated,
+            Kind::Open(e) => e.path.truncated,
+            Kind::Unlink(e) => e.path.truncated,
+            Kind::Rename(e) => e.from.truncated || e.to.truncated,
+            Kind::Denial(e) => e.path.truncated,
+            _ => false,
         }
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     About, Certificate, Clock, Denial, Event, Exec, Exit, FenceState, FileId, FilePath, Fork, Kind,
-    Loss, LossCount, Open, ProbeState, Process, ProcessId, Rename, Syscall, SyscallSummary, Unlink,
-    text,
+    KindCount, Loss, LossCount, Open, ProbeState, Process, ProcessId, Rename, Syscall,
+    SyscallSummary, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -388,6 +388,10 @@ pub fn certificates() -> Vec<Certificate> {
             }),
             events: 48_213,
             denials: 2,
+            kinds: vec![
+                KindCount::new("denial", 2, 0),
+                KindCount::new("exec", 48_211, 3),
+            ],
             losses: Vec::new(),
             skipped_programs: 0,
             complete: true,
@@ -410,6 +414,7 @@ pub fn certificates() -> Vec<Certificate> {
             fence: None,
             events: 903_114,
             denials: 0,
+            kinds: Vec::new(),
             losses: vec![
                 LossCount {
                     of: "open".into(),

@@ -147,6 +147,7 @@ impl Monitor {
             return Ok(Watch {
                 monitor: self,
                 form,
+                optional: false,
             });
         }
         let names: Vec<&str> = self.forms().iter().map(|f| f.name()).collect();
@@ -185,9 +186,23 @@ impl FromStr for Monitor {
 pub struct Watch {
     monitor: Monitor,
     form: Form,
+    optional: bool,
 }
 
 impl Watch {
+    /// The same where this kernel can do it: where it cannot, the session starts without it, and its end record says so.
+    /// Otherwise a monitor that cannot be attached at all is an error.
+    #[must_use]
+    pub fn if_possible(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    #[cfg(stockade_kernel)]
+    pub(crate) fn is_optional(self) -> bool {
+        self.optional
+    }
+
     /// Which monitor.
     #[must_use]
     pub fn monitor(self) -> Monitor {
@@ -207,6 +222,7 @@ impl From<Monitor> for Watch {
             monitor,
             // Every monitor has one: the list's pattern wants it.
             form: monitor.forms()[0],
+            optional: false,
         }
     }
 }

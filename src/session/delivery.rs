@@ -1,10 +1,10 @@
 //! From records to the caller's events.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::live::page_bytes;
 use crate::enrich::{MANY, Processes, mounts};
-use crate::event::{Event, Kind, ProcessId};
+use crate::event::{Event, Kind, KindCount, ProcessId};
 use crate::fence::is_canary;
 use crate::kernel::Records;
 use crate::policy::RuleSet;
@@ -19,6 +19,8 @@ pub(super) struct Delivery {
     tell_processes: bool,
     policy: Option<RuleSet>,
     pub(super) events: u64,
+    /// Seen and truncated, by kind.
+    kinds: BTreeMap<&'static str, (u64, u64)>,
     pub(super) denials: u64,
     /// Records that could not be decoded: short, long, unknown.
     pub(super) malformed: [u64; 3],
@@ -32,6 +34,7 @@ impl Delivery {
             tell_processes,
             policy,
             events: 0,
+            kinds: BTreeMap::new(),
             denials: 0,
             malformed: [0; 3],
         }
@@ -58,8 +61,23 @@ impl Delivery {
     /// An event that did not come through the rings.
     pub(super) fn tell(&mut self, mut event: Event, on: &mut dyn FnMut(&Event)) {
         self.processes.complete(&mut event);
-        self.events += 1;
+        self.count(&event);
         on(&event);
+    }
+
+    fn count(&mut self, event: &Event) {
+        self.events += 1;
+        let (seen, truncated) = self.kinds.entry(event.kind.name()).or_default();
+        *seen += 1;
+        *truncated += u64::from(event.is_truncated());
+    }
+
+    /// What was delivered, by kind.
+    pub(super) fn kinds(&self) -> Vec<KindCount> {
+        self.kinds
+            .iter()
+            .map(|(kind, (seen, truncated))| KindCount::new(*kind, *seen, *truncated))
+            .collect()
     }
 
     /// Whether so many processes were met that those that have ended should be forgotten.
@@ -74,7 +92,7 @@ impl Delivery {
 
     /// Counts, and adds what only user space knows: the rule's name, and the host path where the hook knew no mount.
     fn complete(&mut self, event: &mut Event) {
-        self.events += 1;
+        self.count(event);
         let Kind::Denial(denial) = &mut event.kind else {
             return;
         };

@@ -162,7 +162,11 @@ impl Live {
             let (links, reports) = loader.attach(parts.object, parts.probes)?;
             attached.extend(links);
             if reports.iter().all(|r| r.variant.is_none()) {
-                return Err(none_attached(watch.monitor().name(), &reports));
+                if !watch.is_optional() {
+                    return Err(none_attached(watch.monitor().name(), &reports));
+                }
+                note(&mut certificate, &reports);
+                continue;
             }
             (parts.fill)(&loader, &filter)?;
             summaries.extend(parts.summary);
@@ -292,6 +296,7 @@ impl Live {
         certificate.ended_ns = boot_ns();
         certificate.events = self.delivery.events;
         certificate.denials = self.delivery.denials;
+        certificate.kinds = self.delivery.kinds();
         for ((kind, cause, cpu), count) in &self.losses {
             certificate.losses.push(loss_count(
                 kind_name(*kind),
@@ -415,7 +420,7 @@ impl Live {
 
 /// A monitor as the end record names it: with its form where that is not the usual one.
 fn monitor_name(watch: Watch) -> String {
-    if watch == Watch::from(watch.monitor()) {
+    if watch.form() == watch.monitor().forms()[0] {
         watch.monitor().name().to_owned()
     } else {
         format!("{}={}", watch.monitor(), watch.form().name())

@@ -130,6 +130,7 @@ impl Json {
         );
         line.number(key!("stockade.events"), certificate.events);
         line.number(key!("stockade.denials"), certificate.denials);
+        line.value(key!("stockade.kinds"), &certificate.kinds);
         line.number(
             key!("stockade.skipped_programs"),
             certificate.skipped_programs,

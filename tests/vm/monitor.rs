@@ -35,6 +35,7 @@ pub(crate) const TESTS: &[Test] = &[
         "chosen_syscalls_come_with_arguments_and_result",
         chosen_syscalls,
     ),
+    test("events_say_who_it_was_when_the_process_is_gone", who),
     test("names_of_files_cannot_forge_a_line", forged_lines),
 ];
 
@@ -740,5 +741,54 @@ fn chosen_syscalls(ctx: &Ctx) -> Outcome {
         .map(|e| &e["stockade.syscall.args"][1])
         .collect();
     assert_eq!(modes, ["0x1ff"]);
+    Outcome::Passed
+}
+
+fn who(ctx: &Ctx) -> Outcome {
+    let (file, record) = (ctx.path("file"), ctx.path("certificate"));
+    fs::write(&file, "text").unwrap();
+    let ended = stockade(
+        ctx,
+        [
+            "run",
+            "--monitor",
+            "file",
+            "--format",
+            "json",
+            "--certificate",
+            text(&record),
+            "--",
+            "sh",
+            "-c",
+            "cat \"$1\" >/dev/null; (: <\"$1\")",
+            "sh",
+            text(&file),
+        ],
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let executables: Vec<&str> = ended
+        .of("open")
+        .filter(|e| e["file.path"] == text(&file))
+        .map(|e| {
+            assert_eq!(e["user.name"], "root", "{e}");
+            assert_eq!(e["user.group.name"], "root", "{e}");
+            word(e, "process.executable")
+        })
+        .collect();
+    // The second one is a child of the shell that has executed nothing of its own.
+    let real = |name: &str| fs::canonicalize(name).unwrap();
+    let expected = [real("/usr/bin/cat"), real("/bin/sh")];
+    assert_eq!(executables, expected.each_ref().map(|p| text(p)));
+    assert_eq!(
+        ended.of("exec").chain(ended.of("fork")).count(),
+        0,
+        "nobody asked for processes"
+    );
+
+    let certificate: Value = serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
+    assert_eq!(Some(&certificate), ended.events.last());
+    let kinds = certificate["stockade.kinds"].as_array().unwrap();
+    let seen: u64 = kinds.iter().map(|k| number(k, "seen")).sum();
+    assert_eq!(seen, number(&certificate, "stockade.events"));
     Outcome::Passed
 }
