@@ -409,7 +409,9 @@ impl Ended {
             .filter(move |e| e["event.action"] == action)
     }
 
-    /// The end record, which must be the last line and say that nothing is missing.
+    /// The end record, which must be the last line and say that nothing is missing. But for what the file monitor's
+    /// fexit programs may have missed on a kernel that preempts them (docs/KERNELS.md, "Skipped programs"): the test
+    /// that looks for an event fails by itself when it is not there.
     pub(crate) fn complete(&self) -> &Value {
         let last = self
             .events
@@ -419,7 +421,19 @@ impl Ended {
             last["event.action"], "end",
             "the last line is no end record: {last}"
         );
-        assert_eq!(last["stockade.complete"], true, "not complete: {last}");
+        let reasons = last["stockade.incomplete_reasons"].as_array();
+        let missing = reasons
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .filter(|reason| !reason.starts_with("the kernel skipped file_"))
+            .count();
+        assert_eq!(missing, 0, "not complete: {last}");
+        assert_eq!(
+            last["stockade.complete"],
+            reasons.is_some_and(Vec::is_empty),
+            "{last}"
+        );
         last
     }
 }
