@@ -9,7 +9,7 @@ use stockade::sink::Json;
 const DOC: &str = include_str!("../docs/EVENTS.md");
 
 /// Kinds with a process that acted; `who` in the table.
-const WHO: [&str; 9] = [
+const WHO: [&str; 17] = [
     "exec",
     "fork",
     "exit",
@@ -19,9 +19,17 @@ const WHO: [&str; 9] = [
     "denial",
     "syscall",
     "syscall_summary",
+    "connect",
+    "accept",
+    "close",
+    "bind",
+    "listen",
+    "retransmit",
+    "unix_connect",
+    "net_summary",
 ];
 /// `all` in the table.
-const ALL: [&str; 11] = [
+const ALL: [&str; 19] = [
     "exec",
     "fork",
     "exit",
@@ -31,6 +39,14 @@ const ALL: [&str; 11] = [
     "denial",
     "syscall",
     "syscall_summary",
+    "connect",
+    "accept",
+    "close",
+    "bind",
+    "listen",
+    "retransmit",
+    "unix_connect",
+    "net_summary",
     "loss",
     "end",
 ];

@@ -19,7 +19,16 @@ enum stk_kind {
 	/* Not a record: losses of the tree that is followed. */
 	STK_KIND_SCOPE = 8,
 	STK_KIND_SYSCALL = 9,
-	STK_KIND_MAX = 10,
+	STK_KIND_CONNECT = 10,
+	STK_KIND_ACCEPT = 11,
+	STK_KIND_CLOSE = 12,
+	STK_KIND_BIND = 13,
+	STK_KIND_LISTEN = 14,
+	STK_KIND_RETRANSMIT = 15,
+	STK_KIND_UNIX_CONNECT = 16,
+	/* Not a record: connections and counters that found no room. */
+	STK_KIND_NET = 17,
+	STK_KIND_MAX = 18,
 };
 
 /* Why something was lost; index into stk_drops is kind * STK_LOSS_MAX + cause. */
@@ -73,6 +82,7 @@ enum stk_limits {
 	STK_DATA_MAX =
 		49152, /* three paths, an interpreter and argv: 3 * 4352 + 256 + 32768, rounded up */
 	STK_ACCESS_KINDS = 9,
+	STK_UNIX_PATH = 108, /* sun_path of struct sockaddr_un */
 };
 
 enum stk_scope {
@@ -226,6 +236,58 @@ struct stk_syscall_sum {
 	__u64 calls; /* that have returned, and exits */
 	__u64 errors;
 	__u64 time_ns;
+};
+
+/* Both ends; IPv4 as ::ffff:a.b.c.d, ports in the order of the machine. */
+struct stk_flow {
+	__u8 local[16];
+	__u8 remote[16];
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 family; /* of the socket: one of AF_INET6 can speak IPv4 */
+	__u16 protocol;
+};
+
+/* Everything of TCP, and bind of UDP. */
+struct stk_net {
+	struct stk_hdr
+		hdr; /* of the owner of the connection, as it was when it made or accepted it */
+	struct stk_flow flow;
+	__u64 duration_ns; /* of the attempt, or of the connection; 0 where nothing was tried */
+	__u64 sent_bytes;
+	__u64 received_bytes;
+	__u32 retransmits;
+	__s32 result;
+	__u32 incoming; /* 1: the other end connected */
+	__u32 value; /* backlog of listen */
+};
+
+struct stk_unix {
+	struct stk_hdr hdr;
+	__s32 result;
+	__u32 kind; /* the socket's type: SOCK_STREAM, SOCK_DGRAM */
+	__u32 path_len; /* begins with NUL: abstract */
+	__u32 pad;
+	__u8 path[112]; /* STK_UNIX_PATH, rounded up */
+};
+
+struct stk_net_key {
+	struct stk_task_key task;
+	__u8 remote[16];
+	__u16 port; /* the one that was connected to, or sent to */
+	__u16 family;
+	__u16 protocol;
+	__u16 incoming;
+};
+
+struct stk_net_sum {
+	__u64 sent_bytes;
+	__u64 received_bytes;
+	__u64 sent_packets;
+	__u64 received_packets;
+	__u64 connections;
+	__u64 failures;
+	__u64 retransmits;
 };
 
 /* What iter/task_file says of one of our own descriptors. */

@@ -16,6 +16,9 @@ pub(super) struct WatchArgs {
     /// Files, as events
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     file: Option<String>,
+    /// The network, as events or as summary
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    net: Option<String>,
     /// System calls, as summary or as events of those that --syscalls names
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     syscall: Option<String>,
@@ -44,6 +47,7 @@ impl WatchArgs {
         for (monitor, form) in [
             (Monitor::Process, &self.process),
             (Monitor::File, &self.file),
+            (Monitor::Net, &self.net),
             (Monitor::Syscall, &self.syscall),
         ] {
             match form.as_deref() {

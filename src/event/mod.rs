@@ -7,6 +7,7 @@
 mod certificate;
 mod clock;
 pub(crate) mod names;
+mod net;
 #[doc(hidden)]
 pub mod sample;
 pub mod text;
@@ -18,6 +19,9 @@ use serde::Serialize;
 
 pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
 pub use clock::Clock;
+pub use net::{
+    Accept, Bind, Close, Connect, Flow, Listen, NetSummary, Retransmit, Transport, UnixConnect,
+};
 
 /// One thing that happened, with who did it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -105,6 +109,22 @@ pub enum Kind {
     Syscall(Syscall),
     /// What one process did with one system call in a while.
     SyscallSummary(SyscallSummary),
+    /// A TCP connection was made, or could not be.
+    Connect(Connect),
+    /// A TCP connection was accepted.
+    Accept(Accept),
+    /// A TCP connection ended.
+    Close(Close),
+    /// A socket was given an address, or could not be.
+    Bind(Bind),
+    /// A socket waits for connections, or could not.
+    Listen(Listen),
+    /// A packet of a TCP connection was sent again.
+    Retransmit(Retransmit),
+    /// A local socket was connected, or could not be.
+    UnixConnect(UnixConnect),
+    /// What one process did with one peer in a while.
+    NetSummary(NetSummary),
     /// Records that never arrived.
     Loss(Loss),
 }
@@ -123,6 +143,14 @@ impl Kind {
             Kind::Denial(_) => "denial",
             Kind::Syscall(_) => "syscall",
             Kind::SyscallSummary(_) => "syscall_summary",
+            Kind::Connect(_) => "connect",
+            Kind::Accept(_) => "accept",
+            Kind::Close(_) => "close",
+            Kind::Bind(_) => "bind",
+            Kind::Listen(_) => "listen",
+            Kind::Retransmit(_) => "retransmit",
+            Kind::UnixConnect(_) => "unix_connect",
+            Kind::NetSummary(_) => "net_summary",
             Kind::Loss(_) => "loss",
         }
     }
@@ -421,9 +449,18 @@ impl Event {
             Kind::Unlink(e) => Some(e.errno == 0),
             Kind::Rename(e) => Some(e.errno == 0),
             Kind::Denial(e) => Some(!e.refused),
-            Kind::Exec(_) | Kind::Fork(_) => Some(true),
+            Kind::Exec(_) | Kind::Fork(_) | Kind::Accept(_) => Some(true),
             Kind::Syscall(e) => Some(e.errno() == 0),
-            Kind::Exit(_) | Kind::SyscallSummary(_) | Kind::Loss(_) => None,
+            Kind::Connect(e) => Some(e.errno == 0),
+            Kind::Close(e) => Some(e.errno == 0),
+            Kind::Bind(e) => Some(e.errno == 0),
+            Kind::Listen(e) => Some(e.errno == 0),
+            Kind::UnixConnect(e) => Some(e.errno == 0),
+            Kind::Exit(_)
+            | Kind::SyscallSummary(_)
+            | Kind::Retransmit(_)
+            | Kind::NetSummary(_)
+            | Kind::Loss(_) => None,
         }
     }
 }
@@ -559,6 +596,14 @@ impl fmt::Display for Kind {
                 e.time_ns as f64 / 1e6,
                 e.window_ns as f64 / 1e9
             ),
+            Kind::Connect(e) => e.fmt(f),
+            Kind::Accept(e) => e.flow.fmt(f),
+            Kind::Close(e) => e.fmt(f),
+            Kind::Bind(e) => e.fmt(f),
+            Kind::Listen(e) => e.fmt(f),
+            Kind::Retransmit(e) => e.flow.fmt(f),
+            Kind::UnixConnect(e) => e.fmt(f),
+            Kind::NetSummary(e) => e.fmt(f),
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
         }
     }

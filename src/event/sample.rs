@@ -1,11 +1,10 @@
 //! One of everything, for tests and documentation: every kind, each optional field present and absent, each flag set.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    About, Certificate, Clock, Denial, Event, Exec, Exit, FenceState, FileId, FilePath, Fork, Kind,
-    KindCount, Loss, LossCount, Open, ProbeState, Process, ProcessId, Rename, Syscall,
-    SyscallSummary, Unlink, text,
+    About, Accept, Bind, Certificate, Clock, Close, Connect, Denial, Event, Exec, Exit, FenceState, FileId, FilePath, Flow, Fork, Kind, KindCount, Listen, Loss, LossCount, NetSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Syscall, SyscallSummary, Transport, UnixConnect, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -120,6 +119,106 @@ fn syscall_summary(name: &'static str, number: u32, compat: bool) -> Kind {
     })
 }
 
+fn at(ip: [u8; 4], port: u16) -> SocketAddr {
+    SocketAddr::from((ip, port))
+}
+
+fn flow(local: SocketAddr, remote: SocketAddr, incoming: bool, mapped: bool) -> Flow {
+    Flow {
+        transport: Transport::Tcp,
+        local,
+        remote,
+        incoming,
+        mapped,
+    }
+}
+
+fn network() -> Vec<Event> {
+    let (ours, theirs) = (at([10, 0, 0, 7], 51_304), at([192, 0, 2, 10], 443));
+    let six = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7], 8080));
+    let out = flow(ours, theirs, false, false);
+    let (inward, mapped) = (flow(six, six, true, false), flow(ours, theirs, true, true));
+    let connect = |flow, errno, duration_ns| {
+        Kind::Connect(Connect {
+            flow,
+            errno,
+            duration_ns,
+        })
+    };
+    let close = |flow, sent_bytes, errno| {
+        Kind::Close(Close {
+            flow,
+            sent_bytes,
+            received_bytes: 14_210,
+            retransmits: 0,
+            errno,
+            duration_ns: 84_120_774,
+        })
+    };
+    let bind = |transport, local, mapped, errno| {
+        Kind::Bind(Bind {
+            transport,
+            local,
+            mapped,
+            errno,
+        })
+    };
+    let listen = |mapped, backlog, errno| {
+        Kind::Listen(Listen {
+            transport: Transport::Tcp,
+            local: at([0, 0, 0, 0], 8080),
+            mapped,
+            backlog,
+            errno,
+        })
+    };
+    let unix = |path: String, is_abstract, errno| {
+        Kind::UnixConnect(UnixConnect {
+            path,
+            is_abstract,
+            datagram: is_abstract,
+            errno,
+        })
+    };
+    let summary = |transport, peer, incoming, mapped| {
+        Kind::NetSummary(NetSummary {
+            transport,
+            peer,
+            incoming,
+            mapped,
+            sent_bytes: 1_204,
+            received_bytes: 8_021,
+            sent_packets: 12,
+            received_packets: 14,
+            connections: 2,
+            failures: 1,
+            retransmits: 0,
+            window_ns: 10_000_000_000,
+        })
+    };
+    [
+        connect(out, 0, 11_204_511),
+        connect(flow(at([0; 4], 0), theirs, false, true), 111, 0),
+        Kind::Accept(Accept { flow: inward }),
+        Kind::Accept(Accept { flow: mapped }),
+        close(out, 517, 0),
+        close(mapped, u64::MAX, 104),
+        bind(Transport::Tcp, at([0, 0, 0, 0], 8080), false, 0),
+        bind(Transport::Udp, six, true, 98),
+        listen(false, 128, 0),
+        listen(true, -1, 98),
+        Kind::Retransmit(Retransmit { flow: out }),
+        Kind::Retransmit(Retransmit { flow: mapped }),
+        unix("/run/dbus/system_bus_socket".into(), false, 0),
+        unix(text::escape(b"odd \"name\"\n\0\xff"), true, 111),
+        summary(Transport::Udp, at([192, 0, 2, 53], 53), false, false),
+        summary(Transport::Tcp, six, true, true),
+    ]
+    .into_iter()
+    .map(|kind| event(8_300_000, shell(), kind))
+    .collect()
+}
+
 /// The events. In this order the first of each kind is the plain one.
 #[must_use]
 pub fn samples() -> Vec<Event> {
@@ -135,7 +234,7 @@ pub fn samples() -> Vec<Event> {
     };
     let odd = text::escape("/srv/\"q\" \\ gr\u{fc}n \u{1f9ea} \u{202e}\n".as_bytes())
         + &text::escape(b"\xff\xfe");
-    vec![
+    let mut all = vec![
         event(
             1_733_902,
             shell(),
@@ -360,9 +459,13 @@ pub fn samples() -> Vec<Event> {
         event(8_100_500, shell(), syscall("", 9_999, true, 7)),
         event(8_200_000, shell(), syscall_summary("read", 0, false)),
         event(8_200_000, shell(), syscall_summary("", 9_999, true)),
+    ];
+    all.extend(network());
+    all.extend([
         event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
         event(9_000_001, nobody, loss("scope", "map", 1)),
-    ]
+    ]);
+    all
 }
 
 /// Certificates: a complete one with a fence, and one that lacks all it can lack.

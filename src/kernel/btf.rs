@@ -182,7 +182,20 @@ fn kept(name: &[u8]) -> bool {
         .any(|prefix| name.starts_with(prefix.as_bytes()))
         || matches!(
             name,
-            b"create_io_thread" | b"exit_files" | b"finalize_exec" | b"wake_up_new_task"
+            b"create_io_thread"
+                | b"exit_files"
+                | b"finalize_exec"
+                | b"wake_up_new_task"
+                | b"inet_stream_connect"
+                | b"inet_csk_accept"
+                | b"inet_bind"
+                | b"inet6_bind"
+                | b"inet_listen"
+                | b"udp_sendmsg"
+                | b"udpv6_sendmsg"
+                | b"skb_consume_udp"
+                | b"unix_stream_connect"
+                | b"unix_dgram_connect"
         )
 }
 

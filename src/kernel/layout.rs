@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::skel::{fence, file, identity, process, scope, syscall};
+use super::skel::{fence, file, identity, net, process, scope, syscall};
 use crate::wire;
 
 macro_rules! same_layout {
@@ -173,5 +173,59 @@ same_layout!(
         calls,
         errors,
         time_ns,
+    }
+);
+same_layout!(
+    wire::RawFlow = net::types::stk_flow {
+        local,
+        remote,
+        local_port,
+        remote_port,
+        family,
+        protocol,
+    }
+);
+same_layout!(
+    wire::NetRecord = net::types::stk_net {
+        hdr,
+        flow,
+        duration_ns,
+        sent_bytes,
+        received_bytes,
+        retransmits,
+        result,
+        incoming,
+        value,
+    }
+);
+same_layout!(
+    wire::UnixRecord = net::types::stk_unix {
+        hdr,
+        result,
+        kind,
+        path_len,
+        pad,
+        path,
+    }
+);
+same_layout!(
+    wire::NetKey = net::types::stk_net_key {
+        task,
+        remote,
+        port,
+        family,
+        protocol,
+        incoming,
+    }
+);
+same_layout!(
+    wire::NetSum = net::types::stk_net_sum {
+        sent_bytes,
+        received_bytes,
+        sent_packets,
+        received_packets,
+        connections,
+        failures,
+        retransmits,
     }
 );

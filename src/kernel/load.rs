@@ -29,6 +29,8 @@ pub(crate) enum Object {
     Fence,
     /// `syscall.bpf.c`
     Syscall,
+    /// `net.bpf.c`
+    Net,
 }
 
 /// One thing to observe or to guard, and the ways to do it, best first.
@@ -411,6 +413,7 @@ impl Loader {
                 variants,
                 attached,
             ),
+            Object::Net => self.with(skel::net::NetSkelBuilder::default(), variants, attached),
         }
     }
 

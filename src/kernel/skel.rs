@@ -25,3 +25,4 @@ skeleton!(process, "process");
 skeleton!(file, "file");
 skeleton!(fence, "fence");
 skeleton!(syscall, "syscall");
+skeleton!(net, "net");

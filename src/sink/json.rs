@@ -18,6 +18,8 @@ macro_rules! key {
     };
 }
 
+mod net;
+
 /// What is the same in all events of a kind, up to the outcome.
 macro_rules! class {
     ($action:literal, $kind:literal, $category:literal, $type:literal) => {
@@ -101,6 +103,14 @@ impl Json {
             Kind::Denial(e) => line.denial(e),
             Kind::Syscall(e) => line.syscall(e),
             Kind::SyscallSummary(e) => line.syscall_summary(e),
+            Kind::Connect(e) => line.connect(e),
+            Kind::Accept(e) => line.accept(e),
+            Kind::Close(e) => line.close(e),
+            Kind::Bind(e) => line.bind(e),
+            Kind::Listen(e) => line.listen(e),
+            Kind::Retransmit(e) => line.retransmit(e),
+            Kind::UnixConnect(e) => line.unix_connect(e),
+            Kind::NetSummary(e) => line.net_summary(e),
             Kind::Loss(e) => line.loss(e),
         }
         line.raw(b"}\n");
@@ -157,6 +167,14 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Denial(Denial { refused: false, .. }) => class!("denial", "alert", "file", "allowed"),
         Kind::Syscall(_) => class!("syscall", "event", "process", "info"),
         Kind::SyscallSummary(_) => class!("syscall_summary", "metric", "process", "info"),
+        Kind::Connect(_) => class!("connect", "event", "network", "start"),
+        Kind::Accept(_) => class!("accept", "event", "network", "start"),
+        Kind::Close(_) => class!("close", "event", "network", "end"),
+        Kind::Bind(_) => class!("bind", "event", "network", "info"),
+        Kind::Listen(_) => class!("listen", "event", "network", "info"),
+        Kind::Retransmit(_) => class!("retransmit", "event", "network", "info"),
+        Kind::UnixConnect(_) => class!("unix_connect", "event", "network", "start"),
+        Kind::NetSummary(_) => class!("net_summary", "metric", "network", "info"),
         // The schema's word for "events are missing here"; it belongs to no category.
         Kind::Loss(_) => b",\"v\":1,\"event.action\":\"loss\",\"event.kind\":\"pipeline_error\"",
     }
@@ -789,7 +807,9 @@ mod tests {
                     e.of = s.into();
                     e.cause = s.into();
                 }
-                Kind::Fork(_) | Kind::Exit(_) | Kind::Syscall(_) | Kind::SyscallSummary(_) => {}
+                Kind::UnixConnect(e) => e.path = s.into(),
+                // The rest has no names.
+                _ => {}
             }
             events.push(event);
         }
@@ -809,10 +829,9 @@ mod tests {
                 ],
                 Kind::Open(_) | Kind::Unlink(_) | Kind::Denial(_) => &["process.name", "file.path"],
                 Kind::Rename(_) => &["process.name", "file.path", "stockade.old_path"],
-                Kind::Fork(_) | Kind::Exit(_) | Kind::Syscall(_) | Kind::SyscallSummary(_) => {
-                    &["process.name"]
-                }
+                Kind::UnixConnect(_) => &["process.name", "stockade.unix.path"],
                 Kind::Loss(_) => &["stockade.loss.of", "stockade.loss.cause"],
+                _ => &["process.name"],
             };
             for key in keys {
                 assert_eq!(value[*key], s, "{key}");

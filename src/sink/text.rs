@@ -59,8 +59,12 @@ impl Text {
                 write!(
                     out,
                     " {:<7} {:>7} {:>7} {:<15} {}",
-                    // The counters say what it is.
-                    event.kind.name().trim_end_matches("_summary"),
+                    // The counters say what it is, and so does the path of a local socket.
+                    event
+                        .kind
+                        .name()
+                        .trim_end_matches("_summary")
+                        .trim_start_matches("unix_"),
                     p.id.pid,
                     p.parent.pid,
                     self.comm,
@@ -251,6 +255,14 @@ mod tests {
             "denial",
             "syscall",
             "syscall_summary",
+            "connect",
+            "accept",
+            "close",
+            "bind",
+            "listen",
+            "retransmit",
+            "unix_connect",
+            "net_summary",
             "loss",
         ] {
             lines.push_str(&line(false, &first(action)));
@@ -267,6 +279,14 @@ mod tests {
 10:00:00.008 denial     4711    4520 sh              DENIED rule=no-keys access=read,write path=/home/ada/.ssh/id_ed25519
 10:00:00.008 syscall    4711    4520 sh              ptrace(0x10, 0x1267, 0x0, 0x0, 0x7fff000000001000, 0x0) errno=EPERM took=4.1us
 10:00:00.008 syscall    4711    4520 sh              read calls=1204 errors=3 time=8.400ms in=10.0s
+10:00:00.008 connect    4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443 took=11.205ms
+10:00:00.008 accept     4711    4520 sh              tcp [2001:db8::7]:8080<-[2001:db8::7]:8080
+10:00:00.008 close      4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443 sent=517 received=14210 retransmits=0 lasted=84.121ms
+10:00:00.008 bind       4711    4520 sh              tcp 0.0.0.0:8080
+10:00:00.008 listen     4711    4520 sh              tcp 0.0.0.0:8080 backlog=128
+10:00:00.008 retransmit    4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443
+10:00:00.008 connect    4711    4520 sh              path=/run/dbus/system_bus_socket
+10:00:00.008 net        4711    4520 sh              udp ->192.0.2.53:53 sent=1204/12 received=8021/14 connections=2 failures=1 retransmits=0 in=10.0s
 10:00:00.009 LOST    412 open (ring)
 "#
         );
@@ -356,7 +376,9 @@ INCOMPLETE
                             e.of = name.clone();
                             e.cause = name.clone();
                         }
-                        Kind::Fork(_) | Kind::Exit(_) | Kind::Syscall(_) | Kind::SyscallSummary(_) => {}
+                        Kind::UnixConnect(e) => e.path = name.clone(),
+                        // The rest has no names.
+                        _ => {}
                     }
                     let colored = line(true, &event);
                     let plain = uncolored(&colored);

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use super::{
     ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
-    RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, flag, kind, read,
+    RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, flag, kind, net, read,
 };
 use crate::event::{
     Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Open, Process, ProcessId, Rename,
@@ -59,6 +59,8 @@ impl Decoder {
             kind::RENAME => rename(bytes, spare)?,
             kind::DENIAL => denial(bytes, spare)?,
             kind::SYSCALL => syscall(bytes)?,
+            kind::CONNECT..=kind::RETRANSMIT => net::net(bytes)?,
+            kind::UNIX_CONNECT => net::unix(bytes, spare)?,
             _ => return Err(Malformed::Unknown),
         };
         Ok(Event {
@@ -82,6 +84,7 @@ impl Decoder {
             }
             Kind::Open(e) => spare.put(e.path.path),
             Kind::Unlink(e) => spare.put(e.path.path),
+            Kind::UnixConnect(e) => spare.put(e.path),
             Kind::Rename(e) => {
                 spare.put(e.from.path);
                 spare.put(e.to.path);
@@ -95,6 +98,13 @@ impl Decoder {
             | Kind::Exit(_)
             | Kind::Syscall(_)
             | Kind::SyscallSummary(_)
+            | Kind::Connect(_)
+            | Kind::Accept(_)
+            | Kind::Close(_)
+            | Kind::Bind(_)
+            | Kind::Listen(_)
+            | Kind::Retransmit(_)
+            | Kind::NetSummary(_)
             | Kind::Loss(_) => {}
         }
         spare.put(event.process.comm);
@@ -104,7 +114,7 @@ impl Decoder {
 /// Strings of former events, emptied. An event is built anew from its record, so nothing but capacity can get from one
 /// to the next.
 #[derive(Debug, Default)]
-struct Spare {
+pub(super) struct Spare {
     strings: Vec<String>,
     /// For arguments.
     list: Vec<String>,
@@ -121,7 +131,7 @@ impl Spare {
         self.strings.pop().unwrap_or_default()
     }
 
-    fn escaped(&mut self, bytes: &[u8]) -> String {
+    pub(super) fn escaped(&mut self, bytes: &[u8]) -> String {
         let mut out = self.string();
         text::escape_into(&mut out, bytes);
         out
@@ -161,7 +171,7 @@ fn scale_cpu_time(utime: u64, stime: u64, rtime: u64) -> (u64, u64) {
 }
 
 /// A record without variable part: its size is its type's.
-fn fixed<T: plain::Plain + Copy>(bytes: &[u8]) -> Result<T, Malformed> {
+pub(super) fn fixed<T: plain::Plain + Copy>(bytes: &[u8]) -> Result<T, Malformed> {
     match bytes.len().cmp(&size_of::<T>()) {
         std::cmp::Ordering::Less => Err(Malformed::Short),
         std::cmp::Ordering::Equal => read(bytes).ok_or(Malformed::Short),
@@ -194,7 +204,7 @@ fn variable<T: plain::Plain + Copy>(bytes: &[u8]) -> Result<(T, Parts<'_>), Malf
     Ok((rec, Parts(&bytes[size_of::<T>()..])))
 }
 
-fn until_nul(bytes: &[u8]) -> &[u8] {
+pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     &bytes[..end]
 }
@@ -276,7 +286,7 @@ fn optional_file_id(raw: RawFileId) -> Option<FileId> {
     (raw.fs_magic != 0).then(|| file_id(raw))
 }
 
-fn errno(result: i32) -> u16 {
+pub(super) fn errno(result: i32) -> u16 {
     if result < 0 {
         u16::try_from(result.unsigned_abs()).unwrap_or(u16::MAX)
     } else {
@@ -719,7 +729,7 @@ mod tests {
 
         #[test]
         fn random_lengths_and_flags_in_a_plausible_record_never_panic(
-            kind in 0u32..12, flags in any::<u32>(), lengths in any::<[u16; 6]>(),
+            kind in 0u32..kind::MAX + 2, flags in any::<u32>(), lengths in any::<[u16; 6]>(),
             tail in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
             let mut bytes = vec![0u8; size_of::<Header>() + size_of::<RawFileId>()];

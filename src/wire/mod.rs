@@ -9,6 +9,8 @@ pub(crate) mod sample;
 
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use decode::{Decoder, Malformed, denied_rule, process_of};
+#[cfg_attr(not(stockade_kernel), allow(unused_imports))]
+pub(crate) use net::{NetKey, NetRecord, NetSum, RawFlow, UnixRecord, address, transport};
 
 /// Values of `enum stk_kind`.
 pub(crate) mod kind {
@@ -20,11 +22,35 @@ pub(crate) mod kind {
     pub(crate) const RENAME: u32 = 6;
     pub(crate) const DENIAL: u32 = 7;
     pub(crate) const SYSCALL: u32 = 9;
-    pub(crate) const MAX: u32 = 10;
+    pub(crate) const CONNECT: u32 = 10;
+    pub(crate) const ACCEPT: u32 = 11;
+    pub(crate) const CLOSE: u32 = 12;
+    pub(crate) const BIND: u32 = 13;
+    pub(crate) const LISTEN: u32 = 14;
+    pub(crate) const RETRANSMIT: u32 = 15;
+    pub(crate) const UNIX_CONNECT: u32 = 16;
+    pub(crate) const MAX: u32 = 18;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
-        "none", "exec", "fork", "exit", "open", "unlink", "rename", "denial", "scope", "syscall",
+        "none",
+        "exec",
+        "fork",
+        "exit",
+        "open",
+        "unlink",
+        "rename",
+        "denial",
+        "scope",
+        "syscall",
+        "connect",
+        "accept",
+        "close",
+        "bind",
+        "listen",
+        "retransmit",
+        "unix_connect",
+        "net",
     ];
 }
 
@@ -77,6 +103,9 @@ macro_rules! record {
         const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$ty>())+, "padding in a record");
     };
 }
+
+// Behind the macro that it uses.
+mod net;
 
 record!(
     /// `struct stk_hdr`.
@@ -370,6 +399,13 @@ mod tests {
             ("STK_KIND_UNLINK", kind::UNLINK),
             ("STK_KIND_RENAME", kind::RENAME),
             ("STK_KIND_DENIAL", kind::DENIAL),
+            ("STK_KIND_CONNECT", kind::CONNECT),
+            ("STK_KIND_ACCEPT", kind::ACCEPT),
+            ("STK_KIND_CLOSE", kind::CLOSE),
+            ("STK_KIND_BIND", kind::BIND),
+            ("STK_KIND_LISTEN", kind::LISTEN),
+            ("STK_KIND_RETRANSMIT", kind::RETRANSMIT),
+            ("STK_KIND_UNIX_CONNECT", kind::UNIX_CONNECT),
             ("STK_KIND_MAX", kind::MAX),
             ("STK_LOSS_MAX", loss::MAX),
             ("STK_FLAG_ARGS_CUT", flag::ARGS_CUT),

@@ -2,7 +2,7 @@
 
 use super::{
     DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, PATH_BUF, RawFileId,
-    RenameRecord, VERDICT_DENY, bytes_of, flag, kind,
+    RenameRecord, UnixRecord, VERDICT_DENY, bytes_of, flag, kind,
 };
 
 pub(crate) fn header(kind: u32, flags: u32, len: usize) -> Header {
@@ -34,7 +34,7 @@ pub(crate) fn file_id() -> RawFileId {
 }
 
 /// The kinds that [`record`] knows.
-pub(crate) const KINDS: [u32; 7] = [
+pub(crate) const KINDS: [u32; 8] = [
     kind::EXEC,
     kind::FORK,
     kind::EXIT,
@@ -42,6 +42,7 @@ pub(crate) const KINDS: [u32; 7] = [
     kind::UNLINK,
     kind::RENAME,
     kind::DENIAL,
+    kind::UNIX_CONNECT,
 ];
 
 /// A record of this kind that holds as many of the names as it has room for; `number` is in its other fields.
@@ -114,6 +115,20 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
                 old_len: size(a.len()),
                 new_len: size(b.len()),
             };
+            bytes_of(&record).to_vec()
+        }),
+        kind::UNIX_CONNECT => build(size_of::<UnixRecord>(), &[], &|hdr| {
+            let mut record = UnixRecord {
+                hdr,
+                result: -111,
+                kind: number,
+                path_len: size(a.len().min(112)),
+                pad: 0,
+                path: [0; 112],
+            };
+            for (to, from) in record.path.iter_mut().zip(a) {
+                *to = *from;
+            }
             bytes_of(&record).to_vec()
         }),
         _ => build(size_of::<DenialRecord>(), &[], &|hdr| {

@@ -16,6 +16,8 @@ mod monitor;
 #[cfg(target_os = "linux")]
 mod mounts;
 #[cfg(target_os = "linux")]
+mod net;
+#[cfg(target_os = "linux")]
 mod scope;
 
 #[cfg(target_os = "linux")]
@@ -23,13 +25,20 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let code = if args.get(1).is_some_and(|a| a == "--helper") {
         helper::main(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--net") {
+        net::main(&args[2..])
     } else {
-        let tests: Vec<harness::Test> =
-            [fence::TESTS, scope::TESTS, lifetime::TESTS, monitor::TESTS]
-                .into_iter()
-                .flatten()
-                .copied()
-                .collect();
+        let tests: Vec<harness::Test> = [
+            fence::TESTS,
+            scope::TESTS,
+            lifetime::TESTS,
+            monitor::TESTS,
+            net::TESTS,
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect();
         harness::main(&tests)
     };
     std::process::exit(code);

@@ -1,0 +1,280 @@
+//! The network: changes of state of TCP sockets, the functions behind the calls where those tell more, and UDP.
+
+use super::summary::{Flush, Summary, Tally};
+use super::{Form, Parts};
+use crate::error::Result;
+use crate::event::{Event, Kind, NetSummary};
+use crate::kernel::Needs::{Fentry, Params, PreemptibleTracepoints};
+use crate::kernel::Program::{Auto, Tracepoint};
+use crate::kernel::{Object, Probe, Variant};
+use crate::wire::{NetKey, NetSum, address, transport};
+
+/// What is not seen by those who look at system calls.
+const BLIND: Option<&str> = Some("io_uring, 32-bit calls and kernel-internal users are not seen");
+
+/// One way: programs that stand or fall together.
+const fn variant(
+    name: &'static str,
+    programs: &'static [crate::kernel::Program],
+    needs: &'static [crate::kernel::Needs],
+    blind: Option<&'static str>,
+) -> Variant {
+    Variant {
+        name,
+        programs,
+        needs,
+        blind,
+    }
+}
+
+const fn probe(name: &'static str, variants: &'static [Variant], without: &'static str) -> Probe {
+    Probe {
+        name,
+        variants,
+        without,
+        excused_without: None,
+    }
+}
+
+/// The probes of TCP connections, for programs with this prefix.
+macro_rules! tcp {
+    ($prefix:literal, $($more:expr),*) => {
+        &[
+            probe(
+                "net.tcp",
+                &[
+                    variant(
+                        "tracepoint",
+                        &[Tracepoint(
+                            concat!($prefix, "state__tp"),
+                            "sock",
+                            "inet_sock_set_state",
+                        )],
+                        &[PreemptibleTracepoints],
+                        None,
+                    ),
+                    variant("raw_tp", &[Auto(concat!($prefix, "state__raw_tp"))], &[], None),
+                ],
+                "TCP connections",
+            ),
+            probe(
+                "net.connect",
+                &[
+                    variant(
+                        "fexit",
+                        &[Auto(concat!($prefix, "connect__fexit"))],
+                        &[Fentry, Params("inet_stream_connect", 4)],
+                        None,
+                    ),
+                    variant(
+                        "tracepoint",
+                        &[Tracepoint(
+                            concat!($prefix, "connect__tp"),
+                            "syscalls",
+                            "sys_exit_connect",
+                        )],
+                        &[],
+                        BLIND,
+                    ),
+                ],
+                "TCP connects that fail before a packet is sent",
+            ),
+            probe(
+                "net.accept",
+                &[
+                    variant(
+                        "fexit",
+                        &[Auto(concat!($prefix, "accept_2__fexit"))],
+                        &[Fentry, Params("inet_csk_accept", 2)],
+                        None,
+                    ),
+                    variant(
+                        "fexit/4",
+                        &[Auto(concat!($prefix, "accept_4__fexit"))],
+                        &[Fentry, Params("inet_csk_accept", 4)],
+                        None,
+                    ),
+                    variant(
+                        "tracepoint",
+                        &[
+                            Tracepoint(
+                                concat!($prefix, "accept__tp"),
+                                "syscalls",
+                                "sys_exit_accept",
+                            ),
+                            Tracepoint(
+                                concat!($prefix, "accept4__tp"),
+                                "syscalls",
+                                "sys_exit_accept4",
+                            ),
+                        ],
+                        &[],
+                        BLIND,
+                    ),
+                ],
+                "TCP connections that are accepted",
+            ),
+            UDP,
+            $($more),*
+        ]
+    };
+}
+
+const UDP: Probe = probe(
+    "net.udp",
+    &[
+        variant(
+            "fexit",
+            &[
+                Auto("net_udp_send_4__fexit"),
+                Auto("net_udp_send_6__fexit"),
+                Auto("net_udp_receive__fentry"),
+            ],
+            &[
+                Fentry,
+                Params("udp_sendmsg", 3),
+                Params("udpv6_sendmsg", 3),
+                Params("skb_consume_udp", 3),
+            ],
+            None,
+        ),
+        variant(
+            "raw_tp",
+            &[
+                Auto("net_udp_send__raw_tp"),
+                Auto("net_udp_receive__raw_tp"),
+            ],
+            &[],
+            Some("peers of UDP sockets that are not connected are not told apart"),
+        ),
+    ],
+    "UDP datagrams",
+);
+
+const BIND: Probe = probe(
+    "net.bind",
+    &[
+        variant(
+            "fexit",
+            &[Auto("net_bind_4__fexit"), Auto("net_bind_6__fexit")],
+            &[Fentry, Params("inet_bind", 3), Params("inet6_bind", 3)],
+            None,
+        ),
+        variant(
+            "tracepoint",
+            &[Tracepoint("net_bind__tp", "syscalls", "sys_exit_bind")],
+            &[],
+            BLIND,
+        ),
+    ],
+    "addresses that are bound",
+);
+
+const LISTEN: Probe = probe(
+    "net.listen",
+    &[
+        variant(
+            "fexit",
+            &[Auto("net_listen__fexit")],
+            &[Fentry, Params("inet_listen", 2)],
+            None,
+        ),
+        variant(
+            "tracepoint",
+            &[Tracepoint("net_listen__tp", "syscalls", "sys_exit_listen")],
+            &[],
+            BLIND,
+        ),
+    ],
+    "sockets that listen",
+);
+
+const UNIX: Probe = probe(
+    "net.unix",
+    &[
+        variant(
+            "fexit",
+            &[
+                Auto("net_unix_stream__fexit"),
+                Auto("net_unix_dgram__fexit"),
+            ],
+            &[
+                Fentry,
+                Params("unix_stream_connect", 4),
+                Params("unix_dgram_connect", 4),
+            ],
+            None,
+        ),
+        variant(
+            "tracepoint",
+            &[Tracepoint("net_unix__tp", "syscalls", "sys_exit_connect")],
+            &[],
+            BLIND,
+        ),
+    ],
+    "connects of local sockets",
+);
+
+const RETRANSMIT: Probe = probe(
+    "net.retransmit",
+    &[variant(
+        "raw_tp",
+        &[Auto("net_retransmit__raw_tp")],
+        &[],
+        None,
+    )],
+    "packets that are sent again",
+);
+
+const MOVED: Probe = probe(
+    "net.moved",
+    &[variant(
+        "raw_tp",
+        &[Auto("net_count_moved__raw_tp")],
+        &[],
+        None,
+    )],
+    "what connections move before they are closed",
+);
+
+const EVENTS: &[Probe] = tcp!("net_", BIND, LISTEN, UNIX, RETRANSMIT);
+const SUMMARY: &[Probe] = tcp!("net_count_", MOVED);
+
+pub(super) fn parts(form: Form) -> Parts {
+    let probes = match form {
+        Form::Events => EVENTS,
+        Form::Summary => SUMMARY,
+    };
+    Parts {
+        // UDP has no connections: it is counted in either form.
+        summary: Some(Box::new(Peers(Tally::new("stk_net_sums")))),
+        ..Parts::events(Object::Net, probes)
+    }
+}
+
+#[derive(Debug)]
+struct Peers(Tally);
+
+impl Summary for Peers {
+    fn flush(&mut self, flush: &Flush<'_>, tell: &mut dyn FnMut(Event)) -> Result<()> {
+        for (key, sum) in self.0.news::<NetKey, NetSum>(flush)? {
+            let (peer, mapped) = address(key.remote, key.port, key.family);
+            let kind = Kind::NetSummary(NetSummary {
+                transport: transport(key.protocol),
+                peer,
+                incoming: key.incoming != 0,
+                mapped,
+                sent_bytes: sum.sent_bytes,
+                received_bytes: sum.received_bytes,
+                sent_packets: sum.sent_packets,
+                received_packets: sum.received_packets,
+                connections: sum.connections,
+                failures: sum.failures,
+                retransmits: sum.retransmits,
+                window_ns: flush.window_ns,
+            });
+            tell(flush.event(key.task, kind)?);
+        }
+        Ok(())
+    }
+}

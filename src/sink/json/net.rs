@@ -1,0 +1,136 @@
+//! The fields of the network monitor.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Line;
+use crate::event::{
+    Accept, Bind, Close, Connect, Flow, Listen, NetSummary, Retransmit, Transport, UnixConnect,
+};
+
+impl Line<'_> {
+    pub(super) fn connect(&mut self, e: &Connect) {
+        self.flow(&e.flow);
+        if e.duration_ns > 0 {
+            self.number(key!("event.duration"), e.duration_ns);
+        }
+        self.error(e.errno);
+    }
+
+    pub(super) fn accept(&mut self, e: &Accept) {
+        self.flow(&e.flow);
+    }
+
+    pub(super) fn close(&mut self, e: &Close) {
+        self.flow(&e.flow);
+        self.moved(e.flow.incoming, e.sent_bytes, e.received_bytes);
+        self.number(key!("stockade.net.retransmits"), e.retransmits);
+        self.number(key!("event.duration"), e.duration_ns);
+        self.error(e.errno);
+    }
+
+    pub(super) fn retransmit(&mut self, e: &Retransmit) {
+        self.flow(&e.flow);
+    }
+
+    pub(super) fn bind(&mut self, e: &Bind) {
+        self.network(e.transport, e.local.ip(), e.mapped);
+        self.source(e.local);
+        self.error(e.errno);
+    }
+
+    pub(super) fn listen(&mut self, e: &Listen) {
+        self.network(e.transport, e.local.ip(), e.mapped);
+        self.source(e.local);
+        self.number(key!("stockade.net.backlog"), e.backlog);
+        self.error(e.errno);
+    }
+
+    pub(super) fn unix_connect(&mut self, e: &UnixConnect) {
+        self.raw(b",\"network.transport\":\"unix\"");
+        self.string(key!("stockade.unix.path"), &e.path);
+        self.flag(key!("stockade.unix.abstract"), e.is_abstract);
+        self.flag(key!("stockade.unix.datagram"), e.datagram);
+        self.error(e.errno);
+    }
+
+    pub(super) fn net_summary(&mut self, e: &NetSummary) {
+        self.network(e.transport, e.peer.ip(), e.mapped);
+        self.direction(e.incoming);
+        let port = e.peer.port();
+        if e.incoming {
+            self.ip(key!("source.ip"), e.peer.ip());
+            self.number(key!("destination.port"), port);
+        } else {
+            self.destination(e.peer);
+        }
+        self.moved(e.incoming, e.sent_bytes, e.received_bytes);
+        let (ours, theirs) = (e.sent_packets, e.received_packets);
+        let (source, destination) = ends(e.incoming, ours, theirs);
+        self.number(key!("source.packets"), source);
+        self.number(key!("destination.packets"), destination);
+        self.number(key!("stockade.net.connections"), e.connections);
+        self.number(key!("stockade.net.failures"), e.failures);
+        self.number(key!("stockade.net.retransmits"), e.retransmits);
+        self.number(key!("stockade.window_ns"), e.window_ns);
+    }
+
+    fn flow(&mut self, flow: &Flow) {
+        self.network(flow.transport, flow.remote.ip(), flow.mapped);
+        self.direction(flow.incoming);
+        self.source(flow.source());
+        self.destination(flow.destination());
+    }
+
+    fn network(&mut self, transport: Transport, ip: IpAddr, mapped: bool) {
+        self.raw(match transport {
+            Transport::Tcp => b",\"network.transport\":\"tcp\"",
+            Transport::Udp => b",\"network.transport\":\"udp\"",
+        });
+        self.raw(match ip {
+            IpAddr::V4(_) => b",\"network.type\":\"ipv4\"",
+            IpAddr::V6(_) => b",\"network.type\":\"ipv6\"",
+        });
+        self.flag(key!("stockade.net.v4_mapped"), mapped);
+    }
+
+    fn direction(&mut self, incoming: bool) {
+        self.raw(if incoming {
+            b",\"network.direction\":\"ingress\"".as_slice()
+        } else {
+            b",\"network.direction\":\"egress\""
+        });
+    }
+
+    /// What the source sent, and what it got.
+    fn moved(&mut self, incoming: bool, sent: u64, received: u64) {
+        let (source, destination) = ends(incoming, sent, received);
+        self.number(key!("source.bytes"), source);
+        self.number(key!("destination.bytes"), destination);
+    }
+
+    fn source(&mut self, at: SocketAddr) {
+        self.ip(key!("source.ip"), at.ip());
+        self.number(key!("source.port"), at.port());
+    }
+
+    fn destination(&mut self, at: SocketAddr) {
+        self.ip(key!("destination.ip"), at.ip());
+        self.number(key!("destination.port"), at.port());
+    }
+
+    fn ip(&mut self, key: &[u8], ip: IpAddr) {
+        use std::io::Write as _;
+        self.raw(key);
+        // Digits, letters, dots and colons; writing to a Vec cannot fail.
+        let _ = write!(self.out, "\"{ip}\"");
+    }
+}
+
+/// What this end sent and what it received, as source and destination have them.
+fn ends(incoming: bool, sent: u64, received: u64) -> (u64, u64) {
+    if incoming {
+        (received, sent)
+    } else {
+        (sent, received)
+    }
+}

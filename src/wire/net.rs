@@ -1,0 +1,263 @@
+//! Records of the network monitor.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::decode::{Malformed, Spare, errno, fixed, until_nul};
+use super::{Header, TaskKey, kind};
+use crate::event::{
+    Accept, Bind, Close, Connect, Flow, Kind, Listen, Retransmit, Transport, UnixConnect,
+};
+
+record!(
+    /// `struct stk_flow`.
+    RawFlow {
+        local: [u8; 16],
+        remote: [u8; 16],
+        local_port: u16,
+        remote_port: u16,
+        family: u16,
+        protocol: u16,
+    }
+);
+
+record!(
+    /// `struct stk_net`.
+    NetRecord {
+        hdr: Header,
+        flow: RawFlow,
+        duration_ns: u64,
+        sent_bytes: u64,
+        received_bytes: u64,
+        retransmits: u32,
+        result: i32,
+        incoming: u32,
+        value: u32,
+    }
+);
+
+record!(
+    /// `struct stk_unix`.
+    UnixRecord {
+        hdr: Header,
+        result: i32,
+        kind: u32,
+        path_len: u32,
+        pad: u32,
+        path: [u8; 112],
+    }
+);
+
+record!(
+    /// `struct stk_net_key`.
+    NetKey {
+        task: TaskKey,
+        remote: [u8; 16],
+        port: u16,
+        family: u16,
+        protocol: u16,
+        incoming: u16,
+    }
+);
+
+record!(
+    /// `struct stk_net_sum`.
+    NetSum {
+        sent_bytes: u64,
+        received_bytes: u64,
+        sent_packets: u64,
+        received_packets: u64,
+        connections: u64,
+        failures: u64,
+        retransmits: u64,
+    }
+);
+
+const AF_INET6: u16 = 10;
+const SOCK_DGRAM: u32 = 2;
+
+/// An address as the kernel half keeps it, and whether it is an IPv4 one of an IPv6 socket.
+pub(crate) fn address(bytes: [u8; 16], port: u16, family: u16) -> (SocketAddr, bool) {
+    let ip = IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical();
+    (
+        SocketAddr::new(ip, port),
+        ip.is_ipv4() && family == AF_INET6,
+    )
+}
+
+/// The kernel half reports no others.
+pub(crate) fn transport(protocol: u16) -> Transport {
+    if protocol == 17 {
+        Transport::Udp
+    } else {
+        Transport::Tcp
+    }
+}
+
+fn flow(rec: &NetRecord) -> Flow {
+    let raw = &rec.flow;
+    let (mut local, _) = address(raw.local, raw.local_port, raw.family);
+    let (remote, mapped) = address(raw.remote, raw.remote_port, raw.family);
+    // An IPv6 socket that is still nowhere, on its way to an IPv4 address.
+    if mapped && local.is_ipv6() && local.ip().is_unspecified() {
+        local.set_ip(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    }
+    Flow {
+        transport: transport(raw.protocol),
+        local,
+        remote,
+        incoming: rec.incoming != 0,
+        mapped,
+    }
+}
+
+pub(super) fn net(bytes: &[u8]) -> Result<Kind, Malformed> {
+    let rec: NetRecord = fixed(bytes)?;
+    let errno = errno(rec.result);
+    let (local, mapped) = address(rec.flow.local, rec.flow.local_port, rec.flow.family);
+    let transport = transport(rec.flow.protocol);
+    Ok(match rec.hdr.kind {
+        kind::CONNECT => Kind::Connect(Connect {
+            flow: flow(&rec),
+            errno,
+            duration_ns: rec.duration_ns,
+        }),
+        kind::ACCEPT => Kind::Accept(Accept { flow: flow(&rec) }),
+        kind::CLOSE => Kind::Close(Close {
+            flow: flow(&rec),
+            sent_bytes: rec.sent_bytes,
+            received_bytes: rec.received_bytes,
+            retransmits: rec.retransmits,
+            errno,
+            duration_ns: rec.duration_ns,
+        }),
+        kind::BIND => Kind::Bind(Bind {
+            transport,
+            local,
+            mapped,
+            errno,
+        }),
+        kind::LISTEN => Kind::Listen(Listen {
+            transport,
+            local,
+            mapped,
+            backlog: rec.value.cast_signed(),
+            errno,
+        }),
+        kind::RETRANSMIT => Kind::Retransmit(Retransmit { flow: flow(&rec) }),
+        _ => return Err(Malformed::Unknown),
+    })
+}
+
+pub(super) fn unix(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
+    let rec: UnixRecord = fixed(bytes)?;
+    let len = usize::try_from(rec.path_len).map_err(|_| Malformed::Short)?;
+    let path = rec.path.get(..len).ok_or(Malformed::Short)?;
+    let (name, is_abstract) = match path {
+        // Every byte of an abstract name counts, zeros as well.
+        [0, name @ ..] => (name, true),
+        path => (until_nul(path), false),
+    };
+    Ok(Kind::UnixConnect(UnixConnect {
+        path: spare.escaped(name),
+        is_abstract,
+        datagram: rec.kind == SOCK_DGRAM,
+        errno: errno(rec.result),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::bytes_of;
+    use crate::wire::sample::header;
+
+    fn mapped(d: u8) -> [u8; 16] {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, d]
+    }
+
+    fn record(kind: u32, family: u16) -> NetRecord {
+        NetRecord {
+            hdr: header(kind, 0, size_of::<NetRecord>()),
+            flow: RawFlow {
+                local: mapped(1),
+                remote: mapped(2),
+                local_port: 1000,
+                remote_port: 443,
+                family,
+                protocol: 6,
+            },
+            duration_ns: 5,
+            sent_bytes: 6,
+            received_bytes: 7,
+            retransmits: 8,
+            result: -111,
+            incoming: 0,
+            value: u32::MAX,
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_is_one_also_in_an_ipv6_socket() {
+        for (family, mapped) in [(2, false), (AF_INET6, true)] {
+            let Kind::Connect(connect) = net(bytes_of(&record(kind::CONNECT, family))).unwrap()
+            else {
+                panic!()
+            };
+            assert_eq!(connect.flow.local.to_string(), "127.0.0.1:1000");
+            assert_eq!(connect.flow.remote.to_string(), "127.0.0.2:443");
+            assert_eq!((connect.flow.mapped, connect.errno), (mapped, 111));
+        }
+        let mut nowhere = record(kind::CONNECT, AF_INET6);
+        nowhere.flow.local = [0; 16];
+        let Kind::Connect(connect) = net(bytes_of(&nowhere)).unwrap() else {
+            panic!()
+        };
+        assert_eq!(connect.flow.local.to_string(), "0.0.0.0:1000");
+    }
+
+    #[test]
+    fn the_source_is_who_connected() {
+        let mut record = record(kind::ACCEPT, 2);
+        record.incoming = 1;
+        let Kind::Accept(accept) = net(bytes_of(&record)).unwrap() else {
+            panic!()
+        };
+        assert_eq!(accept.flow.source(), accept.flow.remote);
+        assert_eq!(accept.flow.destination(), accept.flow.local);
+    }
+
+    #[test]
+    fn a_backlog_has_a_sign() {
+        let Kind::Listen(listen) = net(bytes_of(&record(kind::LISTEN, 2))).unwrap() else {
+            panic!()
+        };
+        assert_eq!(listen.backlog, -1);
+    }
+
+    #[test]
+    fn a_local_name_is_a_path_or_abstract() {
+        let mut record = UnixRecord {
+            hdr: header(kind::UNIX_CONNECT, 0, size_of::<UnixRecord>()),
+            result: 0,
+            kind: 1,
+            path_len: 6,
+            pad: 0,
+            path: [0; 112],
+        };
+        let decode = |record: &UnixRecord| {
+            let decoded = unix(bytes_of(record), &mut Spare::default());
+            decoded.map(|kind| match kind {
+                Kind::UnixConnect(e) => (e.path, e.is_abstract),
+                _ => panic!(),
+            })
+        };
+        record.path[..6].copy_from_slice(b"/a/b\0x");
+        assert_eq!(decode(&record), Ok(("/a/b".into(), false)));
+        record.path[0] = 0;
+        assert_eq!(decode(&record), Ok(("a/b\\x00x".into(), true)));
+        record.path_len = 0;
+        assert_eq!(decode(&record), Ok((String::new(), false)));
+        record.path_len = 113;
+        assert_eq!(decode(&record), Err(Malformed::Short));
+    }
+}
