@@ -9,7 +9,7 @@ use stockade::sink::Json;
 const DOC: &str = include_str!("../docs/EVENTS.md");
 
 /// Kinds with a process that acted; `who` in the table.
-const WHO: [&str; 17] = [
+const WHO: &[&str] = &[
     "exec",
     "fork",
     "exit",
@@ -27,9 +27,12 @@ const WHO: [&str; 17] = [
     "retransmit",
     "unix_connect",
     "net_summary",
+    "memory",
+    "memory_summary",
+    "oom",
 ];
 /// `all` in the table.
-const ALL: [&str; 19] = [
+const ALL: &[&str] = &[
     "exec",
     "fork",
     "exit",
@@ -47,6 +50,9 @@ const ALL: [&str; 19] = [
     "retransmit",
     "unix_connect",
     "net_summary",
+    "memory",
+    "memory_summary",
+    "oom",
     "loss",
     "end",
 ];

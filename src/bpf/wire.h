@@ -28,7 +28,9 @@ enum stk_kind {
 	STK_KIND_UNIX_CONNECT = 16,
 	/* Not a record: connections and counters that found no room. */
 	STK_KIND_NET = 17,
-	STK_KIND_MAX = 18,
+	STK_KIND_MEMORY = 18,
+	STK_KIND_OOM = 19,
+	STK_KIND_MAX = 20,
 };
 
 /* Why something was lost; index into stk_drops is kind * STK_LOSS_MAX + cause. */
@@ -288,6 +290,79 @@ struct stk_net_sum {
 	__u64 connections;
 	__u64 failures;
 	__u64 retransmits;
+};
+
+enum stk_memory_call {
+	STK_MEMORY_MMAP = 1,
+	STK_MEMORY_MUNMAP = 2,
+	STK_MEMORY_BRK = 3, /* grows the heap, or asks where it ends */
+	STK_MEMORY_BRK_SHRINK = 4,
+};
+
+/* A change of the address space that somebody asked for, when the call has returned. */
+struct stk_memory {
+	struct stk_hdr hdr;
+	__u64 address;
+	__u64 bytes; /* whole pages */
+	__u32 call; /* stk_memory_call */
+	__u32 errnum;
+	__u32 prot;
+	__u32 flags;
+};
+
+struct stk_memory_key {
+	struct stk_task_key task;
+	__u32 call; /* stk_memory_call */
+	__u32 errnum; /* 0: those that worked */
+};
+
+struct stk_memory_sum {
+	__u64 calls;
+	__u64 bytes;
+};
+
+enum stk_memory_flag {
+	STK_MEMORY_SIZES = 1 << 0, /* the sizes are there */
+	STK_MEMORY_WANTED = 1 << 1, /* the thread is in scope */
+	STK_MEMORY_FINAL = 1 << 2, /* nothing will change any more */
+};
+
+/* What the kernel itself counts: of a thread that runs (iter/task), or of a process that ends. */
+struct stk_memory_state {
+	struct stk_hdr hdr; /* flags: stk_memory_flag */
+	__u64 minor; /* faults of this thread, or of all */
+	__u64 major;
+	__u64 ended_minor; /* faults of the threads that have ended */
+	__u64 ended_major;
+	__u64 file; /* resident pages */
+	__u64 anon;
+	__u64 shmem;
+	__u64 swap;
+	__u64 total_vm; /* pages */
+	__u64 peak_vm;
+	__u64 peak_rss; /* as last noted: the present size can be larger */
+	__u64 heap_bytes;
+};
+
+/* How the programs are to report; nothing before it is filled in. */
+struct stk_memory_form {
+	__u32 page_bytes;
+	__u32 events;
+};
+
+/* The kernel has chosen a process to kill, because memory is short. */
+struct stk_oom {
+	struct stk_hdr hdr; /* of the victim */
+	__u64 trigger_start_ns; /* who asked for the memory */
+	__u64 file; /* resident pages */
+	__u64 anon;
+	__u64 shmem;
+	__u64 swap;
+	__u64 total_vm;
+	__u64 table_bytes;
+	__u32 trigger_tgid;
+	__s32 score_adj;
+	__u8 trigger_comm[STK_COMM_LEN];
 };
 
 /* What iter/task_file says of one of our own descriptors. */

@@ -22,6 +22,9 @@ pub(super) struct WatchArgs {
     /// System calls, as summary or as events of those that --syscalls names
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     syscall: Option<String>,
+    /// Memory, as summary or as events
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    memory: Option<String>,
     /// Single events of these system calls, such as ptrace,mount
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     syscalls: Vec<String>,
@@ -49,6 +52,7 @@ impl WatchArgs {
             (Monitor::File, &self.file),
             (Monitor::Net, &self.net),
             (Monitor::Syscall, &self.syscall),
+            (Monitor::Memory, &self.memory),
         ] {
             match form.as_deref() {
                 Some("") => watches.push(monitor.into()),

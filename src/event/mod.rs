@@ -6,6 +6,7 @@
 
 mod certificate;
 mod clock;
+pub(crate) mod memory;
 pub(crate) mod names;
 mod net;
 #[doc(hidden)]
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
 pub use clock::Clock;
+pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
 pub use net::{
     Accept, Bind, Close, Connect, Flow, Listen, NetSummary, Retransmit, Transport, UnixConnect,
 };
@@ -125,6 +127,12 @@ pub enum Kind {
     UnixConnect(UnixConnect),
     /// What one process did with one peer in a while.
     NetSummary(NetSummary),
+    /// A process asked for a change of its address space.
+    Memory(Memory),
+    /// What one process did with its memory in a while.
+    MemorySummary(MemorySummary),
+    /// A process is killed because memory is short.
+    Oom(OomKill),
     /// Records that never arrived.
     Loss(Loss),
 }
@@ -151,6 +159,9 @@ impl Kind {
             Kind::Retransmit(_) => "retransmit",
             Kind::UnixConnect(_) => "unix_connect",
             Kind::NetSummary(_) => "net_summary",
+            Kind::Memory(_) => "memory",
+            Kind::MemorySummary(_) => "memory_summary",
+            Kind::Oom(_) => "oom",
             Kind::Loss(_) => "loss",
         }
     }
@@ -456,7 +467,10 @@ impl Event {
             Kind::Bind(e) => Some(e.errno == 0),
             Kind::Listen(e) => Some(e.errno == 0),
             Kind::UnixConnect(e) => Some(e.errno == 0),
+            Kind::Memory(e) => Some(e.errno == 0),
             Kind::Exit(_)
+            | Kind::MemorySummary(_)
+            | Kind::Oom(_)
             | Kind::SyscallSummary(_)
             | Kind::Retransmit(_)
             | Kind::NetSummary(_)
@@ -604,6 +618,9 @@ impl fmt::Display for Kind {
             Kind::Retransmit(e) => e.flow.fmt(f),
             Kind::UnixConnect(e) => e.fmt(f),
             Kind::NetSummary(e) => e.fmt(f),
+            Kind::Memory(e) => write!(f, "{e}"),
+            Kind::MemorySummary(e) => write!(f, "{e}"),
+            Kind::Oom(e) => write!(f, "{e}"),
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
         }
     }

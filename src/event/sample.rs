@@ -1,10 +1,15 @@
 //! One of everything, for tests and documentation: every kind, each optional field present and absent, each flag set.
 
+mod memory;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    About, Accept, Bind, Certificate, Clock, Close, Connect, Denial, Event, Exec, Exit, FenceState, FileId, FilePath, Flow, Fork, Kind, KindCount, Listen, Loss, LossCount, NetSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Syscall, SyscallSummary, Transport, UnixConnect, Unlink, text,
+    About, Accept, Bind, Certificate, Clock, Close, Connect, Denial, Event, Exec, Exit, FenceState,
+    FileId, FilePath, Flow, Fork, Kind, KindCount, Listen, Loss, LossCount, NetSummary, Open,
+    ProbeState, Process, ProcessId, Rename, Retransmit, Syscall, SyscallSummary, Transport,
+    UnixConnect, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -465,6 +470,7 @@ pub fn samples() -> Vec<Event> {
         event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
         event(9_000_001, nobody, loss("scope", "map", 1)),
     ]);
+    all.extend(memory::samples());
     all
 }
 

@@ -1,11 +1,13 @@
 //! Asks the kernel who is who, through iterators over our own descriptors and over all processes.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Read as _;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _};
 
+use libbpf_rs::Link;
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
-use libbpf_rs::{Iter, Link};
 
 use super::btf::KernelBtf;
 use super::log::Capture;
@@ -92,7 +94,22 @@ impl Asker {
 }
 
 fn records<T: plain::Plain + Copy>(link: &Link, what: &str) -> Result<Vec<T>> {
-    let mut iter = Iter::new(link).map_err(|e| refused(what, &e, &[]))?;
+    read_iterator(link.as_fd(), what)
+}
+
+/// All records that an iterator writes.
+pub(crate) fn read_iterator<T: plain::Plain + Copy>(
+    link: BorrowedFd<'_>,
+    what: &str,
+) -> Result<Vec<T>> {
+    // SAFETY: a link's descriptor, no options; what comes back is a new descriptor of ours, or below zero.
+    let fd = unsafe { libbpf_rs::libbpf_sys::bpf_iter_create(link.as_raw_fd()) };
+    if fd < 0 {
+        let error = libbpf_rs::Error::from_raw_os_error(-fd);
+        return Err(refused(what, &error, &[]));
+    }
+    // SAFETY: just made, and nobody else has it.
+    let mut iter = unsafe { File::from_raw_fd(fd) };
     let mut bytes = Vec::new();
     // EAGAIN: a million objects without one of ours; the iterator keeps its place.
     while let Err(e) = iter.read_to_end(&mut bytes) {

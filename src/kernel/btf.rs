@@ -177,9 +177,16 @@ fn memfd(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 
 /// Hooks, and the functions that the kernel half follows; the other 60,000 stay where they are.
 fn kept(name: &[u8]) -> bool {
-    ["bpf_lsm_", "security_", "vfs_", "do_fil"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix.as_bytes()))
+    [
+        "bpf_lsm_",
+        "security_",
+        "vfs_",
+        "do_fil",
+        "__x64_sys_",
+        "__arm64_sys_",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix.as_bytes()))
         || matches!(
             name,
             b"create_io_thread"
@@ -196,6 +203,8 @@ fn kept(name: &[u8]) -> bool {
                 | b"skb_consume_udp"
                 | b"unix_stream_connect"
                 | b"unix_dgram_connect"
+                | b"exit_mm_release"
+                | b"__traceiter_sched_process_exit"
         )
 }
 

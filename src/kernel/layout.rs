@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::skel::{fence, file, identity, net, process, scope, syscall};
+use super::skel::{fence, file, identity, memory, net, process, scope, syscall};
 use crate::wire;
 
 macro_rules! same_layout {
@@ -227,5 +227,51 @@ same_layout!(
         connections,
         failures,
         retransmits,
+    }
+);
+same_layout!(
+    wire::MemoryRecord = memory::types::stk_memory {
+        hdr,
+        address,
+        bytes,
+        call,
+        errnum,
+        prot,
+        flags,
+    }
+);
+same_layout!(wire::MemoryKey = memory::types::stk_memory_key { task, call, errnum });
+same_layout!(wire::MemorySum = memory::types::stk_memory_sum { calls, bytes });
+same_layout!(
+    wire::MemoryState = memory::types::stk_memory_state {
+        hdr,
+        minor,
+        major,
+        ended_minor,
+        ended_major,
+        file,
+        anon,
+        shmem,
+        swap,
+        total_vm,
+        peak_vm,
+        peak_rss,
+        heap_bytes,
+    }
+);
+same_layout!(wire::MemoryForm = memory::types::stk_memory_form { page_bytes, events });
+same_layout!(
+    wire::OomRecord = memory::types::stk_oom {
+        hdr,
+        trigger_start_ns,
+        file,
+        anon,
+        shmem,
+        swap,
+        total_vm,
+        table_bytes,
+        trigger_tgid,
+        score_adj,
+        trigger_comm,
     }
 );

@@ -31,6 +31,8 @@ pub(crate) enum Object {
     Syscall,
     /// `net.bpf.c`
     Net,
+    /// `memory.bpf.c`
+    Memory,
 }
 
 /// One thing to observe or to guard, and the ways to do it, best first.
@@ -169,6 +171,18 @@ impl fmt::Debug for Attached {
 }
 
 impl Attached {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The link of an iterator, for [`read_iterator`]: it can be read as long as this descriptor is open.
+    pub(crate) fn iterator(&self) -> Result<OwnedFd> {
+        self.link
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| Error::new(ErrorKind::Io, format!("descriptor of {}: {e}", self.name)))
+    }
+
     /// How often the kernel skipped the program because it was already running on that CPU: such a call was neither
     /// seen nor judged. Known from 5.12 on.
     fn skipped(&self) -> u64 {
@@ -408,6 +422,11 @@ impl Loader {
             Object::Fence => {
                 self.with(skel::fence::FenceSkelBuilder::default(), variants, attached)
             }
+            Object::Memory => self.with(
+                skel::memory::MemorySkelBuilder::default(),
+                variants,
+                attached,
+            ),
             Object::Syscall => self.with(
                 skel::syscall::SyscallSkelBuilder::default(),
                 variants,

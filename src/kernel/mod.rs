@@ -13,7 +13,7 @@ mod skel;
 mod tracefs;
 mod trial;
 
-pub(crate) use ask::{Asker, Seed};
+pub(crate) use ask::{Asker, Seed, read_iterator};
 pub(crate) use btf::KernelBtf;
 pub(crate) use load::{
     Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Variant, skipped,

@@ -26,3 +26,4 @@ skeleton!(file, "file");
 skeleton!(fence, "fence");
 skeleton!(syscall, "syscall");
 skeleton!(net, "net");
+skeleton!(memory, "memory");

@@ -3,6 +3,7 @@
 #[cfg(stockade_kernel)]
 mod file;
 mod filter;
+mod memory;
 #[cfg(stockade_kernel)]
 mod net;
 #[cfg(stockade_kernel)]
@@ -138,6 +139,8 @@ monitors! {
         "TCP connections with their bytes, sockets that are bound and listen, UDP by peer, connects of local sockets.";
     "syscall" => Syscall, syscall, [Summary, Events], false:
         "System calls: counts, errors and time by process and call; or single calls with their arguments.";
+    "memory" => Memory, memory, [Summary, Events], false:
+        "Memory: faults, mappings and sizes by process, or single mappings; and who is killed when it is short.";
 }
 
 impl Monitor {

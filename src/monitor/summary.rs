@@ -7,11 +7,16 @@ use libbpf_rs::{MapCore as _, MapFlags};
 
 use crate::error::Result;
 use crate::event::{Event, Kind, Process};
-use crate::kernel::{Loader, refused};
+use crate::kernel::{Attached, Loader, refused};
 use crate::wire::{Header, TaskKey, bytes_of, process_of, read};
 
 /// A monitor's counters.
 pub(crate) trait Summary: fmt::Debug + Send {
+    /// Called once, when everything is attached and the scope is filled in.
+    fn start(&mut self, _: &[Attached]) -> Result<()> {
+        Ok(())
+    }
+
     /// Tells what has been counted since the last call.
     fn flush(&mut self, flush: &Flush<'_>, tell: &mut dyn FnMut(Event)) -> Result<()>;
 }

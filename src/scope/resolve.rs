@@ -131,6 +131,15 @@ impl Resolved {
                     self.scope.cgroups[index as usize].display()
                 )))?;
         }
+        // For monitors that look at others than the current task; where there are none, the map is not loaded.
+        if let Ok(ids) = loader.map("stk_cgroup_ids") {
+            for fd in &self.cgroups {
+                let id = rustix::fs::fstat(fd)
+                    .map_err(|e| Error::new(ErrorKind::Io, "the id of a cgroup").with_source(e))?;
+                ids.update(&id.st_ino.to_ne_bytes(), &[1], MapFlags::ANY)
+                    .map_err(failed("the id of a cgroup".into()))?;
+            }
+        }
         for uid in &self.scope.uids {
             loader
                 .map("stk_uids")?

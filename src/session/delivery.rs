@@ -166,9 +166,18 @@ mod tests {
         delivery.deliver(&batch, &mut |event| seen.push(event.kind.name()));
         assert_eq!(
             seen,
-            ["exec", "fork", "exit", "open", "unlink", "rename", "denial"]
+            [
+                "exec",
+                "fork",
+                "exit",
+                "open",
+                "unlink",
+                "rename",
+                "denial",
+                "unix_connect"
+            ]
         );
-        assert_eq!((delivery.events, delivery.denials), (7, 1));
+        assert_eq!((delivery.events, delivery.denials), (8, 1));
         assert_eq!(delivery.malformed.iter().sum::<u64>(), 2);
     }
 
@@ -181,10 +190,10 @@ mod tests {
             let executable = about.and_then(|a| a.executable.as_deref());
             seen.push((event.kind.name(), executable.map(str::to_owned)));
         });
-        assert_eq!(seen.len(), 5, "{seen:?}");
+        assert_eq!(seen.len(), 6, "{seen:?}");
         for (kind, executable) in seen {
             assert_eq!(executable.as_deref(), Some("/usr/bin/cat"), "{kind}");
         }
-        assert_eq!(delivery.events, 5);
+        assert_eq!(delivery.events, 6);
     }
 }

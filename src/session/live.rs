@@ -194,6 +194,9 @@ impl Live {
                 (None, rings)
             }
         };
+        for summary in &mut summaries {
+            summary.start(&attached)?;
+        }
         if let (Some(fence), Some(rules)) = (&fence, &policy) {
             certificate.fence = Some(FenceState {
                 policy: rules.name.clone(),

@@ -18,6 +18,7 @@ macro_rules! key {
     };
 }
 
+mod memory;
 mod net;
 
 /// What is the same in all events of a kind, up to the outcome.
@@ -111,6 +112,9 @@ impl Json {
             Kind::Retransmit(e) => line.retransmit(e),
             Kind::UnixConnect(e) => line.unix_connect(e),
             Kind::NetSummary(e) => line.net_summary(e),
+            Kind::Memory(e) => line.memory(e),
+            Kind::MemorySummary(e) => line.memory_summary(e),
+            Kind::Oom(e) => line.oom_kill(e, clock, &mut self.id),
             Kind::Loss(e) => line.loss(e),
         }
         line.raw(b"}\n");
@@ -175,6 +179,9 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Retransmit(_) => class!("retransmit", "event", "network", "info"),
         Kind::UnixConnect(_) => class!("unix_connect", "event", "network", "start"),
         Kind::NetSummary(_) => class!("net_summary", "metric", "network", "info"),
+        Kind::Memory(_) => class!("memory", "event", "process", "change"),
+        Kind::MemorySummary(_) => class!("memory_summary", "metric", "process", "info"),
+        Kind::Oom(_) => class!("oom", "event", "process", "info"),
         // The schema's word for "events are missing here"; it belongs to no category.
         Kind::Loss(_) => b",\"v\":1,\"event.action\":\"loss\",\"event.kind\":\"pipeline_error\"",
     }
@@ -808,6 +815,7 @@ mod tests {
                     e.cause = s.into();
                 }
                 Kind::UnixConnect(e) => e.path = s.into(),
+                Kind::Oom(e) => e.trigger_comm = s.into(),
                 // The rest has no names.
                 _ => {}
             }
@@ -830,6 +838,7 @@ mod tests {
                 Kind::Open(_) | Kind::Unlink(_) | Kind::Denial(_) => &["process.name", "file.path"],
                 Kind::Rename(_) => &["process.name", "file.path", "stockade.old_path"],
                 Kind::UnixConnect(_) => &["process.name", "stockade.unix.path"],
+                Kind::Oom(_) => &["process.name", "stockade.oom.trigger.name"],
                 Kind::Loss(_) => &["stockade.loss.of", "stockade.loss.cause"],
                 _ => &["process.name"],
             };

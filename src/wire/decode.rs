@@ -4,11 +4,12 @@ use std::mem::offset_of;
 
 use super::{
     ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
-    RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, flag, kind, net, read,
+    MemoryRecord, OomRecord, RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, flag, kind,
+    memory_call, net, read,
 };
 use crate::event::{
-    Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Open, Process, ProcessId, Rename,
-    Syscall, Unlink, names, text,
+    Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Memory, OomKill, Open, Process,
+    ProcessId, Rename, Syscall, Unlink, names, text,
 };
 
 /// Why a record is not an event. Each is a defect: of the kernel half, or of who wrote the bytes.
@@ -61,6 +62,8 @@ impl Decoder {
             kind::SYSCALL => syscall(bytes)?,
             kind::CONNECT..=kind::RETRANSMIT => net::net(bytes)?,
             kind::UNIX_CONNECT => net::unix(bytes, spare)?,
+            kind::MEMORY => memory(bytes)?,
+            kind::OOM => oom(bytes, self.page_bytes, spare)?,
             _ => return Err(Malformed::Unknown),
         };
         Ok(Event {
@@ -105,7 +108,10 @@ impl Decoder {
             | Kind::Listen(_)
             | Kind::Retransmit(_)
             | Kind::NetSummary(_)
+            | Kind::Memory(_)
+            | Kind::MemorySummary(_)
             | Kind::Loss(_) => {}
+            Kind::Oom(e) => spare.put(e.trigger_comm),
         }
         spare.put(event.process.comm);
     }
@@ -419,6 +425,42 @@ fn syscall(bytes: &[u8]) -> Result<Kind, Malformed> {
         args: rec.args,
         result: rec.result,
         duration_ns: rec.duration_ns,
+    }))
+}
+
+fn memory(bytes: &[u8]) -> Result<Kind, Malformed> {
+    let rec: MemoryRecord = fixed(bytes)?;
+    let size = i64::try_from(rec.bytes).unwrap_or(i64::MAX);
+    let (call, bytes) = match rec.call {
+        memory_call::MMAP => ("mmap", size),
+        memory_call::MUNMAP => ("munmap", -size),
+        memory_call::BRK => ("brk", size),
+        memory_call::BRK_SHRINK => ("brk", -size),
+        _ => return Err(Malformed::Unknown),
+    };
+    Ok(Kind::Memory(Memory {
+        call,
+        address: rec.address,
+        bytes,
+        protection: rec.prot,
+        flags: rec.flags,
+        errno: u16::try_from(rec.errnum).unwrap_or(u16::MAX),
+    }))
+}
+
+fn oom(bytes: &[u8], page_bytes: u64, spare: &mut Spare) -> Result<Kind, Malformed> {
+    let rec: OomRecord = fixed(bytes)?;
+    let size = |pages: u64| pages.saturating_mul(page_bytes);
+    Ok(Kind::Oom(OomKill {
+        trigger: ProcessId::new(rec.trigger_start_ns, rec.trigger_tgid),
+        trigger_comm: spare.escaped(until_nul(&rec.trigger_comm)),
+        anon_bytes: size(rec.anon),
+        file_bytes: size(rec.file),
+        shmem_bytes: size(rec.shmem),
+        swap_bytes: size(rec.swap),
+        virtual_bytes: size(rec.total_vm),
+        table_bytes: rec.table_bytes,
+        score_adj: rec.score_adj,
     }))
 }
 

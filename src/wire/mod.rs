@@ -29,7 +29,9 @@ pub(crate) mod kind {
     pub(crate) const LISTEN: u32 = 14;
     pub(crate) const RETRANSMIT: u32 = 15;
     pub(crate) const UNIX_CONNECT: u32 = 16;
-    pub(crate) const MAX: u32 = 18;
+    pub(crate) const MEMORY: u32 = 18;
+    pub(crate) const OOM: u32 = 19;
+    pub(crate) const MAX: u32 = 20;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -51,6 +53,8 @@ pub(crate) mod kind {
         "retransmit",
         "unix_connect",
         "net",
+        "memory",
+        "oom",
     ];
 }
 
@@ -105,7 +109,12 @@ macro_rules! record {
 }
 
 // Behind the macro that it uses.
+mod memory;
 mod net;
+pub(crate) use memory::{
+    MemoryForm, MemoryKey, MemoryRecord, MemoryState, MemorySum, OomRecord, memory_call,
+    memory_flag,
+};
 
 record!(
     /// `struct stk_hdr`.
@@ -267,7 +276,7 @@ record!(
 
 record!(
     /// `struct stk_task_key`.
-    #[derive(PartialEq, Eq, Hash)]
+    #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
     TaskKey {
         start_ns: u64,
         tgid: u64,
@@ -406,7 +415,16 @@ mod tests {
             ("STK_KIND_LISTEN", kind::LISTEN),
             ("STK_KIND_RETRANSMIT", kind::RETRANSMIT),
             ("STK_KIND_UNIX_CONNECT", kind::UNIX_CONNECT),
+            ("STK_KIND_MEMORY", kind::MEMORY),
+            ("STK_KIND_OOM", kind::OOM),
             ("STK_KIND_MAX", kind::MAX),
+            ("STK_MEMORY_MMAP", memory_call::MMAP),
+            ("STK_MEMORY_MUNMAP", memory_call::MUNMAP),
+            ("STK_MEMORY_BRK", memory_call::BRK),
+            ("STK_MEMORY_BRK_SHRINK", memory_call::BRK_SHRINK),
+            ("STK_MEMORY_SIZES", memory_flag::SIZES),
+            ("STK_MEMORY_WANTED", memory_flag::WANTED),
+            ("STK_MEMORY_FINAL", memory_flag::FINAL),
             ("STK_LOSS_MAX", loss::MAX),
             ("STK_FLAG_ARGS_CUT", flag::ARGS_CUT),
             ("STK_FLAG_ARGS_UNREAD", flag::ARGS_UNREAD),

@@ -12,6 +12,8 @@ mod helper;
 #[cfg(target_os = "linux")]
 mod lifetime;
 #[cfg(target_os = "linux")]
+mod memory;
+#[cfg(target_os = "linux")]
 mod monitor;
 #[cfg(target_os = "linux")]
 mod mounts;
@@ -27,6 +29,10 @@ fn main() {
         helper::main(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--net") {
         net::main(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--memory") {
+        memory::main(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--eat") {
+        memory::eat(&args[2..])
     } else {
         let tests: Vec<harness::Test> = [
             fence::TESTS,
@@ -34,6 +40,7 @@ fn main() {
             lifetime::TESTS,
             monitor::TESTS,
             net::TESTS,
+            memory::TESTS,
         ]
         .into_iter()
         .flatten()
