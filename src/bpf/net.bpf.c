@@ -652,8 +652,11 @@ static __always_inline int on_udp_received(struct sock *sk, struct sk_buff *skb,
 }
 
 /*
- * Defines what both forms have: `name` tells, `name`_count counts. The change of state is a tracepoint; where raw ones
- * can be preempted, the classic one serves.
+ * Defines what both forms have: `name` tells, `name`_count counts.
+ *
+ * The change of state is a raw tracepoint also from 7.0 on, where those can be preempted: most changes are made with
+ * softirqs off, which is not preempted, and a raw one is skipped only while the same program runs. A classic one, as a
+ * kprobe, is skipped while any of them runs, or a map of any program is written, which can be preempted as well.
  */
 #define FORMS(section, name, args, call)          \
 	SEC(section)                              \
@@ -701,18 +704,6 @@ CALLS(sys_exit_connect, connect__tp,
       on_connect(sock_of_fd(ARG(1)), (void *)ARG(2), true, ctx->ret, counting))
 CALLS(sys_exit_accept, accept__tp, on_accept(sock_of_fd(ctx->ret), counting))
 CALLS(sys_exit_accept4, accept4__tp, on_accept(sock_of_fd(ctx->ret), counting))
-
-SEC("?tp/sock/inet_sock_set_state")
-int net_state__tp(struct trace_event_raw_inet_sock_set_state *ctx)
-{
-	return on_state((struct sock *)ctx->skaddr, ctx->newstate, false);
-}
-
-SEC("?tp/sock/inet_sock_set_state")
-int net_count_state__tp(struct trace_event_raw_inet_sock_set_state *ctx)
-{
-	return on_state((struct sock *)ctx->skaddr, ctx->newstate, true);
-}
 
 /* Each packet of a connection that is open, so that a long one is counted while it lasts. */
 SEC("?raw_tp/tcp_probe")

@@ -4,7 +4,7 @@ use super::summary::{Flush, Summary, Tally};
 use super::{Form, Parts};
 use crate::error::Result;
 use crate::event::{Event, Kind, NetSummary};
-use crate::kernel::Needs::{Fentry, Params, PreemptibleTracepoints};
+use crate::kernel::Needs::{Fentry, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
 use crate::kernel::{Object, Probe, Variant};
 use crate::wire::{NetKey, NetSum, address, transport};
@@ -43,16 +43,6 @@ macro_rules! tcp {
             probe(
                 "net.tcp",
                 &[
-                    variant(
-                        "tracepoint",
-                        &[Tracepoint(
-                            concat!($prefix, "state__tp"),
-                            "sock",
-                            "inet_sock_set_state",
-                        )],
-                        &[PreemptibleTracepoints],
-                        None,
-                    ),
                     variant("raw_tp", &[Auto(concat!($prefix, "state__raw_tp"))], &[], None),
                 ],
                 "TCP connections",

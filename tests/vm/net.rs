@@ -59,7 +59,17 @@ fn amounts(index: usize) -> (usize, usize, usize) {
 /// Entry as the server or a client.
 pub(crate) fn main(args: &[String]) -> i32 {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match words[..] {
+    // The first process under watch lets those go first of whom nothing may be told.
+    let words = match words[..] {
+        ["after", dir, ..] => {
+            let dir = Path::new(dir);
+            fs::write(dir.join("ready"), b"").expect("a file in our directory");
+            poll("the go", || dir.join("go").exists().then_some(()));
+            &words[2..]
+        }
+        _ => &words[..],
+    };
+    match *words {
         ["tcp", out] => tcp_server(Path::new(out)),
         ["tcp-client", to, send, receive] => tcp_client(to, &[send, receive]),
         ["udp", out] => udp_server(Path::new(out)),
@@ -130,17 +140,23 @@ fn tcp_client(to: &str, amounts: &[&str; 2]) {
 /// Runs a role under watch. Meanwhile somebody out of scope connects as well, of whom nothing may be told.
 fn watched(ctx: &Ctx, monitor: &str, role: &[&str]) -> Ended {
     let mut words = vec!["run", "--monitor", monitor, "--format", "json", "--"];
-    words.extend([text(&ctx.helper), "--net"]);
+    words.extend([text(&ctx.helper), "--net", "after", text(&ctx.dir)]);
     words.extend_from_slice(role);
+    let (ready, go) = (ctx.path("ready"), ctx.path("go"));
+    for file in [&ready, &go] {
+        // From the run before.
+        let _ = fs::remove_file(file);
+    }
     let running = Stockade::start(ctx, words);
+    poll("the role", || ready.exists().then_some(()));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     for _ in 0..3 {
         let to = listener.local_addr().expect("a port");
         let mut stream = TcpStream::connect(to).expect("our own server");
         stream.write_all(b"private").expect("it is open");
         drop(listener.accept().expect("our own client"));
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    fs::write(&go, b"").expect("a file in our directory");
     let ended = running.wait();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let own = std::process::id();
