@@ -652,7 +652,7 @@ static __always_inline int on_udp_received(struct sock *sk, struct sk_buff *skb,
 }
 
 /*
- * Defines what both forms have: `name` tells, `name`_count counts.
+ * Defines what both forms have: net_NAME tells, net_count_NAME counts.
  *
  * The change of state is a raw tracepoint also from 7.0 on, where those can be preempted: most changes are made with
  * softirqs off, which is not preempted, and a raw one is skipped only while the same program runs. A classic one, as a
