@@ -230,6 +230,9 @@ static __always_inline void read_final(struct stk_memory_state *state, struct ta
 
 static __always_inline bool is_last(struct task_struct *task)
 {
+	/* Threads of the kernel hold no memory of a process; up to 5.10 they get here too. */
+	if (BPF_CORE_READ(task, flags) & STK_PF_KTHREAD)
+		return false;
 	/* Lowered before all hooks at the end of a thread (do_exit, kernel/exit.c). */
 	return BPF_CORE_READ(task, signal, live.counter) == 0 && stk_wanted();
 }

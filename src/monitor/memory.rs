@@ -487,3 +487,93 @@ fn add(summary: &mut MemorySummary, key: &MemoryKey, sum: &MemorySum) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::sample::header;
+
+    fn thread(tid: u32, minor: u64, ended_minor: u64, flags: u32) -> MemoryState {
+        let mut hdr = header(0, flags, 0);
+        hdr.tid = tid;
+        MemoryState {
+            hdr,
+            minor,
+            major: 0,
+            ended_minor,
+            ended_major: 0,
+            file: 1,
+            anon: 2,
+            shmem: 3,
+            swap: 0,
+            total_vm: 9,
+            peak_vm: 8,
+            peak_rss: 4,
+            heap_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_process_is_the_sum_of_its_threads_and_of_those_that_have_ended() {
+        // Between the two looks a thread with 5 faults has ended.
+        let threads = [
+            thread(42, 100, 30, memory_flag::SIZES),
+            thread(43, 7, 35, memory_flag::WANTED),
+        ];
+        let found = gather(&threads);
+        assert_eq!(found.len(), 1);
+        let found = found.values().next().expect("one process");
+        assert!(found.wanted);
+        assert_eq!(found.told().minor, 100 + 7 + 30);
+        assert!(found.told().sizes.is_some());
+    }
+
+    #[test]
+    fn peaks_are_never_below_the_present_sizes() {
+        let page = page_bytes();
+        let sizes = sizes(&thread(42, 0, 0, memory_flag::SIZES)).expect("sizes");
+        assert_eq!(sizes.peak_virtual_bytes, 9 * page);
+        assert_eq!(sizes.rss_bytes(), 6 * page);
+        assert_eq!(sizes.peak_rss_bytes, 6 * page);
+        assert!(super::sizes(&thread(42, 0, 0, 0)).is_none());
+    }
+
+    #[test]
+    fn faults_that_were_told_are_not_told_again() {
+        let told = |minor| Told {
+            minor,
+            ..Told::default()
+        };
+        assert_eq!(line(None, told(12), told(10)).minor_faults, 2);
+        assert_eq!(line(None, told(9), told(10)).minor_faults, 0);
+    }
+
+    #[test]
+    fn failures_count_as_calls_and_not_as_bytes() {
+        let mut summary = MemorySummary::default();
+        let task = TaskKey {
+            start_ns: 1,
+            tgid: 1,
+        };
+        let sum = MemorySum {
+            calls: 2,
+            bytes: 8192,
+        };
+        for (call, errnum) in [
+            (memory_call::MMAP, 0),
+            (memory_call::MMAP, 12),
+            (memory_call::BRK_SHRINK, 0),
+        ] {
+            add(&mut summary, &MemoryKey { task, call, errnum }, &sum).expect("a known call");
+        }
+        assert_eq!((summary.mmap_calls, summary.mmap_bytes), (4, 8192));
+        assert_eq!((summary.brk_calls, summary.brk_shrunk_bytes), (2, 8192));
+        assert_eq!(summary.failures, [MemoryFailure::new("mmap", 12, 2)]);
+        let key = MemoryKey {
+            task,
+            call: 99,
+            errnum: 0,
+        };
+        assert!(add(&mut summary, &key, &sum).is_err());
+    }
+}
