@@ -189,22 +189,25 @@ fn kept(name: &[u8]) -> bool {
     .any(|prefix| name.starts_with(prefix.as_bytes()))
         || matches!(
             name,
-            b"create_io_thread"
+            b"__traceiter_block_rq_issue"
+                | b"__traceiter_sched_process_exit"
+                | b"blk_mq_start_request"
+                | b"blk_mq_submit_bio"
+                | b"create_io_thread"
                 | b"exit_files"
+                | b"exit_mm_release"
                 | b"finalize_exec"
-                | b"wake_up_new_task"
-                | b"inet_stream_connect"
-                | b"inet_csk_accept"
-                | b"inet_bind"
                 | b"inet6_bind"
+                | b"inet_bind"
+                | b"inet_csk_accept"
                 | b"inet_listen"
+                | b"inet_stream_connect"
+                | b"skb_consume_udp"
                 | b"udp_sendmsg"
                 | b"udpv6_sendmsg"
-                | b"skb_consume_udp"
-                | b"unix_stream_connect"
                 | b"unix_dgram_connect"
-                | b"exit_mm_release"
-                | b"__traceiter_sched_process_exit"
+                | b"unix_stream_connect"
+                | b"wake_up_new_task"
         )
 }
 
@@ -410,6 +413,17 @@ impl<'a> Extract<'a> {
     }
 
     fn write(&mut self, out: &mut Vec<u8>, ty: Type<'_>) {
+        // A typedef can name one. Nothing looks behind it, so what it takes and returns is left out too.
+        let ty = if ty.kind() == kind::FUNC_PROTO {
+            Type {
+                info: kind::FUNC_PROTO << 24,
+                size_or_type: 0,
+                rest: &[],
+                ..ty
+            }
+        } else {
+            ty
+        };
         let size_or_type = match ty.kind() {
             kind::PTR => 0,
             kind::TYPEDEF..=kind::RESTRICT | kind::TYPE_TAG => self.id(ty.size_or_type),
@@ -455,7 +469,9 @@ mod tests {
             return;
         };
         let whole = Types::parse(&bytes).expect("the kernel's BTF");
-        let fd = memfd(&whole.extract(&["inode", "task_struct"])).expect("a memory file");
+        // The second one is a typedef of a function.
+        let names = ["inode", "rq_end_io_fn", "task_struct"];
+        let fd = memfd(&whole.extract(&names)).expect("a memory file");
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let extract = Btf::from_path(path).expect("a BTF that libbpf accepts");
         let kernel = Btf::from_vmlinux().expect("the kernel's BTF");
