@@ -30,6 +30,8 @@ const WHO: &[&str] = &[
     "memory",
     "memory_summary",
     "oom",
+    "disk",
+    "disk_summary",
 ];
 /// `all` in the table.
 const ALL: &[&str] = &[
@@ -53,6 +55,8 @@ const ALL: &[&str] = &[
     "memory",
     "memory_summary",
     "oom",
+    "disk",
+    "disk_summary",
     "loss",
     "end",
 ];
@@ -92,6 +96,10 @@ fn fields(value: &Value, prefix: &str, found: &mut BTreeSet<(String, &'static st
                     fields(item, &format!("{name}."), found);
                 }
                 "object[]"
+            }
+            Value::Array(items) if items.iter().any(Value::is_number) => {
+                assert!(items.iter().all(Value::is_number), "{name}: {value}");
+                "long[]"
             }
             Value::Array(items) => {
                 assert!(items.iter().all(Value::is_string), "{name}: {value}");

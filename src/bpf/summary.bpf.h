@@ -28,17 +28,12 @@ static __always_inline void stk_current_key(struct stk_task_key *key)
 	key->tgid = bpf_get_current_pid_tgid() >> 32;
 }
 
-/*
- * The counters of `key`, which begins with the current process; a first use makes them from `zero`. NULL when the map
- * is full, and the loss is counted.
- */
-static __always_inline void *stk_counters(void *map, void *key, const void *zero, __u32 kind)
+/* Makes the counters of `key` from `zero`, for a process with this header. NULL when the map is full, and it is counted. */
+static __always_inline void *stk_counters_new(void *map, void *key, const void *zero, __u32 kind,
+					      const struct stk_hdr *who)
 {
-	struct stk_hdr who;
-	void *sum = bpf_map_lookup_elem(map, key);
+	void *sum;
 
-	if (sum)
-		return sum;
 	/* Whoever comes first; the other one finds it. */
 	bpf_map_update_elem(map, key, zero, BPF_NOEXIST);
 	sum = bpf_map_lookup_elem(map, key);
@@ -47,9 +42,20 @@ static __always_inline void *stk_counters(void *map, void *key, const void *zero
 		return NULL;
 	}
 	/* Each time anew: an exec gives a process another name. */
-	stk_header(&who, kind, sizeof(who));
-	bpf_map_update_elem(&stk_who, key, &who, BPF_ANY);
+	bpf_map_update_elem(&stk_who, key, who, BPF_ANY);
 	return sum;
+}
+
+/* The counters of `key`, which begins with the current process; a first use makes them. NULL as above. */
+static __always_inline void *stk_counters(void *map, void *key, const void *zero, __u32 kind)
+{
+	struct stk_hdr who;
+	void *sum = bpf_map_lookup_elem(map, key);
+
+	if (sum)
+		return sum;
+	stk_header(&who, kind, sizeof(who));
+	return stk_counters_new(map, key, zero, kind, &who);
 }
 
 #endif

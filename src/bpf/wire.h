@@ -30,7 +30,8 @@ enum stk_kind {
 	STK_KIND_NET = 17,
 	STK_KIND_MEMORY = 18,
 	STK_KIND_OOM = 19,
-	STK_KIND_MAX = 20,
+	STK_KIND_DISK = 20,
+	STK_KIND_MAX = 21,
 };
 
 /* Why something was lost; index into stk_drops is kind * STK_LOSS_MAX + cause. */
@@ -363,6 +364,67 @@ struct stk_oom {
 	__u32 trigger_tgid;
 	__s32 score_adj;
 	__u8 trigger_comm[STK_COMM_LEN];
+};
+
+enum stk_disk_op {
+	STK_DISK_READ = 0,
+	STK_DISK_WRITE = 1,
+	STK_DISK_FLUSH = 2,
+	STK_DISK_DISCARD = 3,
+	STK_DISK_SECURE_ERASE = 4,
+	STK_DISK_WRITE_ZEROES = 5,
+	STK_DISK_OTHER = 6, /* of zoned devices, and WRITE SAME */
+};
+
+enum stk_disk_flag {
+	STK_DISK_FLAG_SYNC = 1 << 0,
+	STK_DISK_FLAG_META = 1 << 1,
+	STK_DISK_FLAG_FUA = 1 << 2,
+	STK_DISK_FLAG_PREFLUSH = 1 << 3,
+	STK_DISK_FLAG_READAHEAD = 1 << 4,
+};
+
+enum stk_disk_limits {
+	STK_DISK_NAME_LEN = 32, /* DISK_NAME_LEN */
+	STK_DISK_SLOTS = 24, /* by bits of the microseconds; the last one has no upper bound */
+};
+
+/* A whole disk, not its partition. */
+struct stk_disk_device {
+	__u8 name[STK_DISK_NAME_LEN];
+	__u32 major;
+	__u32 minor;
+};
+
+/* A request to a block device has completed. */
+struct stk_disk {
+	struct stk_hdr hdr; /* of whoever made the request; the time is that of completion */
+	struct stk_disk_device device;
+	__u64 sector; /* of 512 bytes, on the whole disk */
+	__u64 bytes;
+	__u64 queue_ns; /* until it was issued for the last time, or completed when it never was */
+	__u64 device_ns;
+	__u32 op; /* stk_disk_op */
+	__u32 flags; /* stk_disk_flag */
+	__s32 error; /* a blk_status_t, or a negative errno */
+	__u32 issued; /* whether it reached the driver */
+};
+
+struct stk_disk_key {
+	struct stk_task_key task;
+	struct stk_disk_device device;
+	__u32 op; /* stk_disk_op */
+	__u32 pad;
+};
+
+struct stk_disk_sum {
+	__u64 ios;
+	__u64 bytes;
+	__u64 errors;
+	__u64 queue_ns;
+	__u64 device_ns;
+	__u64 queue[STK_DISK_SLOTS];
+	__u64 device[STK_DISK_SLOTS]; /* of those that reached the driver */
 };
 
 /* What iter/task_file says of one of our own descriptors. */

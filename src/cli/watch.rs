@@ -25,6 +25,9 @@ pub(super) struct WatchArgs {
     /// Memory, as summary or as events
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     memory: Option<String>,
+    /// Block devices, as summary or as events
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    disk: Option<String>,
     /// Single events of these system calls, such as ptrace,mount
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     syscalls: Vec<String>,
@@ -37,6 +40,9 @@ pub(super) struct WatchArgs {
     /// Only operations that took as long as this, such as 5ms
     #[arg(long, value_name = "TIME", value_parser = time)]
     min_latency: Option<Duration>,
+    /// Only operations that moved as many bytes as this
+    #[arg(long, value_name = "BYTES")]
+    min_bytes: Option<u64>,
 }
 
 impl WatchArgs {
@@ -53,6 +59,7 @@ impl WatchArgs {
             (Monitor::Net, &self.net),
             (Monitor::Syscall, &self.syscall),
             (Monitor::Memory, &self.memory),
+            (Monitor::Disk, &self.disk),
         ] {
             match form.as_deref() {
                 Some("") => watches.push(monitor.into()),
@@ -80,6 +87,9 @@ impl WatchArgs {
         }
         if let Some(latency) = self.min_latency {
             filter = filter.min_latency(latency);
+        }
+        if let Some(bytes) = self.min_bytes {
+            filter = filter.min_bytes(bytes);
         }
         Ok(builder.filter(filter).interval(self.interval))
     }

@@ -6,6 +6,7 @@
 
 mod certificate;
 mod clock;
+pub(crate) mod disk;
 pub(crate) mod memory;
 pub(crate) mod names;
 mod net;
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
 pub use clock::Clock;
+pub use disk::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
 pub use net::{
     Accept, Bind, Close, Connect, Flow, Listen, NetSummary, Retransmit, Transport, UnixConnect,
@@ -133,6 +135,10 @@ pub enum Kind {
     MemorySummary(MemorySummary),
     /// A process is killed because memory is short.
     Oom(OomKill),
+    /// A request to a block device has completed.
+    Disk(Disk),
+    /// What one process asked of one block device in a while.
+    DiskSummary(Box<DiskSummary>),
     /// Records that never arrived.
     Loss(Loss),
 }
@@ -162,6 +168,8 @@ impl Kind {
             Kind::Memory(_) => "memory",
             Kind::MemorySummary(_) => "memory_summary",
             Kind::Oom(_) => "oom",
+            Kind::Disk(_) => "disk",
+            Kind::DiskSummary(_) => "disk_summary",
             Kind::Loss(_) => "loss",
         }
     }
@@ -468,7 +476,9 @@ impl Event {
             Kind::Listen(e) => Some(e.errno == 0),
             Kind::UnixConnect(e) => Some(e.errno == 0),
             Kind::Memory(e) => Some(e.errno == 0),
+            Kind::Disk(e) => Some(e.errno == 0),
             Kind::Exit(_)
+            | Kind::DiskSummary(_)
             | Kind::MemorySummary(_)
             | Kind::Oom(_)
             | Kind::SyscallSummary(_)
@@ -621,6 +631,8 @@ impl fmt::Display for Kind {
             Kind::Memory(e) => write!(f, "{e}"),
             Kind::MemorySummary(e) => write!(f, "{e}"),
             Kind::Oom(e) => write!(f, "{e}"),
+            Kind::Disk(e) => e.fmt(f),
+            Kind::DiskSummary(e) => e.fmt(f),
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
         }
     }

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    About, Accept, Bind, Certificate, Clock, Close, Connect, Denial, Event, Exec, Exit, FenceState,
-    FileId, FilePath, Flow, Fork, Kind, KindCount, Listen, Loss, LossCount, NetSummary, Open,
-    ProbeState, Process, ProcessId, Rename, Retransmit, Syscall, SyscallSummary, Transport,
-    UnixConnect, Unlink, text,
+    About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Disk,
+    DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, Flow, Fork, Kind,
+    KindCount, Listen, Loss, LossCount, NetSummary, Open, ProbeState, Process, ProcessId, Rename,
+    Retransmit, Syscall, SyscallSummary, Transport, UnixConnect, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -222,6 +222,47 @@ fn network() -> Vec<Event> {
     .into_iter()
     .map(|kind| event(8_300_000, shell(), kind))
     .collect()
+}
+
+fn disk(operation: DiskOperation, flags: u32, bytes: u64, issued: bool, errno: u16) -> Kind {
+    Kind::Disk(Disk {
+        device: disk_device(),
+        operation,
+        flags,
+        sector: issued.then_some(8_402_944),
+        bytes,
+        queue_ns: 6_120,
+        device_ns: issued.then_some(212_400),
+        errno,
+    })
+}
+
+fn disk_device() -> BlockDevice {
+    BlockDevice {
+        name: "nvme0n1".into(),
+        major: 259,
+        minor: 0,
+    }
+}
+
+fn disk_summary() -> Kind {
+    let mut queue = [0; 24];
+    queue[3..5].copy_from_slice(&[9, 3]);
+    let mut device_time = [0; 24];
+    device_time[8] = 11;
+    device_time[23] = 1;
+    Kind::DiskSummary(Box::new(DiskSummary {
+        device: disk_device(),
+        operation: DiskOperation::Write,
+        ios: 12,
+        bytes: 49_152,
+        errors: 1,
+        queue_ns: 73_440,
+        device_ns: 5_000_410_200,
+        queue,
+        device_time,
+        window_ns: 10_000_000_000,
+    }))
 }
 
 /// The events. In this order the first of each kind is the plain one.
@@ -467,6 +508,17 @@ pub fn samples() -> Vec<Event> {
     ];
     all.extend(network());
     all.extend([
+        event(
+            8_300_000,
+            shell(),
+            disk(DiskOperation::Write, 1, 4_096, true, 0),
+        ),
+        event(
+            8_300_400,
+            worker(),
+            disk(DiskOperation::Flush, 0x29, 0, false, 5),
+        ),
+        event(8_400_000, shell(), disk_summary()),
         event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
         event(9_000_001, nobody, loss("scope", "map", 1)),
     ]);

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::skel::{fence, file, identity, memory, net, process, scope, syscall};
+use super::skel::{disk, fence, file, identity, memory, net, process, scope, syscall};
 use crate::wire;
 
 macro_rules! same_layout {
@@ -273,5 +273,39 @@ same_layout!(
         trigger_tgid,
         score_adj,
         trigger_comm,
+    }
+);
+same_layout!(wire::RawDiskDevice = disk::types::stk_disk_device { name, major, minor });
+same_layout!(
+    wire::DiskRecord = disk::types::stk_disk {
+        hdr,
+        device,
+        sector,
+        bytes,
+        queue_ns,
+        device_ns,
+        op,
+        flags,
+        error,
+        issued
+    }
+);
+same_layout!(
+    wire::DiskKey = disk::types::stk_disk_key {
+        task,
+        device,
+        op,
+        pad
+    }
+);
+same_layout!(
+    wire::DiskSum = disk::types::stk_disk_sum {
+        ios,
+        bytes,
+        errors,
+        queue_ns,
+        device_ns,
+        queue,
+        device
     }
 );

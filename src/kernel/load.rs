@@ -33,6 +33,8 @@ pub(crate) enum Object {
     Net,
     /// `memory.bpf.c`
     Memory,
+    /// `disk.bpf.c`
+    Disk,
 }
 
 /// One thing to observe or to guard, and the ways to do it, best first.
@@ -427,6 +429,7 @@ impl Loader {
                 variants,
                 attached,
             ),
+            Object::Disk => self.with(skel::disk::DiskSkelBuilder::default(), variants, attached),
             Object::Syscall => self.with(
                 skel::syscall::SyscallSkelBuilder::default(),
                 variants,

@@ -27,3 +27,4 @@ skeleton!(fence, "fence");
 skeleton!(syscall, "syscall");
 skeleton!(net, "net");
 skeleton!(memory, "memory");
+skeleton!(disk, "disk");

@@ -1,6 +1,8 @@
 //! The monitors: one file each, named like its `.bpf.c`, and the one list that registers them.
 
 #[cfg(stockade_kernel)]
+mod disk;
+#[cfg(stockade_kernel)]
 mod file;
 mod filter;
 mod memory;
@@ -141,6 +143,8 @@ monitors! {
         "System calls: counts, errors and time by process and call; or single calls with their arguments.";
     "memory" => Memory, memory, [Summary, Events], false:
         "Memory: faults, mappings and sizes by process, or single mappings; and who is killed when it is short.";
+    "disk" => Disk, disk, [Summary, Events], false:
+        "Requests to block devices: counts, bytes, errors and latencies by process and device; or single requests.";
 }
 
 impl Monitor {

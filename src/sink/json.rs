@@ -39,6 +39,8 @@ macro_rules! class {
     };
 }
 
+mod disk;
+
 /// How many processes are kept: the events of several CPUs come mixed. About 500 bytes each.
 const KEPT: usize = 64;
 
@@ -115,6 +117,8 @@ impl Json {
             Kind::Memory(e) => line.memory(e),
             Kind::MemorySummary(e) => line.memory_summary(e),
             Kind::Oom(e) => line.oom_kill(e, clock, &mut self.id),
+            Kind::Disk(e) => line.disk(e),
+            Kind::DiskSummary(e) => line.disk_summary(e),
             Kind::Loss(e) => line.loss(e),
         }
         line.raw(b"}\n");
@@ -182,6 +186,8 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Memory(_) => class!("memory", "event", "process", "change"),
         Kind::MemorySummary(_) => class!("memory_summary", "metric", "process", "info"),
         Kind::Oom(_) => class!("oom", "event", "process", "info"),
+        Kind::Disk(_) => class!("disk", "event", "host", "access"),
+        Kind::DiskSummary(_) => class!("disk_summary", "metric", "host", "info"),
         // The schema's word for "events are missing here"; it belongs to no category.
         Kind::Loss(_) => b",\"v\":1,\"event.action\":\"loss\",\"event.kind\":\"pipeline_error\"",
     }
@@ -816,6 +822,8 @@ mod tests {
                 }
                 Kind::UnixConnect(e) => e.path = s.into(),
                 Kind::Oom(e) => e.trigger_comm = s.into(),
+                Kind::Disk(e) => e.device.name = s.into(),
+                Kind::DiskSummary(e) => e.device.name = s.into(),
                 // The rest has no names.
                 _ => {}
             }
@@ -839,6 +847,7 @@ mod tests {
                 Kind::Rename(_) => &["process.name", "file.path", "stockade.old_path"],
                 Kind::UnixConnect(_) => &["process.name", "stockade.unix.path"],
                 Kind::Oom(_) => &["process.name", "stockade.oom.trigger.name"],
+                Kind::Disk(_) | Kind::DiskSummary(_) => &["process.name", "stockade.disk.name"],
                 Kind::Loss(_) => &["stockade.loss.of", "stockade.loss.cause"],
                 _ => &["process.name"],
             };

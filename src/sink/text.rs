@@ -266,6 +266,8 @@ mod tests {
             "memory",
             "memory_summary",
             "oom",
+            "disk",
+            "disk_summary",
             "loss",
         ] {
             lines.push_str(&line(false, &first(action)));
@@ -293,6 +295,8 @@ mod tests {
 10:00:00.008 memory     4711    4520 sh              mmap address=0x7f5c1c000000 bytes=+1048576 prot=PROT_READ|PROT_WRITE flags=MAP_PRIVATE|MAP_ANONYMOUS
 10:00:00.008 memory     4711    4520 sh              faults=412+3 mmap=21 (+6512640) munmap=2 (-139264) brk=4 (+135168 -4096) mmap:ENOMEM=1 rss=5008KiB peak=5120KiB swap=0KiB virtual=8816KiB in=10.0s ended
 10:00:00.008 oom        4711    4520 sh              OUT OF MEMORY anon=16384KiB file=64KiB shmem=0KiB swap=8KiB virtual=69632KiB tables=72KiB score_adj=0 asked_by=4520 (make)
+10:00:00.008 disk       4711    4520 sh              nvme0n1 write sector=8402944 bytes=4096 flags=sync queue=6.1us device=212.4us
+10:00:00.008 disk       4711    4520 sh              nvme0n1 write ios=12 bytes=49152 errors=1 queue=[4us:9 8us:3] device=[128us:11 4.2s:1] in=10.0s
 10:00:00.009 LOST    412 open (ring)
 "#
         );
@@ -384,6 +388,8 @@ INCOMPLETE
                         }
                         Kind::UnixConnect(e) => e.path = name.clone(),
                         Kind::Oom(e) => e.trigger_comm = name.clone(),
+                        Kind::Disk(e) => e.device.name = name.clone(),
+                        Kind::DiskSummary(e) => e.device.name = name.clone(),
                         // The rest has no names.
                         _ => {}
                     }

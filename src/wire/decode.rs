@@ -64,6 +64,7 @@ impl Decoder {
             kind::UNIX_CONNECT => net::unix(bytes, spare)?,
             kind::MEMORY => memory(bytes)?,
             kind::OOM => oom(bytes, self.page_bytes, spare)?,
+            kind::DISK => Kind::Disk(super::disk::disk(&fixed(bytes)?, spare.string())),
             _ => return Err(Malformed::Unknown),
         };
         Ok(Event {
@@ -97,6 +98,8 @@ impl Decoder {
                 spare.put(e.access);
                 spare.put(e.path.path);
             }
+            Kind::Disk(e) => spare.put(e.device.name),
+            Kind::DiskSummary(e) => spare.put(e.device.name),
             Kind::Fork(_)
             | Kind::Exit(_)
             | Kind::Syscall(_)

@@ -4,11 +4,14 @@
 //! object (`kernel::layout`). Decoding never panics: what is too short, too long or unknown is an error that is counted.
 
 mod decode;
+mod disk;
 #[cfg(test)]
 pub(crate) mod sample;
 
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use decode::{Decoder, Malformed, denied_rule, process_of};
+#[cfg(stockade_kernel)]
+pub(crate) use disk::{disk_device, disk_operation};
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use net::{NetKey, NetRecord, NetSum, RawFlow, UnixRecord, address, transport};
 
@@ -31,7 +34,8 @@ pub(crate) mod kind {
     pub(crate) const UNIX_CONNECT: u32 = 16;
     pub(crate) const MEMORY: u32 = 18;
     pub(crate) const OOM: u32 = 19;
-    pub(crate) const MAX: u32 = 20;
+    pub(crate) const DISK: u32 = 20;
+    pub(crate) const MAX: u32 = 21;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -55,6 +59,7 @@ pub(crate) mod kind {
         "net",
         "memory",
         "oom",
+        "disk",
     ];
 }
 
@@ -249,6 +254,54 @@ record!(
         calls: u64,
         errors: u64,
         time_ns: u64,
+    }
+);
+
+record!(
+    /// `struct stk_disk_device`.
+    RawDiskDevice {
+        name: [u8; 32],
+        major: u32,
+        minor: u32,
+    }
+);
+
+record!(
+    /// `struct stk_disk`.
+    DiskRecord {
+        hdr: Header,
+        device: RawDiskDevice,
+        sector: u64,
+        bytes: u64,
+        queue_ns: u64,
+        device_ns: u64,
+        op: u32,
+        flags: u32,
+        error: i32,
+        issued: u32,
+    }
+);
+
+record!(
+    /// `struct stk_disk_key`.
+    DiskKey {
+        task: TaskKey,
+        device: RawDiskDevice,
+        op: u32,
+        pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_disk_sum`.
+    DiskSum {
+        ios: u64,
+        bytes: u64,
+        errors: u64,
+        queue_ns: u64,
+        device_ns: u64,
+        queue: [u64; 24],
+        device: [u64; 24],
     }
 );
 

@@ -20,6 +20,10 @@ pub(crate) enum Needs {
     Nothing,
     Watch,
     Fence,
+    /// A loop device.
+    Disk,
+    /// Modules that can be loaded.
+    Modules,
 }
 
 #[derive(Debug)]
@@ -222,6 +226,11 @@ fn running_kernel(bin: &Path) -> Row {
     if found["can_watch"] != true {
         refuses.push((Needs::Watch, why("watch")));
     }
+    if let Some(why) = crate::disk::refusal() {
+        refuses.push((Needs::Disk, why));
+    }
+    let modules = "the tests load no modules into the running kernel";
+    refuses.push((Needs::Modules, modules.to_owned()));
     if found["can_fence"] != true {
         refuses.push((Needs::Fence, why("fence")));
     }

@@ -4,6 +4,8 @@
 #![cfg_attr(not(target_os = "linux"), allow(missing_docs))]
 
 #[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
 mod fence;
 #[cfg(target_os = "linux")]
 mod harness;
@@ -41,6 +43,7 @@ fn main() {
             monitor::TESTS,
             net::TESTS,
             memory::TESTS,
+            disk::TESTS,
         ]
         .into_iter()
         .flatten()
