@@ -94,7 +94,7 @@ pub struct MemorySizes {
     pub virtual_bytes: u64,
     /// Largest size of the address space since its exec.
     pub peak_virtual_bytes: u64,
-    /// Largest resident size of the process, before an exec included.
+    /// Largest resident size since its exec.
     pub peak_rss_bytes: u64,
     /// Between start and end of the heap that `brk` moves.
     pub heap_bytes: u64,

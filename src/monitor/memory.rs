@@ -185,9 +185,7 @@ const EXIT: Probe = Probe {
             name: "raw_tp/old",
             programs: &[Auto("memory_exit_about__raw_tp")],
             needs: &[],
-            blind: Some(
-                "what a process held when it ended is not seen, only the most it ever held",
-            ),
+            blind: Some("what a process held when it ended is not seen"),
         },
     ],
     without: "faults and sizes of processes that end",
