@@ -18,7 +18,7 @@ pub(super) struct WatchArgs {
     file: Option<String>,
     /// The network, as events or as summary
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    net: Option<String>,
+    network: Option<String>,
     /// System calls, as summary or as events of those that --syscalls names
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     syscall: Option<String>,
@@ -56,7 +56,7 @@ impl WatchArgs {
         for (monitor, form) in [
             (Monitor::Process, &self.process),
             (Monitor::File, &self.file),
-            (Monitor::Net, &self.net),
+            (Monitor::Network, &self.network),
             (Monitor::Syscall, &self.syscall),
             (Monitor::Memory, &self.memory),
             (Monitor::Disk, &self.disk),

@@ -9,7 +9,7 @@ mod clock;
 pub(crate) mod disk;
 pub(crate) mod memory;
 pub(crate) mod names;
-mod net;
+mod network;
 #[doc(hidden)]
 pub mod sample;
 pub mod text;
@@ -23,8 +23,8 @@ pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount,
 pub use clock::Clock;
 pub use disk::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
-pub use net::{
-    Accept, Bind, Close, Connect, Flow, Listen, NetSummary, Retransmit, Transport, UnixConnect,
+pub use network::{
+    Accept, Bind, Close, Connect, Flow, Listen, NetworkSummary, Retransmit, Transport, UnixConnect,
 };
 
 /// One thing that happened, with who did it.
@@ -128,7 +128,7 @@ pub enum Kind {
     /// A local socket was connected, or could not be.
     UnixConnect(UnixConnect),
     /// What one process did with one peer in a while.
-    NetSummary(NetSummary),
+    NetworkSummary(NetworkSummary),
     /// A process asked for a change of its address space.
     Memory(Memory),
     /// What one process did with its memory in a while.
@@ -164,7 +164,7 @@ impl Kind {
             Kind::Listen(_) => "listen",
             Kind::Retransmit(_) => "retransmit",
             Kind::UnixConnect(_) => "unix_connect",
-            Kind::NetSummary(_) => "net_summary",
+            Kind::NetworkSummary(_) => "network_summary",
             Kind::Memory(_) => "memory",
             Kind::MemorySummary(_) => "memory_summary",
             Kind::Oom(_) => "oom",
@@ -483,7 +483,7 @@ impl Event {
             | Kind::Oom(_)
             | Kind::SyscallSummary(_)
             | Kind::Retransmit(_)
-            | Kind::NetSummary(_)
+            | Kind::NetworkSummary(_)
             | Kind::Loss(_) => None,
         }
     }
@@ -627,7 +627,7 @@ impl fmt::Display for Kind {
             Kind::Listen(e) => e.fmt(f),
             Kind::Retransmit(e) => e.flow.fmt(f),
             Kind::UnixConnect(e) => e.fmt(f),
-            Kind::NetSummary(e) => e.fmt(f),
+            Kind::NetworkSummary(e) => e.fmt(f),
             Kind::Memory(e) => write!(f, "{e}"),
             Kind::MemorySummary(e) => write!(f, "{e}"),
             Kind::Oom(e) => write!(f, "{e}"),

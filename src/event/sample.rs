@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::{
     About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Disk,
     DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, Flow, Fork, Kind,
-    KindCount, Listen, Loss, LossCount, NetSummary, Open, ProbeState, Process, ProcessId, Rename,
-    Retransmit, Syscall, SyscallSummary, Transport, UnixConnect, Unlink, text,
+    KindCount, Listen, Loss, LossCount, NetworkSummary, Open, ProbeState, Process, ProcessId,
+    Rename, Retransmit, Syscall, SyscallSummary, Transport, UnixConnect, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -186,7 +186,7 @@ fn network() -> Vec<Event> {
         })
     };
     let summary = |transport, peer, incoming, mapped| {
-        Kind::NetSummary(NetSummary {
+        Kind::NetworkSummary(NetworkSummary {
             transport,
             peer,
             incoming,

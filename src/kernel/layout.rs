@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::skel::{disk, fence, file, identity, memory, net, process, scope, syscall};
+use super::skel::{disk, fence, file, identity, memory, network, process, scope, syscall};
 use crate::wire;
 
 macro_rules! same_layout {
@@ -176,7 +176,7 @@ same_layout!(
     }
 );
 same_layout!(
-    wire::RawFlow = net::types::stk_flow {
+    wire::RawFlow = network::types::stk_flow {
         local,
         remote,
         local_port,
@@ -186,7 +186,7 @@ same_layout!(
     }
 );
 same_layout!(
-    wire::NetRecord = net::types::stk_net {
+    wire::NetRecord = network::types::stk_net {
         hdr,
         flow,
         duration_ns,
@@ -199,7 +199,7 @@ same_layout!(
     }
 );
 same_layout!(
-    wire::UnixRecord = net::types::stk_unix {
+    wire::UnixRecord = network::types::stk_unix {
         hdr,
         result,
         kind,
@@ -209,7 +209,7 @@ same_layout!(
     }
 );
 same_layout!(
-    wire::NetKey = net::types::stk_net_key {
+    wire::NetKey = network::types::stk_net_key {
         task,
         remote,
         port,
@@ -219,7 +219,7 @@ same_layout!(
     }
 );
 same_layout!(
-    wire::NetSum = net::types::stk_net_sum {
+    wire::NetSum = network::types::stk_net_sum {
         sent_bytes,
         received_bytes,
         sent_packets,

@@ -29,8 +29,8 @@ pub(crate) enum Object {
     Fence,
     /// `syscall.bpf.c`
     Syscall,
-    /// `net.bpf.c`
-    Net,
+    /// `network.bpf.c`
+    Network,
     /// `memory.bpf.c`
     Memory,
     /// `disk.bpf.c`
@@ -435,7 +435,11 @@ impl Loader {
                 variants,
                 attached,
             ),
-            Object::Net => self.with(skel::net::NetSkelBuilder::default(), variants, attached),
+            Object::Network => self.with(
+                skel::network::NetworkSkelBuilder::default(),
+                variants,
+                attached,
+            ),
         }
     }
 

@@ -25,6 +25,6 @@ skeleton!(process, "process");
 skeleton!(file, "file");
 skeleton!(fence, "fence");
 skeleton!(syscall, "syscall");
-skeleton!(net, "net");
+skeleton!(network, "network");
 skeleton!(memory, "memory");
 skeleton!(disk, "disk");

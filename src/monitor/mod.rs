@@ -7,7 +7,7 @@ mod file;
 mod filter;
 mod memory;
 #[cfg(stockade_kernel)]
-mod net;
+mod network;
 #[cfg(stockade_kernel)]
 mod process;
 #[cfg(stockade_kernel)]
@@ -137,7 +137,7 @@ macro_rules! monitors {
 monitors! {
     "process" => Process, process, [Events], true: "Processes that start programs, are created and end.";
     "file" => File, file, [Events], true: "Files that are opened, removed and renamed, with the result.";
-    "net" => Net, net, [Events, Summary], false:
+    "network" => Network, network, [Events, Summary], false:
         "TCP connections with their bytes, sockets that are bound and listen, UDP by peer, connects of local sockets.";
     "syscall" => Syscall, syscall, [Summary, Events], false:
         "System calls: counts, errors and time by process and call; or single calls with their arguments.";

@@ -19,7 +19,7 @@ macro_rules! key {
 }
 
 mod memory;
-mod net;
+mod network;
 
 /// What is the same in all events of a kind, up to the outcome.
 macro_rules! class {
@@ -113,7 +113,7 @@ impl Json {
             Kind::Listen(e) => line.listen(e),
             Kind::Retransmit(e) => line.retransmit(e),
             Kind::UnixConnect(e) => line.unix_connect(e),
-            Kind::NetSummary(e) => line.net_summary(e),
+            Kind::NetworkSummary(e) => line.network_summary(e),
             Kind::Memory(e) => line.memory(e),
             Kind::MemorySummary(e) => line.memory_summary(e),
             Kind::Oom(e) => line.oom_kill(e, clock, &mut self.id),
@@ -182,7 +182,7 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Listen(_) => class!("listen", "event", "network", "info"),
         Kind::Retransmit(_) => class!("retransmit", "event", "network", "info"),
         Kind::UnixConnect(_) => class!("unix_connect", "event", "network", "start"),
-        Kind::NetSummary(_) => class!("net_summary", "metric", "network", "info"),
+        Kind::NetworkSummary(_) => class!("network_summary", "metric", "network", "info"),
         Kind::Memory(_) => class!("memory", "event", "process", "change"),
         Kind::MemorySummary(_) => class!("memory_summary", "metric", "process", "info"),
         Kind::Oom(_) => class!("oom", "event", "process", "info"),

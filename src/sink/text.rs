@@ -262,7 +262,7 @@ mod tests {
             "listen",
             "retransmit",
             "unix_connect",
-            "net_summary",
+            "network_summary",
             "memory",
             "memory_summary",
             "oom",
@@ -291,7 +291,7 @@ mod tests {
 10:00:00.008 listen     4711    4520 sh              tcp 0.0.0.0:8080 backlog=128
 10:00:00.008 retransmit    4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443
 10:00:00.008 connect    4711    4520 sh              path=/run/dbus/system_bus_socket
-10:00:00.008 net        4711    4520 sh              udp ->192.0.2.53:53 sent=1204/12 received=8021/14 connections=2 failures=1 retransmits=0 in=10.0s
+10:00:00.008 network    4711    4520 sh              udp ->192.0.2.53:53 sent=1204/12 received=8021/14 connections=2 failures=1 retransmits=0 in=10.0s
 10:00:00.008 memory     4711    4520 sh              mmap address=0x7f5c1c000000 bytes=+1048576 prot=PROT_READ|PROT_WRITE flags=MAP_PRIVATE|MAP_ANONYMOUS
 10:00:00.008 memory     4711    4520 sh              faults=412+3 mmap=21 (+6512640) munmap=2 (-139264) brk=4 (+135168 -4096) mmap:ENOMEM=1 rss=5008KiB peak=5120KiB swap=0KiB virtual=8816KiB in=10.0s ended
 10:00:00.008 oom        4711    4520 sh              OUT OF MEMORY anon=16384KiB file=64KiB shmem=0KiB swap=8KiB virtual=69632KiB tables=72KiB score_adj=0 asked_by=4520 (make)

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use super::{
     ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
     MemoryRecord, OomRecord, RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, flag, kind,
-    memory_call, net, read,
+    memory_call, network, read,
 };
 use crate::event::{
     Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Memory, OomKill, Open, Process,
@@ -60,8 +60,8 @@ impl Decoder {
             kind::RENAME => rename(bytes, spare)?,
             kind::DENIAL => denial(bytes, spare)?,
             kind::SYSCALL => syscall(bytes)?,
-            kind::CONNECT..=kind::RETRANSMIT => net::net(bytes)?,
-            kind::UNIX_CONNECT => net::unix(bytes, spare)?,
+            kind::CONNECT..=kind::RETRANSMIT => network::net(bytes)?,
+            kind::UNIX_CONNECT => network::unix(bytes, spare)?,
             kind::MEMORY => memory(bytes)?,
             kind::OOM => oom(bytes, self.page_bytes, spare)?,
             kind::DISK => Kind::Disk(super::disk::disk(&fixed(bytes)?, spare.string())),
@@ -110,7 +110,7 @@ impl Decoder {
             | Kind::Bind(_)
             | Kind::Listen(_)
             | Kind::Retransmit(_)
-            | Kind::NetSummary(_)
+            | Kind::NetworkSummary(_)
             | Kind::Memory(_)
             | Kind::MemorySummary(_)
             | Kind::Loss(_) => {}

@@ -13,7 +13,7 @@ pub(crate) use decode::{Decoder, Malformed, denied_rule, process_of};
 #[cfg(stockade_kernel)]
 pub(crate) use disk::{disk_device, disk_operation};
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
-pub(crate) use net::{NetKey, NetRecord, NetSum, RawFlow, UnixRecord, address, transport};
+pub(crate) use network::{NetKey, NetRecord, NetSum, RawFlow, UnixRecord, address, transport};
 
 /// Values of `enum stk_kind`.
 pub(crate) mod kind {
@@ -56,7 +56,7 @@ pub(crate) mod kind {
         "listen",
         "retransmit",
         "unix_connect",
-        "net",
+        "network",
         "memory",
         "oom",
         "disk",
@@ -115,7 +115,7 @@ macro_rules! record {
 
 // Behind the macro that it uses.
 mod memory;
-mod net;
+mod network;
 pub(crate) use memory::{
     MemoryForm, MemoryKey, MemoryRecord, MemoryState, MemorySum, OomRecord, memory_call,
     memory_flag,

@@ -199,7 +199,7 @@ fn one<'a>(ended: &'a Ended, action: &'a str, pid: &Value, key: &str, value: &Va
 
 fn connections(ctx: &Ctx) -> Outcome {
     let out = ctx.path("facts");
-    let ended = watched(ctx, "net", &["tcp", text(&out)]);
+    let ended = watched(ctx, "network", &["tcp", text(&out)]);
     let facts = facts(&out);
     assert_eq!(facts.len(), KINDS.len());
     for fact in &facts {
@@ -340,7 +340,7 @@ fn fail_to_connect(out: &Path) {
 
 fn failures(ctx: &Ctx) -> Outcome {
     let out = ctx.path("facts");
-    let ended = watched(ctx, "net", &["failures", text(&out)]);
+    let ended = watched(ctx, "network", &["failures", text(&out)]);
     let facts = facts(&out);
     for fact in &facts {
         let found: Vec<&Value> = ended
@@ -388,7 +388,7 @@ fn bind_things(out: &Path) {
 
 fn binds(ctx: &Ctx) -> Outcome {
     let out = ctx.path("facts");
-    let ended = watched(ctx, "net", &["binds", text(&out)]);
+    let ended = watched(ctx, "network", &["binds", text(&out)]);
     let mut seen: Vec<(String, Value)> = ["bind", "listen"]
         .iter()
         .flat_map(|action| ended.of(action))
@@ -414,7 +414,7 @@ fn binds(ctx: &Ctx) -> Outcome {
 /// A sum over the summaries of one process with this at this key.
 fn sum(ended: &Ended, pid: &Value, key: (&str, &Value), transport: &str, what: &str) -> u64 {
     ended
-        .of("net_summary")
+        .of("network_summary")
         .filter(|e| e["process.pid"] == *pid && e["network.transport"] == transport)
         .filter(|e| e[key.0] == *key.1)
         .map(|e| number(e, what))
@@ -423,7 +423,7 @@ fn sum(ended: &Ended, pid: &Value, key: (&str, &Value), transport: &str, what: &
 
 fn summaries(ctx: &Ctx) -> Outcome {
     let out = ctx.path("facts");
-    let ended = watched(ctx, "net=summary", &["tcp", text(&out)]);
+    let ended = watched(ctx, "network=summary", &["tcp", text(&out)]);
     for fact in facts(&out) {
         for who in ["server", "client"] {
             let of = |what| {
@@ -453,10 +453,10 @@ fn summaries(ctx: &Ctx) -> Outcome {
         }
     }
     let out = ctx.path("failures");
-    let ended = watched(ctx, "net=summary", &["failures", text(&out)]);
+    let ended = watched(ctx, "network=summary", &["failures", text(&out)]);
     for fact in facts(&out) {
         let failures: u64 = ended
-            .of("net_summary")
+            .of("network_summary")
             .filter(|e| e["destination.port"] == fact["port"] && e["network.direction"] == "egress")
             .map(|e| number(e, "stockade.net.failures"))
             .sum();
@@ -542,10 +542,10 @@ fn udp_without_peers(ended: &Ended, facts: &[Value]) {
 
 fn udp(ctx: &Ctx) -> Outcome {
     let out = ctx.path("facts");
-    let ended = watched(ctx, "net", &["udp", text(&out)]);
+    let ended = watched(ctx, "network", &["udp", text(&out)]);
     let facts = facts(&out);
     let end = ended.events.last().expect("an end record");
-    let by_length = |p: &Value| p["name"] == "net.udp" && p["variant"] == "raw_tp";
+    let by_length = |p: &Value| p["name"] == "network.udp" && p["variant"] == "raw_tp";
     let probes = end["stockade.probes"].as_array().expect("probes");
     if ctx.host && probes.iter().any(by_length) {
         udp_without_peers(&ended, &facts);
@@ -579,7 +579,7 @@ fn udp(ctx: &Ctx) -> Outcome {
             );
         }
     }
-    for event in ended.of("net_summary") {
+    for event in ended.of("network_summary") {
         let v6 = word(event, "destination.ip").contains(':');
         let expected = if v6 { "::1" } else { "127.0.0.1" };
         assert_eq!(event["destination.ip"], expected, "{event}");
@@ -603,7 +603,7 @@ fn connect_locally(dir: &Path) {
 }
 
 fn local(ctx: &Ctx) -> Outcome {
-    let ended = watched(ctx, "net", &["local", text(&ctx.dir)]);
+    let ended = watched(ctx, "network", &["local", text(&ctx.dir)]);
     let mut seen: Vec<&Value> = ended.of("unix_connect").collect();
     seen.sort_by(|a, b| word(a, "@timestamp").cmp(word(b, "@timestamp")));
     let seen: Vec<Value> = seen
@@ -643,7 +643,7 @@ fn wait_for_retransmits(out: &Path) {
 
 fn retransmits(ctx: &Ctx) -> Outcome {
     let out = ctx.path("facts");
-    let ended = watched_somehow(ctx, "net", &["retransmits", text(&out)]);
+    let ended = watched_somehow(ctx, "network", &["retransmits", text(&out)]);
     let end = ended.events.last().expect("an end record");
     // Open: 7.2 skipped two changes of state here, in two runs of two, and why is not known. The session says so.
     let skipped = number(end, "stockade.skipped_programs") > 0;

@@ -160,7 +160,7 @@ pub struct UnixConnect {
 /// What one process did with one peer in a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct NetSummary {
+pub struct NetworkSummary {
     /// What carries the bytes.
     pub transport: Transport,
     /// The peer; its port when we connected or sent to it. When it connected to us, our port.
@@ -255,7 +255,7 @@ impl fmt::Display for UnixConnect {
     }
 }
 
-impl fmt::Display for NetSummary {
+impl fmt::Display for NetworkSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, ip, port) = (self.transport.name(), self.peer.ip(), self.peer.port());
         if self.incoming {

@@ -3,7 +3,7 @@
 use super::summary::{Flush, Summary, Tally};
 use super::{Form, Parts};
 use crate::error::Result;
-use crate::event::{Event, Kind, NetSummary};
+use crate::event::{Event, Kind, NetworkSummary};
 use crate::kernel::Needs::{Fentry, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
 use crate::kernel::{Object, Probe, Variant};
@@ -41,14 +41,14 @@ macro_rules! tcp {
     ($prefix:literal, $($more:expr),*) => {
         &[
             probe(
-                "net.tcp",
+                "network.tcp",
                 &[
                     variant("raw_tp", &[Auto(concat!($prefix, "state__raw_tp"))], &[], None),
                 ],
                 "TCP connections",
             ),
             probe(
-                "net.connect",
+                "network.connect",
                 &[
                     variant(
                         "fexit",
@@ -70,7 +70,7 @@ macro_rules! tcp {
                 "TCP connects that fail before a packet is sent",
             ),
             probe(
-                "net.accept",
+                "network.accept",
                 &[
                     variant(
                         "fexit",
@@ -111,7 +111,7 @@ macro_rules! tcp {
 }
 
 const UDP: Probe = probe(
-    "net.udp",
+    "network.udp",
     &[
         variant(
             "fexit",
@@ -142,7 +142,7 @@ const UDP: Probe = probe(
 );
 
 const BIND: Probe = probe(
-    "net.bind",
+    "network.bind",
     &[
         variant(
             "fexit",
@@ -161,7 +161,7 @@ const BIND: Probe = probe(
 );
 
 const LISTEN: Probe = probe(
-    "net.listen",
+    "network.listen",
     &[
         variant(
             "fexit",
@@ -180,7 +180,7 @@ const LISTEN: Probe = probe(
 );
 
 const UNIX: Probe = probe(
-    "net.unix",
+    "network.unix",
     &[
         variant(
             "fexit",
@@ -206,7 +206,7 @@ const UNIX: Probe = probe(
 );
 
 const RETRANSMIT: Probe = probe(
-    "net.retransmit",
+    "network.retransmit",
     &[variant(
         "raw_tp",
         &[Auto("net_retransmit__raw_tp")],
@@ -217,7 +217,7 @@ const RETRANSMIT: Probe = probe(
 );
 
 const MOVED: Probe = probe(
-    "net.moved",
+    "network.moved",
     &[variant(
         "raw_tp",
         &[Auto("net_count_moved__raw_tp")],
@@ -238,7 +238,7 @@ pub(super) fn parts(form: Form) -> Parts {
     Parts {
         // UDP has no connections: it is counted in either form.
         summary: Some(Box::new(Peers(Tally::new("stk_net_sums")))),
-        ..Parts::events(Object::Net, probes)
+        ..Parts::events(Object::Network, probes)
     }
 }
 
@@ -249,7 +249,7 @@ impl Summary for Peers {
     fn flush(&mut self, flush: &Flush<'_>, tell: &mut dyn FnMut(Event)) -> Result<()> {
         for (key, sum) in self.0.news::<NetKey, NetSum>(flush)? {
             let (peer, mapped) = address(key.remote, key.port, key.family);
-            let kind = Kind::NetSummary(NetSummary {
+            let kind = Kind::NetworkSummary(NetworkSummary {
                 transport: transport(key.protocol),
                 peer,
                 incoming: key.incoming != 0,

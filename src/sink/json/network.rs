@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Line;
 use crate::event::{
-    Accept, Bind, Close, Connect, Flow, Listen, NetSummary, Retransmit, Transport, UnixConnect,
+    Accept, Bind, Close, Connect, Flow, Listen, NetworkSummary, Retransmit, Transport, UnixConnect,
 };
 
 impl Line<'_> {
@@ -53,7 +53,7 @@ impl Line<'_> {
         self.error(e.errno);
     }
 
-    pub(super) fn net_summary(&mut self, e: &NetSummary) {
+    pub(super) fn network_summary(&mut self, e: &NetworkSummary) {
         self.network(e.transport, e.peer.ip(), e.mapped);
         self.direction(e.incoming);
         let port = e.peer.port();
