@@ -655,8 +655,8 @@ static __always_inline int on_udp_received(struct sock *sk, struct sk_buff *skb,
  * Defines what both forms have: net_NAME tells, net_count_NAME counts.
  *
  * The change of state is a raw tracepoint also from 7.0 on, where those can be preempted: most changes are made with
- * softirqs off, which is not preempted, and a raw one is skipped only while the same program runs. A classic one, as a
- * kprobe, is skipped while any of them runs, or a map of any program is written, which can be preempted as well.
+ * softirqs off, which is not preempted. Some skips were seen on 7.2 when connects were given up; a classic tracepoint
+ * had as many. See docs/KERNELS.md.
  */
 #define FORMS(section, name, args, call)          \
 	SEC(section)                              \

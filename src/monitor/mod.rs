@@ -5,6 +5,7 @@ mod disk;
 #[cfg(stockade_kernel)]
 mod file;
 mod filter;
+#[cfg(stockade_kernel)]
 mod memory;
 #[cfg(stockade_kernel)]
 mod network;

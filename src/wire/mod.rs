@@ -116,6 +116,7 @@ macro_rules! record {
 // Behind the macro that it uses.
 mod memory;
 mod network;
+#[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use memory::{
     MemoryForm, MemoryKey, MemoryRecord, MemoryState, MemorySum, OomRecord, memory_call,
     memory_flag,
