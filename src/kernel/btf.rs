@@ -182,7 +182,11 @@ fn kept(name: &[u8]) -> bool {
         .any(|prefix| name.starts_with(prefix.as_bytes()))
         || matches!(
             name,
-            b"create_io_thread" | b"exit_files" | b"finalize_exec" | b"wake_up_new_task"
+            b"bpf_task_pt_regs"
+                | b"create_io_thread"
+                | b"exit_files"
+                | b"finalize_exec"
+                | b"wake_up_new_task"
         )
 }
 

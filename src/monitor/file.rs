@@ -1,11 +1,14 @@
 //! Open, unlink and rename: the functions that do the work, else the system calls that ask for it.
 
-use crate::kernel::Needs::{Fentry, Function, Params};
+use crate::kernel::Needs::{self, Fentry, Function, Params};
 use crate::kernel::Program::{Auto, Syscall};
 use crate::kernel::{Probe, Program, Variant};
 
 /// What is not seen by those who look at system calls.
 const BLIND: Option<&str> = Some("io_uring, 32-bit calls and kernel-internal users are not seen");
+
+/// The arguments of a system call that has returned are read through this helper (5.15).
+const PT_REGS: &[Needs] = &[Function("bpf_task_pt_regs")];
 
 /// A tax on every system call of the machine: last.
 macro_rules! sys_exit {
@@ -38,7 +41,7 @@ pub(super) const PROBES: &[Probe] = &[
             Variant {
                 name: "tracepoint",
                 programs: calls::OPEN,
-                needs: &[],
+                needs: PT_REGS,
                 blind: BLIND,
             },
             sys_exit!("file_open__tp_btf"),
@@ -78,7 +81,7 @@ pub(super) const PROBES: &[Probe] = &[
             Variant {
                 name: "tracepoint",
                 programs: calls::UNLINK,
-                needs: &[],
+                needs: PT_REGS,
                 blind: BLIND,
             },
             sys_exit!("file_unlink__tp_btf"),
@@ -105,7 +108,7 @@ pub(super) const PROBES: &[Probe] = &[
             Variant {
                 name: "tracepoint",
                 programs: calls::RENAME,
-                needs: &[],
+                needs: PT_REGS,
                 blind: BLIND,
             },
             sys_exit!("file_rename__tp_btf"),

@@ -7,6 +7,8 @@
 mod live;
 #[cfg(not(stockade_kernel))]
 mod unsupported;
+#[cfg(stockade_kernel)]
+pub(crate) mod variants;
 
 use std::time::Duration;
 

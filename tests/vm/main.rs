@@ -17,6 +17,8 @@ mod monitor;
 mod mounts;
 #[cfg(target_os = "linux")]
 mod scope;
+#[cfg(target_os = "linux")]
+mod variants;
 
 #[cfg(target_os = "linux")]
 fn main() {
@@ -24,12 +26,17 @@ fn main() {
     let code = if args.get(1).is_some_and(|a| a == "--helper") {
         helper::main(&args[2..])
     } else {
-        let tests: Vec<harness::Test> =
-            [fence::TESTS, scope::TESTS, lifetime::TESTS, monitor::TESTS]
-                .into_iter()
-                .flatten()
-                .copied()
-                .collect();
+        let tests: Vec<harness::Test> = [
+            variants::TESTS,
+            fence::TESTS,
+            scope::TESTS,
+            lifetime::TESTS,
+            monitor::TESTS,
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect();
         harness::main(&tests)
     };
     std::process::exit(code);
