@@ -68,6 +68,54 @@ pub struct Examination {
     pub can_fence: bool,
 }
 
+/// One way of one probe, tried by itself.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct VariantTrial {
+    /// What it is for: `file.open`.
+    pub probe: String,
+    /// The way: `fexit`.
+    pub variant: String,
+    /// What became of it.
+    pub state: VariantState,
+    /// Why it does not load.
+    pub reason: Option<String>,
+}
+
+/// What became of a variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum VariantState {
+    /// The kernel takes its programs.
+    Loads,
+    /// The kernel lacks what it needs: it is for other kernels.
+    NotApplicable,
+    /// The kernel has what it needs and does not take it.
+    Refused,
+}
+
+/// Loads each variant of each probe by itself, whether a session would choose it here or not. Nothing is attached.
+///
+/// # Errors
+///
+/// [`Unsupported`](crate::ErrorKind::Unsupported) on other systems than Linux, and where the kernel does not describe its
+/// types.
+pub fn try_every_variant() -> Result<Vec<VariantTrial>> {
+    #[cfg(stockade_kernel)]
+    return crate::session::variants::try_every();
+    #[cfg(not(stockade_kernel))]
+    Err(unsupported())
+}
+
+#[cfg(not(stockade_kernel))]
+fn unsupported() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "stockade watches and fences on Linux only",
+    )
+}
+
 /// Examines this machine. Needs the rights that watching and fencing need; without them it says so.
 ///
 /// # Errors
@@ -78,10 +126,7 @@ pub fn examine() -> Result<Examination> {
     #[cfg(stockade_kernel)]
     return linux::examine();
     #[cfg(not(stockade_kernel))]
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        "stockade watches and fences on Linux only",
-    ))
+    Err(unsupported())
 }
 
 #[cfg(stockade_kernel)]

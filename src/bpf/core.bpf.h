@@ -81,22 +81,51 @@ enum {
 #endif
 };
 
-/* bpf_get_current_task_btf is 5.11+; the plain helper with CO-RE reads is right everywhere. */
+/*
+ * Whether the verifier knows the type of stk_current(), so that its fields can be loaded: 1 or 2 ns each, where a helper
+ * call that reads memory takes 10 and more. 5.11+. A constant once loaded: the verifier never sees the other branch.
+ */
+#define STK_TYPED bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
+
 static __always_inline struct task_struct *stk_current(void)
 {
+	if (STK_TYPED)
+		return bpf_get_current_task_btf();
 	return (struct task_struct *)bpf_get_current_task();
 }
 
-/* The current process. A thread whose id is the process's own is the leader, and costs no read. */
-static __always_inline struct task_struct *stk_current_leader(void)
-{
-	struct task_struct *task = stk_current();
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
+/* A field of stk_current(), or of what was reached from there by this macro alone. */
+#define STK_LOAD(ptr, field) (STK_TYPED ? (ptr)->field : BPF_CORE_READ(ptr, field))
 
-	if (pid_tgid >> 32 == (__u32)pid_tgid)
-		return task;
-	return BPF_CORE_READ(task, group_leader);
-}
+/*
+ * A look at several fields of a kernel object. Where the verifier knows the type of the pointer (`typed`), STK_SEE loads
+ * them. Else all that lies between `first` and `last` is read at once, because it is the call that costs and not the
+ * bytes; what is not within `room` bytes in some kernel's layout is read by itself. The choice is made when the program
+ * is loaded.
+ */
+#define STK_VIEW(view, ptr, typed, first, last, room)                                   \
+	typeof(ptr) view = (ptr);                                                       \
+	const bool view##_typed = (typed);                                              \
+	__u64 view##_bytes[(room) / 8];                                                 \
+	const __u32 view##_at = bpf_core_field_offset(typeof(*(ptr)), first) & ~7U;     \
+	const __u32 view##_len = bpf_core_field_offset(typeof(*(ptr)), last) +          \
+				 bpf_core_field_size(typeof(*(ptr)), last) - view##_at; \
+	if (!view##_typed && view##_len <= (room))                                      \
+	bpf_probe_read_kernel(view##_bytes, view##_len, (char *)view + view##_at)
+
+#define STK_SEE(view, field)                                                            \
+	({                                                                              \
+		typeof(view->field) __value;                                            \
+		__u32 __at = bpf_core_field_offset(typeof(*(view)), field) - view##_at; \
+		if (view##_typed)                                                       \
+			__value = view->field;                                          \
+		else if (view##_len <= sizeof(view##_bytes) &&                          \
+			 __at + sizeof(__value) <= view##_len)                          \
+			__value = *(typeof(__value) *)((char *)view##_bytes + __at);    \
+		else                                                                    \
+			__value = BPF_CORE_READ(view, field);                           \
+		__value;                                                                \
+	})
 
 /* A kernel pointer as a number, which is all that a global function may be given. */
 static __always_inline __u64 stk_number(const void *pointer)
@@ -126,7 +155,9 @@ static __always_inline long stk_syscall_nr(struct pt_regs *regs)
 static __always_inline bool stk_compat(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(stk_current(), thread_info.status) & STK_TS_COMPAT;
+	struct task_struct *task = stk_current();
+
+	return STK_LOAD(task, thread_info.status) & STK_TS_COMPAT;
 #else
 	/* PSR_MODE32_BIT, arch/arm64/include/uapi/asm/ptrace.h */
 	return BPF_CORE_READ(regs, pstate) & 0x10;

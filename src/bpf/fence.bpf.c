@@ -57,18 +57,15 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 		return 0;
 	}
 	stk_header(&rec->hdr, STK_KIND_DENIAL, sizeof(*rec));
-	stk_file_id_of(&rec->file, (struct inode *)inode);
+	stk_file_id_of(&rec->file, (struct inode *)inode, false);
 	rec->rule = rule;
 	rec->access = (__u32)what;
 	rec->verdict = what >> 32;
 	if (!mnt)
 		rec->hdr.flags |= STK_FLAG_NO_MOUNT;
-	if (stk_unhashed((struct dentry *)dentry))
-		rec->hdr.flags |= STK_FLAG_DELETED;
 	if (s) {
 		seq = ++s->seq;
-		off = fence_walk(dentry, mnt ? (__u64)stk_mount_of((struct vfsmount *)mnt) : 0, 0,
-				 STK_PATH_MAX - 1);
+		off = fence_walk(dentry, stk_mount_of((struct vfsmount *)mnt), 0, STK_PATH_MAX - 1);
 		bpf_probe_read_kernel(rec->path, sizeof(rec->path), s->rec);
 	}
 	if (!s || *(volatile __u64 *)&s->seq != seq) {
@@ -78,7 +75,9 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 	}
 	if (off & STK_WALK_CUT)
 		rec->hdr.flags |= STK_FLAG_PATH_CUT;
-	rec->path_len = off & ~STK_WALK_CUT;
+	if (off & STK_WALK_DELETED)
+		rec->hdr.flags |= STK_FLAG_DELETED;
+	rec->path_len = off & STK_WALK_OFF;
 	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
 	return 0;
 }
@@ -128,13 +127,14 @@ static __always_inline int judge(struct stk_guard *guard, struct inode *inode, _
 	return 0;
 }
 
+/* Hooks are given typed pointers: what is looked at for every access is loaded, not read by a call. */
 static __always_inline struct stk_guard *by_key(struct inode *inode)
 {
 	struct stk_key key;
 
-	key.ino = BPF_CORE_READ(inode, i_ino);
-	key.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	key.generation = BPF_CORE_READ(inode, i_generation);
+	key.ino = inode->i_ino;
+	key.dev = inode->i_sb->s_dev;
+	key.generation = inode->i_generation;
 	return bpf_map_lookup_elem(&stk_keys, &key);
 }
 
@@ -172,9 +172,9 @@ static __always_inline bool concerned(bool *self)
 
 static __always_inline __u32 open_access(struct file *file)
 {
-	__u32 access = 0, mode = BPF_CORE_READ(file, f_mode);
+	__u32 access = 0, mode = file->f_mode;
 
-	if (BPF_CORE_READ(file, f_flags) & STK_FMODE_EXEC)
+	if (file->f_flags & STK_FMODE_EXEC)
 		return STK_ACCESS_EXEC;
 	if (mode & STK_FMODE_READ)
 		access |= STK_ACCESS_READ;
@@ -186,7 +186,7 @@ static __always_inline __u32 open_access(struct file *file)
 
 static __always_inline __u32 attr_access(struct iattr *attr)
 {
-	__u32 valid = BPF_CORE_READ(attr, ia_valid);
+	__u32 valid = attr->ia_valid;
 
 	return valid & STK_ATTR_SIZE ? STK_ACCESS_WRITE : STK_ACCESS_METADATA;
 }

@@ -62,23 +62,24 @@ static __always_inline struct stk_file *start(struct stk_scratch *s, __u32 kind,
 	return rec;
 }
 
-static __always_inline void put_file(struct stk_file *rec, struct dentry *dentry,
-				     struct vfsmount *mnt)
+/* Returns what the walk does. */
+static __always_inline __u32 put_path(struct stk_file *rec, struct stk_place place)
 {
-	__u32 off = file_walk(stk_number(dentry), mnt ? (__u64)stk_mount_of(mnt) : 0, sizeof(*rec),
-			      sizeof(*rec) + STK_PATH_MAX);
+	__u32 off = file_walk(place.dentry, place.mnt, sizeof(*rec), sizeof(*rec) + STK_PATH_MAX);
 
-	if (!mnt)
+	if (!place.mnt)
 		rec->hdr.flags |= STK_FLAG_NO_MOUNT;
 	if (off & STK_WALK_CUT)
 		rec->hdr.flags |= STK_FLAG_PATH_CUT;
-	rec->path_len = (off & ~STK_WALK_CUT) - sizeof(*rec);
+	rec->path_len = (off & STK_WALK_OFF) - sizeof(*rec);
+	return off;
 }
 
 static __always_inline struct file *file_of_fd(struct task_struct *task, __u32 fd)
 {
-	struct files_struct *files = BPF_CORE_READ(task, files);
-	struct file **table = BPF_CORE_READ(files, fdt, fd);
+	struct files_struct *files = STK_LOAD(task, files);
+	struct fdtable *fdt = STK_LOAD(files, fdt);
+	struct file **table = STK_LOAD(fdt, fd);
 	struct file *file = NULL;
 
 	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
@@ -90,26 +91,23 @@ static __always_inline void put_base(struct stk_file *rec, int dfd)
 {
 	struct task_struct *task = stk_current();
 	__u32 at = sizeof(*rec) + rec->path_len, off;
-	struct vfsmount *mnt;
-	struct dentry *dentry;
+	struct stk_place place;
 
 	if (dfd == STK_AT_FDCWD) {
-		struct fs_struct *fs = BPF_CORE_READ(task, fs);
+		struct fs_struct *fs = STK_LOAD(task, fs);
 
-		dentry = BPF_CORE_READ(fs, pwd.dentry);
-		mnt = BPF_CORE_READ(fs, pwd.mnt);
+		place = stk_place_of(&fs->pwd);
 	} else {
 		struct file *file = dfd < 0 ? NULL : file_of_fd(task, dfd);
 
 		if (!file)
 			return;
-		dentry = BPF_CORE_READ(file, f_path.dentry);
-		mnt = BPF_CORE_READ(file, f_path.mnt);
+		place = stk_place_of(&file->f_path);
 	}
-	off = file_walk((__u64)dentry, (__u64)stk_mount_of(mnt), at, at + STK_PATH_MAX);
+	off = file_walk(place.dentry, place.mnt, at, at + STK_PATH_MAX);
 	if (off & STK_WALK_CUT)
 		rec->hdr.flags |= STK_FLAG_CWD_CUT;
-	rec->base_len = (off & ~STK_WALK_CUT) - at;
+	rec->base_len = (off & STK_WALK_OFF) - at;
 }
 
 static __always_inline void finish(struct stk_file *rec, struct stk_scratch *s, __u64 seq,
@@ -122,8 +120,8 @@ static __always_inline void finish(struct stk_file *rec, struct stk_scratch *s, 
 }
 
 /* What was opened is in `file`; or it failed with `result` and the name is all there is. */
-static __always_inline void emit_open(struct file *file, long result, __u32 open_flags, int dfd,
-				      const char *name, bool user)
+static __always_inline void emit_open(struct file *file, bool typed, long result, __u32 open_flags,
+				      int dfd, const char *name, bool user)
 {
 	struct stk_scratch *s;
 	struct stk_file *rec;
@@ -135,12 +133,11 @@ static __always_inline void emit_open(struct file *file, long result, __u32 open
 		return;
 	rec = start(s, STK_KIND_OPEN, result, open_flags);
 	if (file) {
-		struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+		struct inode *inode = typed ? file->f_inode : BPF_CORE_READ(file, f_inode);
 
-		stk_file_id_of(&rec->file, BPF_CORE_READ(file, f_inode));
-		if (stk_unhashed(dentry))
+		stk_file_id_of(&rec->file, inode, typed);
+		if (put_path(rec, stk_place_of(&file->f_path)) & STK_WALK_DELETED)
 			rec->hdr.flags |= STK_FLAG_DELETED;
-		put_file(rec, dentry, BPF_CORE_READ(file, f_path.mnt));
 	} else {
 		__u8 *path = s->rec + sizeof(*rec);
 
@@ -161,7 +158,7 @@ static __always_inline void emit_open(struct file *file, long result, __u32 open
 static __always_inline int on_open(int dfd, struct filename *name, const struct open_flags *op,
 				   struct file *file)
 {
-	__u32 open_flags = BPF_CORE_READ(op, open_flag);
+	__u32 open_flags = op->open_flag;
 
 	if (open_flags & STK_FMODE_EXEC || !stk_wanted())
 		return 0;
@@ -169,9 +166,9 @@ static __always_inline int on_open(int dfd, struct filename *name, const struct 
 	if ((long)file == -EAGAIN && BPF_CORE_READ(stk_current(), io_uring))
 		return 0;
 	if (STK_IS_ERR(file))
-		emit_open(NULL, (long)file, open_flags, dfd, BPF_CORE_READ(name, name), false);
+		emit_open(NULL, true, (long)file, open_flags, dfd, name->name, false);
 	else
-		emit_open(file, 0, open_flags, dfd, NULL, false);
+		emit_open(file, true, 0, open_flags, dfd, NULL, false);
 	return 0;
 }
 
@@ -184,17 +181,18 @@ static __always_inline struct stk_pending *pending_new(void)
 
 static __always_inline __u32 copy_name(__u8 *to, struct dentry *dentry)
 {
-	long n = bpf_probe_read_kernel_str(to, STK_NAME_MAX, BPF_CORE_READ(dentry, d_name.name));
+	long n = bpf_probe_read_kernel_str(to, STK_NAME_MAX, dentry->d_name.name);
 
 	return n > 0 ? n : 0;
 }
 
+/* Of a dentry that an fentry program was given. */
 static __always_inline void id_of_dentry(struct stk_file_id *id, struct dentry *dentry)
 {
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct inode *inode = dentry->d_inode;
 
 	if (inode)
-		stk_file_id_of(id, inode);
+		stk_file_id_of(id, inode, true);
 	else
 		__builtin_memset(id, 0, sizeof(*id));
 }
@@ -210,7 +208,7 @@ static __always_inline int on_path_unlink(const struct path *dir, struct dentry 
 	if (!p)
 		return 0;
 	p->dentry = dentry;
-	p->mnt = BPF_CORE_READ(dir, mnt);
+	p->mnt = dir->mnt;
 	id_of_dentry(&p->file, dentry);
 	if (bpf_map_update_elem(&stk_pending_ops, &tid, p, BPF_ANY))
 		stk_lost(STK_KIND_UNLINK, STK_LOSS_MAP);
@@ -221,6 +219,7 @@ static __always_inline int on_unlinked(struct dentry *dentry, int result)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct stk_pending *p = bpf_map_lookup_elem(&stk_pending_ops, &tid);
+	struct stk_place place;
 	struct stk_scratch *s;
 	struct stk_file *rec;
 	__u64 seq;
@@ -233,7 +232,9 @@ static __always_inline int on_unlinked(struct dentry *dentry, int result)
 		return 0;
 	rec = start(s, STK_KIND_UNLINK, result, 0);
 	rec->file = p->file;
-	put_file(rec, dentry, p->mnt);
+	place.dentry = (__u64)p->dentry;
+	place.mnt = stk_mount_of(p->mnt);
+	put_path(rec, place);
 	finish(rec, s, seq, STK_KIND_UNLINK);
 	bpf_map_delete_elem(&stk_pending_ops, &tid);
 	return 0;
@@ -252,9 +253,9 @@ static __always_inline int on_path_rename(const struct path *old_dir, struct den
 	if (!p)
 		return 0;
 	p->dentry = old_dentry;
-	p->old_dir = BPF_CORE_READ(old_dir, dentry);
-	p->new_dir = BPF_CORE_READ(new_dir, dentry);
-	p->mnt = BPF_CORE_READ(old_dir, mnt); /* a rename never leaves its mount */
+	p->old_dir = old_dir->dentry;
+	p->new_dir = new_dir->dentry;
+	p->mnt = old_dir->mnt; /* a rename never leaves its mount */
 	p->rename_flags = flags;
 	id_of_dentry(&p->file, old_dentry);
 	id_of_dentry(&p->replaced, new_dentry);
@@ -290,13 +291,13 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 	rec->result = result;
 	rec->rename_flags = p->rename_flags;
 
-	mnt = (__u64)stk_mount_of(p->mnt);
+	mnt = stk_mount_of(p->mnt);
 	n = bpf_probe_read_kernel_str(data, STK_NAME_MAX, p->old_name);
 	off = sizeof(*rec) + (n > 0 ? n : 0);
 	off = file_walk((__u64)p->old_dir, mnt, off, sizeof(*rec) + STK_PATH_MAX);
 	if (off & STK_WALK_CUT)
 		rec->hdr.flags |= STK_FLAG_PATH_CUT;
-	off &= ~STK_WALK_CUT;
+	off &= STK_WALK_OFF;
 	rec->old_len = off - sizeof(*rec);
 
 	at = off;
@@ -309,7 +310,7 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 	off = file_walk((__u64)p->new_dir, mnt, off, sizeof(*rec) + STK_PATH_BUF + STK_PATH_MAX);
 	if (off & STK_WALK_CUT)
 		rec->hdr.flags |= STK_FLAG_PATH2_CUT;
-	off &= ~STK_WALK_CUT;
+	off &= STK_WALK_OFF;
 	rec->new_len = off - at;
 
 	rec->hdr.len = off;
@@ -323,9 +324,9 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 static __always_inline int sys_open(int dfd, const char *name, __u32 open_flags, long ret)
 {
 	if (ret < 0)
-		emit_open(NULL, ret, open_flags, dfd, name, true);
+		emit_open(NULL, false, ret, open_flags, dfd, name, true);
 	else
-		emit_open(file_of_fd(stk_current(), ret), 0, open_flags, dfd, name, true);
+		emit_open(file_of_fd(stk_current(), ret), false, 0, open_flags, dfd, name, true);
 	return 0;
 }
 
@@ -435,7 +436,7 @@ int BPF_PROG(file_rename_begin__fentry, const struct path *old_dir, struct dentr
 SEC("?fexit/vfs_rename")
 int BPF_PROG(file_rename_end__fexit, struct renamedata *rd, int ret)
 {
-	return on_renamed(BPF_CORE_READ(rd, old_dentry), ret);
+	return on_renamed(rd->old_dentry, ret);
 }
 
 SEC("?tp/syscalls/sys_exit_openat")
@@ -550,74 +551,75 @@ int file_rename__tp(struct trace_event_raw_sys_exit *ctx)
 }
 #endif
 
-/* From here on: a tax on every system call of the machine; only where nothing else loads. */
+/*
+ * From here on: a tax on every system call of the machine; only where nothing else loads. So the number is looked at
+ * before all: what nobody asked for pays for that and no more. 32-bit calls have other numbers.
+ */
+
+static __always_inline bool asked_for(struct pt_regs *regs)
+{
+	return !stk_compat(regs) && stk_wanted();
+}
 
 SEC("?tp_btf/sys_exit")
 int BPF_PROG(file_open__tp_btf, struct pt_regs *regs, long ret)
 {
-	const char *name = (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs);
-	int dfd = PT_REGS_PARM1_CORE_SYSCALL(regs);
-	__u64 flags = PT_REGS_PARM3_CORE_SYSCALL(regs);
 	long nr = stk_syscall_nr(regs);
+	__u64 flags;
 
-	if (nr == STK_NR_openat2)
-		bpf_probe_read_user(&flags, sizeof(flags), (void *)flags);
-	else if (nr != STK_NR_openat) {
-#ifdef __TARGET_ARCH_x86
-		if (nr != STK_NR_open && nr != STK_NR_creat)
+	if (nr == STK_NR_openat || nr == STK_NR_openat2) {
+		if (!asked_for(regs))
 			return 0;
-		name = (const char *)PT_REGS_PARM1_CORE_SYSCALL(regs);
-		dfd = STK_AT_FDCWD;
-		flags = nr == STK_NR_open ? PT_REGS_PARM2_CORE_SYSCALL(regs) : STK_O_CREAT_FLAGS;
-#else
-		return 0;
-#endif
+		flags = PT_REGS_PARM3_SYSCALL(regs);
+		if (nr == STK_NR_openat2)
+			bpf_probe_read_user(&flags, sizeof(flags), (void *)flags);
+		return sys_open(PT_REGS_PARM1_SYSCALL(regs),
+				(const char *)PT_REGS_PARM2_SYSCALL(regs), flags, ret);
 	}
-	/* 32-bit calls have other numbers. */
-	return stk_compat(regs) || !stk_wanted() ? 0 : sys_open(dfd, name, flags, ret);
+#ifdef __TARGET_ARCH_x86
+	if ((nr == STK_NR_open || nr == STK_NR_creat) && asked_for(regs)) {
+		flags = nr == STK_NR_open ? PT_REGS_PARM2_SYSCALL(regs) : STK_O_CREAT_FLAGS;
+		return sys_open(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(regs), flags,
+				ret);
+	}
+#endif
+	return 0;
 }
 
 SEC("?tp_btf/sys_exit")
 int BPF_PROG(file_unlink__tp_btf, struct pt_regs *regs, long ret)
 {
-	const char *name = (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs);
-	int dfd = PT_REGS_PARM1_CORE_SYSCALL(regs);
 	long nr = stk_syscall_nr(regs);
 
-	if (nr != STK_NR_unlinkat) {
-#ifdef __TARGET_ARCH_x86
-		if (nr != STK_NR_unlink)
+	if (nr == STK_NR_unlinkat) {
+		if (PT_REGS_PARM3_SYSCALL(regs) & STK_AT_REMOVEDIR || !asked_for(regs))
 			return 0;
-		name = (const char *)PT_REGS_PARM1_CORE_SYSCALL(regs);
-		dfd = STK_AT_FDCWD;
-#else
-		return 0;
-#endif
-	} else if (PT_REGS_PARM3_CORE_SYSCALL(regs) & STK_AT_REMOVEDIR) {
-		return 0;
+		return sys_unlink(PT_REGS_PARM1_SYSCALL(regs),
+				  (const char *)PT_REGS_PARM2_SYSCALL(regs), ret);
 	}
-	return stk_compat(regs) || !stk_wanted() ? 0 : sys_unlink(dfd, name, ret);
+#ifdef __TARGET_ARCH_x86
+	if (nr == STK_NR_unlink && asked_for(regs))
+		return sys_unlink(STK_AT_FDCWD, (const char *)PT_REGS_PARM1_SYSCALL(regs), ret);
+#endif
+	return 0;
 }
 
 SEC("?tp_btf/sys_exit")
 int BPF_PROG(file_rename__tp_btf, struct pt_regs *regs, long ret)
 {
-	const char *old = (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs);
-	const char *new = (const char *)PT_REGS_PARM4_CORE_SYSCALL(regs);
 	long nr = stk_syscall_nr(regs);
-	__u32 flags = 0;
 
-	if (nr == STK_NR_renameat2) {
-		flags = PT_REGS_PARM5_CORE_SYSCALL(regs);
-	} else if (nr != STK_NR_renameat) {
-#ifdef __TARGET_ARCH_x86
-		if (nr != STK_NR_rename)
+	if (nr == STK_NR_renameat || nr == STK_NR_renameat2) {
+		if (!asked_for(regs))
 			return 0;
-		old = (const char *)PT_REGS_PARM1_CORE_SYSCALL(regs);
-		new = (const char *)PT_REGS_PARM2_CORE_SYSCALL(regs);
-#else
-		return 0;
-#endif
+		return sys_rename((const char *)PT_REGS_PARM2_SYSCALL(regs),
+				  (const char *)PT_REGS_PARM4_SYSCALL(regs),
+				  nr == STK_NR_renameat2 ? PT_REGS_PARM5_SYSCALL(regs) : 0, ret);
 	}
-	return stk_compat(regs) || !stk_wanted() ? 0 : sys_rename(old, new, flags, ret);
+#ifdef __TARGET_ARCH_x86
+	if (nr == STK_NR_rename && asked_for(regs))
+		return sys_rename((const char *)PT_REGS_PARM1_SYSCALL(regs),
+				  (const char *)PT_REGS_PARM2_SYSCALL(regs), 0, ret);
+#endif
+	return 0;
 }

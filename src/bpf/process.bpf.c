@@ -63,12 +63,13 @@ __attribute__((noinline)) __u32 copy_args(__u64 start, __u32 off, __u32 len)
 	return done;
 }
 
-static __always_inline int on_exec(struct task_struct *task, struct linux_binprm *bprm)
+static __always_inline int on_exec(struct linux_binprm *bprm)
 {
 	const __u32 start = sizeof(struct stk_exec);
 	const char *filename, *interp;
+	struct task_struct *task;
+	struct stk_place place;
 	struct stk_scratch *s;
-	struct dentry *dentry;
 	struct stk_exec *rec;
 	struct file *file;
 	struct fs_struct *fs;
@@ -87,32 +88,32 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 	stk_header(&rec->hdr, STK_KIND_EXEC, 0);
 
 	/* What runs: for a script this is the interpreter, as in /proc/PID/exe. */
-	file = BPF_CORE_READ(bprm, file);
-	stk_file_id_of(&rec->exe, BPF_CORE_READ(file, f_inode));
-	dentry = BPF_CORE_READ(file, f_path.dentry);
-	if (stk_unhashed(dentry))
+	STK_VIEW(what, bprm, false, file, interp, 56);
+	file = STK_SEE(what, file);
+	stk_file_id_of(&rec->exe, BPF_CORE_READ(file, f_inode), false);
+	place = stk_place_of(&file->f_path);
+	off = exec_walk(place.dentry, place.mnt, start, start + STK_PATH_MAX);
+	if (off & STK_WALK_DELETED)
 		flags |= STK_FLAG_DELETED;
-	off = exec_walk((__u64)dentry, (__u64)stk_mount_of(BPF_CORE_READ(file, f_path.mnt)), start,
-			start + STK_PATH_MAX);
 	if (off & STK_WALK_CUT)
 		flags |= STK_FLAG_PATH_CUT;
-	off &= ~STK_WALK_CUT;
+	off &= STK_WALK_OFF;
 	rec->exe_len = off - start;
 
-	fs = BPF_CORE_READ(task, fs);
+	task = stk_current();
+	fs = STK_LOAD(task, fs);
+	place = stk_place_of(&fs->pwd);
 	at = off;
-	off = exec_walk((__u64)BPF_CORE_READ(fs, pwd.dentry),
-			(__u64)stk_mount_of(BPF_CORE_READ(fs, pwd.mnt)), off,
-			start + STK_PATH_BUF + STK_PATH_MAX);
+	off = exec_walk(place.dentry, place.mnt, off, start + STK_PATH_BUF + STK_PATH_MAX);
 	if (off & STK_WALK_CUT)
 		flags |= STK_FLAG_CWD_CUT;
-	off &= ~STK_WALK_CUT;
+	off &= STK_WALK_OFF;
 	rec->cwd_len = off - at;
 
 	rec->filename_len = 0;
 	rec->interp_len = 0;
-	filename = BPF_CORE_READ(bprm, filename);
-	interp = BPF_CORE_READ(bprm, interp);
+	filename = STK_SEE(what, filename);
+	interp = STK_SEE(what, interp);
 	if (filename != interp) {
 		flags |= STK_FLAG_SCRIPT;
 		asm volatile("" : "+r"(off));
@@ -133,9 +134,9 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 		}
 	}
 
-	mm = BPF_CORE_READ(task, mm);
-	args = BPF_CORE_READ(mm, arg_start);
-	total = BPF_CORE_READ(mm, arg_end) - args;
+	mm = STK_LOAD(task, mm);
+	args = STK_LOAD(mm, arg_start);
+	total = STK_LOAD(mm, arg_end) - args;
 	rec->args_total = total;
 	if (total > STK_ARGS_MAX) {
 		flags |= STK_FLAG_ARGS_CUT;
@@ -153,13 +154,14 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 	return 0;
 }
 
-static __always_inline int on_fork(struct task_struct *parent, struct task_struct *child)
+static __always_inline int on_fork(struct task_struct *child)
 {
-	struct task_struct *of;
+	STK_VIEW(of, child, false, pid, real_parent, 32);
+	struct task_struct *parent;
 	struct stk_fork *rec;
 	__u64 wake;
 
-	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
+	if (STK_SEE(of, pid) != STK_SEE(of, tgid))
 		return 0; /* a thread */
 	if (!stk_wanted())
 		return 0;
@@ -170,30 +172,44 @@ static __always_inline int on_fork(struct task_struct *parent, struct task_struc
 		return 0;
 	}
 	stk_header(&rec->hdr, STK_KIND_FORK, sizeof(*rec));
-	of = BPF_CORE_READ(child, real_parent, group_leader);
 	rec->child_start_ns = BPF_CORE_READ(child, start_boottime);
-	rec->child_parent_start_ns = BPF_CORE_READ(of, start_boottime);
-	rec->child_tgid = BPF_CORE_READ(child, tgid);
-	rec->child_ppid = BPF_CORE_READ(of, tgid);
+	rec->child_tgid = STK_SEE(of, tgid);
+	parent = STK_SEE(of, real_parent);
+	if (parent == stk_current()) {
+		rec->child_parent_start_ns = rec->hdr.start_ns;
+		rec->child_ppid = rec->hdr.tgid;
+	} else { /* CLONE_PARENT */
+		parent = BPF_CORE_READ(parent, group_leader);
+		rec->child_parent_start_ns = BPF_CORE_READ(parent, start_boottime);
+		rec->child_ppid = BPF_CORE_READ(parent, tgid);
+	}
 	bpf_ringbuf_submit(rec, wake);
 	return 0;
 }
 
 /*
  * CPU time of the whole process. signal->utime holds the threads that were released; the others are on the thread list:
- * the current one, a leader that ended before its threads, threads that are just ending.
+ * the current one, which mostly is alone, a leader that ended before its threads, threads that are just ending.
  */
-static __always_inline void cpu_time(struct stk_exit *rec, struct signal_struct *signal)
+static __always_inline void cpu_time(struct stk_exit *rec, struct task_struct *task,
+				     struct signal_struct *signal)
 {
 	struct list_head *head =
 		(struct list_head *)((char *)signal +
 				     bpf_core_field_offset(struct signal_struct, thread_head));
-	struct list_head *next = BPF_CORE_READ(signal, thread_head.next);
-	__u64 utime = BPF_CORE_READ(signal, utime);
-	__u64 stime = BPF_CORE_READ(signal, stime);
-	__u64 rtime = BPF_CORE_READ(signal, sum_sched_runtime);
+	struct list_head *next = head;
+	__u64 utime = STK_LOAD(signal, utime);
+	__u64 stime = STK_LOAD(signal, stime);
+	__u64 rtime = STK_LOAD(signal, sum_sched_runtime);
 	int i;
 
+	if (STK_LOAD(signal, nr_threads) == 1) {
+		utime += STK_LOAD(task, utime);
+		stime += STK_LOAD(task, stime);
+		rtime += STK_LOAD(task, se.sum_exec_runtime);
+	} else {
+		next = BPF_CORE_READ(signal, thread_head.next);
+	}
 	for (i = 0; i < STK_THREADS_WALKED; i++) {
 		struct task_struct *t;
 
@@ -211,22 +227,24 @@ static __always_inline void cpu_time(struct stk_exit *rec, struct signal_struct 
 	rec->rtime_ns = rtime;
 }
 
-static __always_inline int on_exit(struct task_struct *task)
+static __always_inline int on_exit(void)
 {
-	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	struct task_struct *task = stk_current();
+	struct signal_struct *signal = STK_LOAD(task, signal);
+	struct task_struct *leader;
 	struct stk_task_key key;
 	struct stk_exit *rec;
 	__u8 one = 1;
 	__u64 wake;
 
 	/* Not the last thread. signal->live is lowered before the tracepoint (do_exit, kernel/exit.c). */
-	if (BPF_CORE_READ(signal, live.counter) != 0)
+	if (STK_LOAD(signal, live.counter) != 0)
 		return 0;
 	if (!stk_wanted())
 		return 0;
 	/* Two threads that end together can both see zero; one of them reports. The other may come late, when it is alone. */
-	stk_task_key_of(&key, task);
-	if (BPF_CORE_READ(signal, nr_threads) > 1) {
+	stk_current_key(&key);
+	if (STK_LOAD(signal, nr_threads) > 1) {
 		if (bpf_map_update_elem(&stk_exiting, &key, &one, BPF_NOEXIST) == -EEXIST)
 			return 0;
 	} else if (bpf_map_lookup_elem(&stk_exiting, &key)) {
@@ -239,40 +257,41 @@ static __always_inline int on_exit(struct task_struct *task)
 		return 0;
 	}
 	stk_header(&rec->hdr, STK_KIND_EXIT, sizeof(*rec));
-	cpu_time(rec, signal);
-	rec->maxrss_pages = BPF_CORE_READ(signal, maxrss);
+	cpu_time(rec, task, signal);
+	rec->maxrss_pages = STK_LOAD(signal, maxrss);
+	leader = STK_LOAD(task, group_leader);
 	/* What wait4(2) would say (wait_task_zombie, kernel/exit.c). */
-	if (BPF_CORE_READ(signal, flags) & STK_SIGNAL_GROUP_EXIT)
-		rec->code = BPF_CORE_READ(signal, group_exit_code);
+	if (STK_LOAD(signal, flags) & STK_SIGNAL_GROUP_EXIT)
+		rec->code = STK_LOAD(signal, group_exit_code);
 	else
-		rec->code = BPF_CORE_READ(task, group_leader, exit_code);
+		rec->code = STK_LOAD(leader, exit_code);
 	rec->pad = 0;
 	bpf_ringbuf_submit(rec, wake);
 	return 0;
 }
 
-STK_TRACEPOINT(sched_process_exec, process_exec, on_exec(task, bprm), struct task_struct *task,
+STK_TRACEPOINT(sched_process_exec, process_exec, on_exec(bprm), struct task_struct *task,
 	       int old_pid, struct linux_binprm *bprm)
-STK_TRACEPOINT(sched_process_fork, process_fork, on_fork(parent, child), struct task_struct *parent,
+STK_TRACEPOINT(sched_process_fork, process_fork, on_fork(child), struct task_struct *parent,
 	       struct task_struct *child)
-STK_TRACEPOINT(sched_process_exit, process_exit, on_exit(task), struct task_struct *task)
+STK_TRACEPOINT(sched_process_exit, process_exit, on_exit(), struct task_struct *task)
 
 /* The last step of loading a program, which cannot fail any more. */
 SEC("?kprobe/finalize_exec")
 int BPF_KPROBE(process_exec__kprobe, struct linux_binprm *bprm)
 {
-	return on_exec(stk_current(), bprm);
+	return on_exec(bprm);
 }
 
 SEC("?kprobe/wake_up_new_task")
 int BPF_KPROBE(process_fork__kprobe, struct task_struct *child)
 {
-	return on_fork(stk_current(), child);
+	return on_fork(child);
 }
 
 /* Also called for a process that could not be created. */
 SEC("?kprobe/exit_files")
 int BPF_KPROBE(process_exit__kprobe, struct task_struct *task)
 {
-	return task == stk_current() ? on_exit(task) : 0;
+	return task == stk_current() ? on_exit() : 0;
 }

@@ -12,35 +12,40 @@ STK_EXPORT(stk_config);
 STK_EXPORT(stk_task);
 STK_EXPORT(stk_task_key);
 
-static __always_inline int on_fork(struct task_struct *parent, struct task_struct *child)
+static __always_inline int on_fork(struct task_struct *child)
 {
+	STK_VIEW(of, child, false, pid, tgid, 8);
 	struct stk_task_key key;
 	struct stk_task *entry;
 	struct stk_task next;
 
 	/* A new thread is covered by its process. */
-	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
+	if (STK_SEE(of, pid) != STK_SEE(of, tgid))
 		return 0;
-	entry = stk_task_of(parent);
+	entry = stk_current_entry();
 	if (!entry || !(entry->flags & STK_TASK_FOLLOW))
 		return 0;
 	next.flags = entry->flags;
 	next.pad = 0;
-	stk_task_key_of(&key, child);
+	/* A new process is its own leader. */
+	key.start_ns = BPF_CORE_READ(child, start_boottime);
+	key.tgid = STK_SEE(of, tgid);
 	if (bpf_map_update_elem(&stk_tasks, &key, &next, BPF_ANY))
 		stk_lost(STK_KIND_SCOPE, STK_LOSS_MAP);
 	return 0;
 }
 
 /* A member that has ended is nobody to wait for, though it stays until its parent has asked for it. */
-static __always_inline int on_exit(struct task_struct *task)
+static __always_inline int on_exit(void)
 {
+	struct task_struct *task = stk_current();
+	struct signal_struct *signal = STK_LOAD(task, signal);
 	struct stk_task *entry;
 
 	/* signal->live is lowered before the tracepoint (do_exit, kernel/exit.c). */
-	if (BPF_CORE_READ(task, signal, live.counter) != 0)
+	if (STK_LOAD(signal, live.counter) != 0)
 		return 0;
-	entry = stk_task_of(task);
+	entry = stk_current_entry();
 	if (entry)
 		entry->flags |= STK_TASK_ENDED;
 	return 0;
@@ -48,32 +53,33 @@ static __always_inline int on_exit(struct task_struct *task)
 
 static __always_inline int on_free(struct task_struct *task)
 {
+	STK_VIEW(of, task, false, pid, tgid, 8);
 	struct stk_task_key key;
 
 	/* Also false for the old leader after another thread's exec: it has swapped ids with that thread. */
-	if (BPF_CORE_READ(task, pid) != BPF_CORE_READ(task, tgid))
+	if (STK_SEE(of, pid) != STK_SEE(of, tgid))
 		return 0;
 	/* group_leader may be gone by now; a leader's own start time is the key. */
 	key.start_ns = BPF_CORE_READ(task, start_boottime);
-	key.tgid = BPF_CORE_READ(task, tgid);
+	key.tgid = STK_SEE(of, tgid);
 	bpf_map_delete_elem(&stk_tasks, &key);
 	return 0;
 }
 
-STK_TRACEPOINT(sched_process_fork, scope_fork, on_fork(parent, child), struct task_struct *parent,
+STK_TRACEPOINT(sched_process_fork, scope_fork, on_fork(child), struct task_struct *parent,
 	       struct task_struct *child)
 STK_TRACEPOINT(sched_process_free, scope_free, on_free(task), struct task_struct *task)
-STK_TRACEPOINT(sched_process_exit, scope_exit, on_exit(task), struct task_struct *task)
+STK_TRACEPOINT(sched_process_exit, scope_exit, on_exit(), struct task_struct *task)
 
 SEC("?kprobe/wake_up_new_task")
 int BPF_KPROBE(scope_fork__kprobe, struct task_struct *child)
 {
-	return on_fork(stk_current(), child);
+	return on_fork(child);
 }
 
 /* Also called for a process that could not be created. */
 SEC("?kprobe/exit_files")
 int BPF_KPROBE(scope_exit__kprobe, struct task_struct *task)
 {
-	return task == stk_current() ? on_exit(task) : 0;
+	return task == stk_current() ? on_exit() : 0;
 }

@@ -87,28 +87,22 @@ static __always_inline void stk_lost(__u32 kind, __u32 cause)
 		__sync_fetch_and_add(count, 1);
 }
 
-static __always_inline void stk_task_key_of(struct stk_task_key *key, struct task_struct *task)
+/* The leader's start time: an exec by another thread hands it over with the tgid (de_thread, fs/exec.c). */
+static __always_inline void stk_current_key(struct stk_task_key *key)
 {
-	/* The leader's start time: an exec by another thread hands it over with the tgid (de_thread, fs/exec.c). */
-	key->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	key->tgid = BPF_CORE_READ(task, tgid);
+	struct task_struct *task = stk_current();
+	struct task_struct *leader = STK_LOAD(task, group_leader);
+
+	key->start_ns = STK_LOAD(leader, start_boottime);
+	key->tgid = bpf_get_current_pid_tgid() >> 32;
 }
 
-static __always_inline struct stk_task *stk_task_of(struct task_struct *task)
+/* The entry of the current process in the set; NULL when it is not in it. */
+static __always_inline struct stk_task *stk_current_entry(void)
 {
 	struct stk_task_key key;
 
-	stk_task_key_of(&key, task);
-	return bpf_map_lookup_elem(&stk_tasks, &key);
-}
-
-/* Whether the current process is in the set. */
-static __always_inline bool stk_current_in_tasks(void)
-{
-	struct stk_task_key key;
-
-	key.start_ns = BPF_CORE_READ(stk_current_leader(), start_boottime);
-	key.tgid = bpf_get_current_pid_tgid() >> 32;
+	stk_current_key(&key);
 	return bpf_map_lookup_elem(&stk_tasks, &key);
 }
 
@@ -137,7 +131,7 @@ static __always_inline bool stk_wanted(void)
 		bool in = false;
 
 		if (scope & STK_SCOPE_TASKS)
-			in = stk_current_in_tasks();
+			in = stk_current_entry();
 		if (!in && (scope & STK_SCOPE_CGROUPS))
 			in = stk_under_cgroup();
 		if (!in)
@@ -146,7 +140,8 @@ static __always_inline bool stk_wanted(void)
 	if (scope & STK_SCOPE_UIDS) {
 		/* Not the helper's: overlayfs and io_uring act under somebody else's subjective credentials. */
 		struct task_struct *task = stk_current();
-		__u32 uid = BPF_CORE_READ(task, real_cred, uid.val);
+		const struct cred *cred = STK_LOAD(task, real_cred);
+		__u32 uid = STK_LOAD(cred, uid.val);
 
 		if (!bpf_map_lookup_elem(&stk_uids, &uid))
 			return false;
@@ -161,26 +156,41 @@ static __always_inline bool stk_wanted(void)
 	return true;
 }
 
+/* Two loads where the helper looks at byte after byte. */
+static __always_inline void stk_current_comm(__u8 *to)
+{
+	struct task_struct *task = stk_current();
+
+	if (STK_TYPED) {
+		*(__u64 *)to = *(__u64 *)task->comm;
+		*(__u64 *)(to + 8) = *(__u64 *)(task->comm + 8);
+	} else {
+		bpf_get_current_comm(to, STK_COMM_LEN);
+	}
+}
+
 static __always_inline void stk_header(struct stk_hdr *hdr, __u32 kind, __u32 len)
 {
 	struct task_struct *task = stk_current();
-	struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
+	struct task_struct *leader = STK_LOAD(task, group_leader);
+	struct task_struct *real_parent = STK_LOAD(task, real_parent);
+	struct task_struct *parent = STK_LOAD(real_parent, group_leader);
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u64 uid_gid = bpf_get_current_uid_gid();
 
 	hdr->time_ns = bpf_ktime_get_boot_ns();
-	hdr->start_ns = BPF_CORE_READ(stk_current_leader(), start_boottime);
-	hdr->parent_start_ns = BPF_CORE_READ(parent, start_boottime);
+	hdr->start_ns = STK_LOAD(leader, start_boottime);
+	hdr->parent_start_ns = STK_LOAD(parent, start_boottime);
 	hdr->cgroup_id = bpf_get_current_cgroup_id();
 	hdr->kind = kind;
 	hdr->flags = 0;
 	hdr->tgid = pid_tgid >> 32;
 	hdr->tid = pid_tgid;
-	hdr->ppid = BPF_CORE_READ(parent, tgid);
+	hdr->ppid = STK_LOAD(parent, tgid);
 	hdr->uid = uid_gid;
 	hdr->gid = uid_gid >> 32;
 	hdr->len = len;
-	bpf_get_current_comm(hdr->comm, sizeof(hdr->comm));
+	stk_current_comm(hdr->comm);
 }
 
 /*
@@ -207,38 +217,54 @@ static __always_inline void stk_send(void *rec, __u32 kind, __u64 len)
 		stk_lost(kind, STK_LOSS_RING);
 }
 
-static __always_inline void stk_file_id_of(struct stk_file_id *id, struct inode *inode)
+/* `typed`: whether the verifier knows the type of `inode`; a constant at every call. */
+static __always_inline void stk_file_id_of(struct stk_file_id *id, struct inode *inode, bool typed)
 {
-	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
+	STK_VIEW(of, inode, typed, i_mode, i_ino, 72);
+	STK_VIEW(sb, STK_SEE(of, i_sb), typed, s_dev, s_magic, 96);
 
-	id->ino = BPF_CORE_READ(inode, i_ino);
-	id->dev = BPF_CORE_READ(sb, s_dev);
-	id->generation = BPF_CORE_READ(inode, i_generation);
-	id->fs_magic = BPF_CORE_READ(sb, s_magic);
-	id->mode = BPF_CORE_READ(inode, i_mode);
+	id->ino = STK_SEE(of, i_ino);
+	id->dev = STK_SEE(sb, s_dev);
+	id->generation = STK_SEE(of, i_generation);
+	id->fs_magic = STK_SEE(sb, s_magic);
+	id->mode = STK_SEE(of, i_mode);
 }
 
-/* Whether the name is gone. A root was never in the hash. */
-static __always_inline bool stk_unhashed(struct dentry *dentry)
+/* A path in the kernel's terms, as numbers. */
+struct stk_place {
+	__u64 dentry;
+	__u64 mnt; /* of struct mount; 0 where it is not known */
+};
+
+static __always_inline __u64 stk_mount_of(const struct vfsmount *mnt)
 {
-	return BPF_CORE_READ(dentry, d_hash.pprev) == NULL &&
-	       BPF_CORE_READ(dentry, d_parent) != dentry;
+	return mnt ? (__u64)mnt - bpf_core_field_offset(struct mount, mnt) : 0;
 }
 
-static __always_inline struct mount *stk_mount_of(struct vfsmount *mnt)
+static __always_inline struct stk_place stk_place_of(const struct path *path)
 {
-	return (struct mount *)((char *)mnt - bpf_core_field_offset(struct mount, mnt));
+	struct stk_place place;
+	STK_VIEW(of, (struct path *)path, false, mnt, dentry, 16);
+
+	place.dentry = (__u64)STK_SEE(of, dentry);
+	place.mnt = stk_mount_of(STK_SEE(of, mnt));
+	return place;
 }
 
 /* One per possible CPU (a per-CPU map ends at 32 KiB a value). */
 struct stk_scratch {
 	__u64 seq;
-	/* Where a path walk stands. */
+	/* Where a path walk stands, and the mount it is in. */
+	__u64 leaf;
 	__u64 dentry;
 	__u64 mnt; /* 0: stop at the root of the file system */
 	__u64 mnt_root;
+	__u64 mnt_parent;
+	__u64 mnt_mountpoint;
 	__u32 off; /* in rec */
 	__u32 limit;
+	__u32 flags; /* of the result */
+	__u32 unused;
 	__u8 rec[STK_RECORD_MAX + STK_NAME_MAX];
 };
 
@@ -260,100 +286,97 @@ enum stk_step {
 	STK_STEP_CUT = 2,
 };
 
+/* In the result of a walk function, above the offset. */
 enum {
-	STK_WALK_CUT =
-		1U << 31, /* in the result of a walk function: not all components are there */
+	STK_WALK_CUT = 1U << 31, /* not all components are there */
+	STK_WALK_DELETED = 1U << 30, /* the name is gone */
+	STK_WALK_OFF = STK_WALK_DELETED - 1,
 };
 
-/* struct dentry from d_parent to d_name.name, where they stand side by side: one read instead of two. */
-struct stk_dentry_part {
-	struct dentry *parent;
-	__u64 hash_len;
-	const unsigned char *name;
-};
-
-static __always_inline void stk_dentry_read(struct stk_dentry_part *part, struct dentry *dentry)
+static __always_inline void stk_walk_into(struct stk_scratch *s, __u64 mnt)
 {
-	const __u32 parent_at = bpf_core_field_offset(struct dentry, d_parent);
+	STK_VIEW(of, (struct mount *)mnt, false, mnt_parent, mnt.mnt_root, 24);
 
-	if (bpf_core_field_offset(struct dentry, d_name) == parent_at + 8 &&
-	    bpf_core_field_offset(struct qstr, name) == 8) {
-		if (bpf_probe_read_kernel(part, sizeof(*part), (char *)dentry + parent_at))
-			__builtin_memset(part, 0, sizeof(*part));
-		return;
-	}
-	part->parent = BPF_CORE_READ(dentry, d_parent);
-	part->name = BPF_CORE_READ(dentry, d_name.name);
+	s->mnt = mnt;
+	s->mnt_root = (__u64)STK_SEE(of, mnt.mnt_root);
+	s->mnt_parent = (__u64)STK_SEE(of, mnt_parent);
+	s->mnt_mountpoint = (__u64)STK_SEE(of, mnt_mountpoint);
 }
 
 /* One turn of a path walk: a component, or the way out of a mount. */
 static __always_inline int stk_walk_step(struct stk_scratch *s)
 {
-	struct dentry *dentry = (struct dentry *)s->dentry;
-	struct stk_dentry_part part;
+	const unsigned char *name;
 	__u32 off = s->off;
+	__u64 parent;
 	long n;
 
 	if (s->dentry == s->mnt_root) {
-		struct mount *mnt = (struct mount *)s->mnt;
-		struct mount *above = BPF_CORE_READ(mnt, mnt_parent);
-
-		if (above == mnt || !above)
+		if (s->mnt_parent == s->mnt || !s->mnt_parent)
 			return STK_STEP_DONE;
-		s->dentry = (__u64)BPF_CORE_READ(mnt, mnt_mountpoint);
-		s->mnt = (__u64)above;
-		s->mnt_root = (__u64)BPF_CORE_READ(above, mnt.mnt_root);
+		s->dentry = s->mnt_mountpoint;
+		stk_walk_into(s, s->mnt_parent);
 		return STK_STEP_ON;
 	}
-	stk_dentry_read(&part, dentry);
-	if (!part.parent)
+	STK_VIEW(of, (struct dentry *)s->dentry, false, d_hash.pprev, d_name.name, 32);
+	parent = (__u64)STK_SEE(of, d_parent);
+	if (!parent)
 		return STK_STEP_CUT; /* could not be read */
-	if (part.parent == dentry)
+	/* A root was never in the hash. */
+	if (parent == s->dentry)
 		return STK_STEP_DONE;
+	if (s->dentry == s->leaf && !STK_SEE(of, d_hash.pprev))
+		s->flags |= STK_WALK_DELETED;
+	name = STK_SEE(of, d_name.name);
 	asm volatile("" : "+r"(off));
 	if (off > s->limit || off > STK_WALK_LIMIT)
 		return STK_STEP_CUT;
-	n = bpf_probe_read_kernel_str(s->rec + off, STK_NAME_MAX, part.name);
+	n = bpf_probe_read_kernel_str(s->rec + off, STK_NAME_MAX, name);
 	if (n > 0)
 		s->off = off + n;
-	s->dentry = (__u64)part.parent;
+	s->dentry = parent;
 	return STK_STEP_ON;
 }
 
 /*
  * Defines `fn`, which appends the components of a path to the scratch of this CPU at `off` of `rec`, leaf first, each
- * with its NUL, and returns the new offset, with STK_WALK_CUT where it is cut.
+ * with its NUL, and returns the new offset with the flags above it.
  *
  * The walk goes through the dentries and mounts and not through d_path: it runs in every program type, and a chroot is
  * seen from outside. Both functions are global, with numbers for arguments and the state in the map: the verifier then
  * looks at one turn, once. As a loop in one function it went through a million instructions and refused.
  */
-#define STK_SCRATCH_WALK(map_name, fn)                                                           \
-	__attribute__((noinline)) int fn##_step(void)                                            \
-	{                                                                                        \
-		__u32 cpu = bpf_get_smp_processor_id();                                          \
-		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);                    \
-		return s ? stk_walk_step(s) : STK_STEP_CUT;                                      \
-	}                                                                                        \
-	__attribute__((noinline)) __u32 fn(__u64 dentry, __u64 mnt, __u32 off, __u32 limit)      \
-	{                                                                                        \
-		__u32 cpu = bpf_get_smp_processor_id();                                          \
-		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);                    \
-		__u32 i;                                                                         \
-		int step = STK_STEP_CUT;                                                         \
-		if (!s)                                                                          \
-			return off;                                                              \
-		s->dentry = dentry;                                                              \
-		s->mnt = mnt;                                                                    \
-		s->mnt_root = mnt ? (__u64)BPF_CORE_READ((struct mount *)mnt, mnt.mnt_root) : 0; \
-		s->off = off;                                                                    \
-		s->limit = limit;                                                                \
-		for (i = 0; i < STK_PATH_DEPTH; i++) {                                           \
-			step = fn##_step();                                                      \
-			if (step)                                                                \
-				break;                                                           \
-		}                                                                                \
-		return step == STK_STEP_DONE ? s->off : s->off | STK_WALK_CUT;                   \
+#define STK_SCRATCH_WALK(map_name, fn)                                                      \
+	__attribute__((noinline)) int fn##_step(void)                                       \
+	{                                                                                   \
+		__u32 cpu = bpf_get_smp_processor_id();                                     \
+		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);               \
+		return s ? stk_walk_step(s) : STK_STEP_CUT;                                 \
+	}                                                                                   \
+	__attribute__((noinline)) __u32 fn(__u64 dentry, __u64 mnt, __u32 off, __u32 limit) \
+	{                                                                                   \
+		__u32 cpu = bpf_get_smp_processor_id();                                     \
+		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);               \
+		__u32 i;                                                                    \
+		int step = STK_STEP_CUT;                                                    \
+		if (!s)                                                                     \
+			return off;                                                         \
+		s->leaf = dentry;                                                           \
+		s->dentry = dentry;                                                         \
+		s->mnt_root = 0;                                                            \
+		if (mnt)                                                                    \
+			stk_walk_into(s, mnt);                                              \
+		s->off = off;                                                               \
+		s->limit = limit;                                                           \
+		s->flags = 0;                                                               \
+		for (i = 0; i < STK_PATH_DEPTH; i++) {                                      \
+			step = fn##_step();                                                 \
+			if (step)                                                           \
+				break;                                                      \
+		}                                                                           \
+		if (step != STK_STEP_DONE)                                                  \
+			s->flags |= STK_WALK_CUT;                                           \
+		return s->off | s->flags;                                                   \
 	}
 
 /* Takes the scratch of this CPU for a record of `kind`; NULL, and the loss is counted, when there is none. */

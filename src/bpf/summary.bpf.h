@@ -22,12 +22,6 @@ struct {
 	__type(value, struct stk_hdr);
 } stk_who SEC(".maps");
 
-static __always_inline void stk_current_key(struct stk_task_key *key)
-{
-	key->start_ns = BPF_CORE_READ(stk_current_leader(), start_boottime);
-	key->tgid = bpf_get_current_pid_tgid() >> 32;
-}
-
 /* Makes the counters of `key` from `zero`, for a process with this header. NULL when the map is full, and it is counted. */
 static __always_inline void *stk_counters_new(void *map, void *key, const void *zero, __u32 kind,
 					      const struct stk_hdr *who)

@@ -38,6 +38,16 @@ static __always_inline bool stk_task_under_cgroup(struct task_struct *task)
 	return false;
 }
 
+/* The entry of any process in the set; NULL when it is not in it. */
+static __always_inline struct stk_task *stk_task_of(struct task_struct *task)
+{
+	struct stk_task_key key;
+
+	key.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	key.tgid = BPF_CORE_READ(task, tgid);
+	return bpf_map_lookup_elem(&stk_tasks, &key);
+}
+
 /* What stk_wanted() says, for any task. */
 static __always_inline bool stk_task_wanted(struct task_struct *task)
 {

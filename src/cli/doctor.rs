@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use clap::Args;
-use stockade::doctor::{Status, examine};
+use stockade::doctor::{Status, VariantState, examine, try_every_variant};
 
 use super::Outcome;
 
@@ -14,15 +14,22 @@ use super::Outcome;
 Examples:
   sudo stockade doctor
   sudo stockade doctor --json | jq .can_fence
+  sudo stockade doctor --every-variant
 
-Exit code 0 when watching and fencing both work, else 40.")]
+Exit code 0 when watching and fencing both work, else 40; with --every-variant, 0 when none is refused.")]
 pub(super) struct DoctorArgs {
     /// One JSON object
     #[arg(long)]
     json: bool,
+    /// Instead, load every way that this version has to hook anything, also those that would not be chosen here
+    #[arg(long)]
+    every_variant: bool,
 }
 
 pub(super) fn main(args: &DoctorArgs) -> Outcome {
+    if args.every_variant {
+        return every_variant(args.json);
+    }
     let found = examine()?;
     let code = if found.can_watch && found.can_fence {
         0
@@ -76,6 +83,28 @@ pub(super) fn main(args: &DoctorArgs) -> Outcome {
         },
     );
     Ok(code)
+}
+
+fn every_variant(json: bool) -> Outcome {
+    let trials = try_every_variant()?;
+    if json {
+        let text = serde_json::to_string_pretty(&trials).context("the trials cannot be written")?;
+        println!("{text}");
+    } else {
+        for trial in &trials {
+            let state = match trial.state {
+                VariantState::Loads => "loads",
+                VariantState::Refused => "REFUSED",
+                _ => "not for this kernel",
+            };
+            println!("{:<18} {:<20} {state}", trial.probe, trial.variant);
+            if let Some(line) = trial.reason.as_deref().and_then(|r| r.lines().next()) {
+                println!("{:<18} {line}", "");
+            }
+        }
+    }
+    let refused = trials.iter().any(|t| t.state == VariantState::Refused);
+    Ok(if refused { 40 } else { 0 })
 }
 
 fn paint(color: bool, code: &str, word: &str) -> String {

@@ -38,7 +38,7 @@ impl Mechanism {
         }
     }
 
-    fn probes(self) -> &'static [Probe] {
+    pub(crate) fn probes(self) -> &'static [Probe] {
         match self {
             Mechanism::Lsm => hooks::LSM,
             Mechanism::FmodRet => hooks::FMOD_RET,

@@ -193,6 +193,7 @@ fn kept(name: &[u8]) -> bool {
                 | b"__traceiter_sched_process_exit"
                 | b"blk_mq_start_request"
                 | b"blk_mq_submit_bio"
+                | b"bpf_task_pt_regs"
                 | b"create_io_thread"
                 | b"exit_files"
                 | b"exit_mm_release"

@@ -16,25 +16,56 @@ use super::{preemptible_tracepoints, refused, skel, trial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire;
 
-/// Which compiled object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Object {
-    /// `scope.bpf.c`
-    Scope,
-    /// `process.bpf.c`
-    Process,
-    /// `file.bpf.c`
-    File,
-    /// `fence.bpf.c`
-    Fence,
-    /// `syscall.bpf.c`
-    Syscall,
-    /// `network.bpf.c`
-    Network,
-    /// `memory.bpf.c`
-    Memory,
-    /// `disk.bpf.c`
-    Disk,
+/// Registers the compiled objects, each `src/bpf/NAME.bpf.c` by its skeleton.
+macro_rules! objects {
+    ($($variant:ident, $module:ident, $builder:ident;)+) => {
+        /// Which compiled object.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Object {
+            $($variant,)+
+        }
+
+        impl Object {
+            #[cfg(test)]
+            pub(crate) const ALL: &'static [Object] = &[$(Object::$variant),+];
+        }
+
+        impl Loader {
+            /// Loads the programs of `variants` from an object, lets `then` do something with them, and drops what it
+            /// does not keep.
+            fn load<T>(
+                &mut self,
+                object: Object,
+                variants: &[&'static Variant],
+                then: impl FnOnce(&mut Self, &libbpf_rs::Object, &Capture) -> T,
+            ) -> Result<T> {
+                match object {
+                    $(Object::$variant => {
+                        self.with(skel::$module::$builder::default(), variants, then)
+                    })+
+                }
+            }
+        }
+
+        /// What an object holds, as it was compiled.
+        #[cfg(test)]
+        pub(crate) fn program_names(object: Object) -> Vec<String> {
+            match object {
+                $(Object::$variant => names_in(skel::$module::$builder::default()),)+
+            }
+        }
+    };
+}
+
+objects! {
+    Scope, scope, ScopeSkelBuilder;
+    Process, process, ProcessSkelBuilder;
+    File, file, FileSkelBuilder;
+    Fence, fence, FenceSkelBuilder;
+    Syscall, syscall, SyscallSkelBuilder;
+    Network, network, NetworkSkelBuilder;
+    Memory, memory, MemorySkelBuilder;
+    Disk, disk, DiskSkelBuilder;
 }
 
 /// One thing to observe or to guard, and the ways to do it, best first.
@@ -123,7 +154,7 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Program::Auto(name) | Program::Tracepoint(name, ..) => name,
         }
@@ -154,6 +185,30 @@ impl ProbeReport {
             .collect();
         first.join("; ")
     }
+}
+
+/// What became of one variant when it was loaded by itself.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    pub(crate) probe: &'static str,
+    pub(crate) variant: &'static str,
+    pub(crate) verdict: Verdict,
+}
+
+/// What a kernel says to a variant.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Loads,
+    /// It lacks what the variant needs.
+    NotApplicable(String),
+    Refused(Error),
+}
+
+/// A need that is not met.
+enum Unmet {
+    /// And nothing is lost by it: the better variants are for other kernels.
+    NoShortcoming(String),
+    Shortcoming(String),
 }
 
 /// A program that runs as long as this lives.
@@ -309,7 +364,10 @@ impl Loader {
             for round in rounds {
                 let variants: Vec<&'static Variant> =
                     round.iter().map(|&(p, v)| &probes[p].variants[v]).collect();
-                let failures = match self.load_and_attach(object, &variants, &mut attached) {
+                let tried = self.load(object, &variants, |loader, loaded, capture| {
+                    loader.attach_loaded(loaded, capture, &variants, &mut attached)
+                });
+                let failures = match tried {
                     Ok(results) => results,
                     Err(e) if e.kind() == ErrorKind::Permission && !together => return Err(e),
                     // One bad program refuses the whole object: find it by loading each variant by itself.
@@ -359,23 +417,66 @@ impl Loader {
         from: usize,
         report: &mut ProbeReport,
     ) -> Result<Option<usize>> {
-        'variants: for (index, variant) in probe.variants.iter().enumerate().skip(from) {
-            for need in variant.needs {
-                let unmet = match need {
-                    Needs::PreemptibleTracepoints if preemptible_tracepoints() => None,
-                    Needs::PreemptibleTracepoints => continue 'variants,
-                    Needs::Fentry => self.refuses_fentry()?,
-                    Needs::Function(name) => self.unfit(name, None)?,
-                    Needs::Params(name, wanted) => self.unfit(name, Some(*wanted))?,
-                };
-                if let Some(unmet) = unmet {
-                    report.reasons.push(format!("{}: {unmet}", variant.name));
-                    continue 'variants;
+        for (index, variant) in probe.variants.iter().enumerate().skip(from) {
+            match self.unmet(variant)? {
+                None => return Ok(Some(index)),
+                Some(Unmet::NoShortcoming(_)) => {}
+                Some(Unmet::Shortcoming(why)) => {
+                    report.reasons.push(format!("{}: {why}", variant.name));
                 }
             }
-            return Ok(Some(index));
         }
         Ok(None)
+    }
+
+    /// Which of a variant's needs this kernel does not meet, the first of them.
+    fn unmet(&self, variant: &Variant) -> Result<Option<Unmet>> {
+        for need in variant.needs {
+            let why = match need {
+                Needs::PreemptibleTracepoints if preemptible_tracepoints() => None,
+                Needs::PreemptibleTracepoints => {
+                    return Ok(Some(Unmet::NoShortcoming(
+                        "tracepoints are not preempted here".into(),
+                    )));
+                }
+                Needs::Fentry => self.refuses_fentry()?,
+                Needs::Function(name) => self.unfit(name, None)?,
+                Needs::Params(name, wanted) => self.unfit(name, Some(*wanted))?,
+            };
+            if let Some(why) = why {
+                return Ok(Some(Unmet::Shortcoming(why)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Loads each variant of each probe by itself and lets it go: what this kernel takes, whether it would be chosen or
+    /// not. Nothing is attached.
+    pub(crate) fn try_every(
+        &mut self,
+        object: Object,
+        probes: &'static [Probe],
+    ) -> Result<Vec<Trial>> {
+        let mut trials = Vec::new();
+        for probe in probes {
+            for variant in probe.variants {
+                let verdict = match self.unmet(variant)? {
+                    Some(Unmet::NoShortcoming(why) | Unmet::Shortcoming(why)) => {
+                        Verdict::NotApplicable(why)
+                    }
+                    None => match self.load(object, &[variant], |_, _, _| ()) {
+                        Ok(()) => Verdict::Loads,
+                        Err(e) => Verdict::Refused(e),
+                    },
+                };
+                trials.push(Trial {
+                    probe: probe.name,
+                    variant: variant.name,
+                    verdict,
+                });
+            }
+        }
+        Ok(trials)
     }
 
     /// Why this kernel has no such function; `None` when it has it.
@@ -405,50 +506,12 @@ impl Loader {
         Ok(self.fentry.get_or_init(|| refusal).clone())
     }
 
-    fn load_and_attach(
-        &mut self,
-        object: Object,
-        variants: &[&'static Variant],
-        attached: &mut Vec<Attached>,
-    ) -> Result<Vec<Option<Error>>> {
-        match object {
-            Object::Scope => {
-                self.with(skel::scope::ScopeSkelBuilder::default(), variants, attached)
-            }
-            Object::Process => self.with(
-                skel::process::ProcessSkelBuilder::default(),
-                variants,
-                attached,
-            ),
-            Object::File => self.with(skel::file::FileSkelBuilder::default(), variants, attached),
-            Object::Fence => {
-                self.with(skel::fence::FenceSkelBuilder::default(), variants, attached)
-            }
-            Object::Memory => self.with(
-                skel::memory::MemorySkelBuilder::default(),
-                variants,
-                attached,
-            ),
-            Object::Disk => self.with(skel::disk::DiskSkelBuilder::default(), variants, attached),
-            Object::Syscall => self.with(
-                skel::syscall::SyscallSkelBuilder::default(),
-                variants,
-                attached,
-            ),
-            Object::Network => self.with(
-                skel::network::NetworkSkelBuilder::default(),
-                variants,
-                attached,
-            ),
-        }
-    }
-
-    fn with<B>(
+    fn with<B, T>(
         &mut self,
         mut builder: B,
         variants: &[&'static Variant],
-        attached: &mut Vec<Attached>,
-    ) -> Result<Vec<Option<Error>>>
+        then: impl FnOnce(&mut Self, &libbpf_rs::Object, &Capture) -> T,
+    ) -> Result<T>
     where
         B: for<'o> SkelBuilder<'o>,
     {
@@ -487,17 +550,24 @@ impl Loader {
                 self.maps.insert(name, handle);
             }
         }
+        Ok(then(self, loaded.object(), &capture))
+    }
+
+    /// Attaches the programs of each variant; `None` where that went well.
+    fn attach_loaded(
+        &mut self,
+        loaded: &libbpf_rs::Object,
+        capture: &Capture,
+        variants: &[&'static Variant],
+        attached: &mut Vec<Attached>,
+    ) -> Vec<Option<Error>> {
         let mut results = Vec::with_capacity(variants.len());
         for variant in variants {
             // A variant's programs stand or fall together: dropping `own` detaches what was attached of it.
             let mut own = Vec::with_capacity(variant.programs.len());
             let mut failure = None;
             for wanted in variant.programs {
-                let Some(program) = loaded
-                    .object()
-                    .progs_mut()
-                    .find(|p| p.name() == wanted.name())
-                else {
+                let Some(program) = loaded.progs_mut().find(|p| p.name() == wanted.name()) else {
                     failure = Some(Error::new(
                         ErrorKind::Load,
                         format!("no program {}; this is a defect", wanted.name()),
@@ -546,7 +616,7 @@ impl Loader {
             }
             results.push(failure);
         }
-        Ok(results)
+        results
     }
 
     /// Settings of one map before load: content, size, or the map that is already there.
@@ -575,4 +645,17 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+#[cfg(test)]
+fn names_in<B>(builder: B) -> Vec<String>
+where
+    B: for<'o> SkelBuilder<'o>,
+{
+    let mut storage = MaybeUninit::uninit();
+    let open = builder.open(&mut storage).expect("our own object");
+    open.open_object()
+        .progs()
+        .map(|p| p.name().to_string_lossy().into_owned())
+        .collect()
 }

@@ -15,9 +15,11 @@ mod trial;
 
 pub(crate) use ask::{Asker, Seed, read_iterator};
 pub(crate) use btf::KernelBtf;
+#[cfg(test)]
+pub(crate) use load::program_names;
 pub(crate) use load::{
-    Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Variant, skipped,
-    tracepoint,
+    Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Trial, Variant,
+    Verdict, skipped, tracepoint,
 };
 pub(crate) use ring::{Records, Rings};
 pub(crate) use tracefs::{securityfs_lockdown, securityfs_lsm};

@@ -1,12 +1,15 @@
 //! Open, unlink and rename: the functions that do the work, else the system calls that ask for it.
 
 use super::{Form, Parts};
-use crate::kernel::Needs::{Fentry, Function, Params};
+use crate::kernel::Needs::{self, Fentry, Function, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
 use crate::kernel::{Object, Probe, Program, Variant};
 
 /// What is not seen by those who look at system calls.
 const BLIND: Option<&str> = Some("io_uring, 32-bit calls and kernel-internal users are not seen");
+
+/// The arguments of a system call that has returned are read through this helper (5.15).
+const PT_REGS: &[Needs] = &[Function("bpf_task_pt_regs")];
 
 /// A tax on every system call of the machine: last.
 macro_rules! sys_exit {
@@ -43,7 +46,7 @@ const PROBES: &[Probe] = &[
             Variant {
                 name: "tracepoint",
                 programs: calls::OPEN,
-                needs: &[],
+                needs: PT_REGS,
                 blind: BLIND,
             },
             sys_exit!("file_open__tp_btf"),
@@ -83,7 +86,7 @@ const PROBES: &[Probe] = &[
             Variant {
                 name: "tracepoint",
                 programs: calls::UNLINK,
-                needs: &[],
+                needs: PT_REGS,
                 blind: BLIND,
             },
             sys_exit!("file_unlink__tp_btf"),
@@ -110,7 +113,7 @@ const PROBES: &[Probe] = &[
             Variant {
                 name: "tracepoint",
                 programs: calls::RENAME,
-                needs: &[],
+                needs: PT_REGS,
                 blind: BLIND,
             },
             sys_exit!("file_rename__tp_btf"),

@@ -11,6 +11,8 @@ mod live;
 mod summaries;
 #[cfg(not(stockade_kernel))]
 mod unsupported;
+#[cfg(stockade_kernel)]
+pub(crate) mod variants;
 
 use std::time::Duration;
 

@@ -9,25 +9,30 @@ use serde_json::Value;
 
 use crate::fence::text;
 use crate::harness::{Ctx, Ended, Needs, Outcome, Test, number, stockade, word};
-use crate::mounts::{Mount, mount};
+use crate::mounts::{Mount, mount, must};
 
 pub(crate) const TESTS: &[Test] = &[
-    test("disk_summary_of_a_loop_device_is_exact", loop_summary),
-    Test {
-        needs: Needs::Modules,
-        ..test("disk_summary_of_a_null_block_device_is_exact", null_summary)
-    },
-    test("disk_requests_come_with_sector_size_and_error", requests),
-    test("disk_filters_choose_requests_in_the_kernel", filters),
+    Test::new(
+        "disk_summary_of_a_loop_device_is_exact",
+        Needs::Disk,
+        loop_summary,
+    ),
+    Test::new(
+        "disk_summary_of_a_null_block_device_is_exact",
+        Needs::Modules,
+        null_summary,
+    ),
+    Test::new(
+        "disk_requests_come_with_sector_size_and_error",
+        Needs::Disk,
+        requests,
+    ),
+    Test::new(
+        "disk_filters_choose_requests_in_the_kernel",
+        Needs::Disk,
+        filters,
+    ),
 ];
-
-const fn test(name: &'static str, run: fn(&Ctx) -> Outcome) -> Test {
-    Test {
-        name,
-        needs: Needs::Disk,
-        run,
-    }
-}
 
 /// A block device for as long as it lives.
 struct Device {
@@ -63,7 +68,7 @@ impl Device {
         let file = fs::File::options().write(true).open(&image);
         let longer = file.and_then(|file| file.set_len(16 << 20));
         longer.expect("a sparse image");
-        let path = output("losetup", &["-f", "--show", text(&image)]);
+        let path = must("losetup", &["-f", "--show", text(&image)]);
         Device {
             remove: ["/usr/sbin/losetup", "-d", &path].map(str::to_owned).into(),
             path,
@@ -123,21 +128,6 @@ fn modprobe(args: &[&str]) {
         .arg("-q")
         .args(args)
         .status();
-}
-
-fn output(command: &str, args: &[&str]) -> String {
-    let output = Command::new(command)
-        .args(args)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|e| panic!("{command}: {e}"));
-    assert!(
-        output.status.success(),
-        "{command} {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// A shell line that runs dd and leaves its pid and what it says in files of this name.

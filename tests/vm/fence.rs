@@ -11,50 +11,57 @@ use crate::helper::{Done, Step, arguments, outside, results, step};
 use crate::mounts::{bind, file_system, must};
 
 pub(crate) const TESTS: &[Test] = &[
-    test("denied_file_is_refused_in_every_way_on_tmpfs", |ctx| {
-        every_way(ctx, "tmpfs")
-    }),
-    test("denied_file_is_refused_in_every_way_on_ext4", |ctx| {
-        every_way(ctx, "ext4")
-    }),
-    test("denied_file_is_refused_in_every_way_on_xfs", |ctx| {
-        every_way(ctx, "xfs")
-    }),
-    test("denied_file_is_refused_in_every_way_on_btrfs", |ctx| {
-        every_way(ctx, "btrfs")
-    }),
-    test("denied_file_is_refused_in_every_way_on_overlay", |ctx| {
-        every_way(ctx, "overlay")
-    }),
-    test(
+    Test::new(
+        "denied_file_is_refused_in_every_way_on_tmpfs",
+        Needs::Fence,
+        |ctx| every_way(ctx, "tmpfs"),
+    ),
+    Test::new(
+        "denied_file_is_refused_in_every_way_on_ext4",
+        Needs::Fence,
+        |ctx| every_way(ctx, "ext4"),
+    ),
+    Test::new(
+        "denied_file_is_refused_in_every_way_on_xfs",
+        Needs::Fence,
+        |ctx| every_way(ctx, "xfs"),
+    ),
+    Test::new(
+        "denied_file_is_refused_in_every_way_on_btrfs",
+        Needs::Fence,
+        |ctx| every_way(ctx, "btrfs"),
+    ),
+    Test::new(
+        "denied_file_is_refused_in_every_way_on_overlay",
+        Needs::Fence,
+        |ctx| every_way(ctx, "overlay"),
+    ),
+    Test::new(
         "file_stays_denied_after_its_inode_left_the_cache_on_ext4",
+        Needs::Fence,
         |ctx| evicted(ctx, "ext4"),
     ),
-    test(
+    Test::new(
         "file_stays_denied_after_its_inode_left_the_cache_on_xfs",
+        Needs::Fence,
         |ctx| evicted(ctx, "xfs"),
     ),
-    test(
+    Test::new(
         "copy_in_a_btrfs_snapshot_with_the_same_inode_number_is_not_denied",
+        Needs::Fence,
         snapshot,
     ),
-    test(
+    Test::new(
         "reused_inode_numbers_never_deny_an_innocent_file_on_ext4",
+        Needs::Fence,
         |ctx| reuse(ctx, "ext4"),
     ),
-    test(
+    Test::new(
         "reused_inode_numbers_never_deny_an_innocent_file_on_tmpfs",
+        Needs::Fence,
         |ctx| reuse(ctx, "tmpfs"),
     ),
 ];
-
-const fn test(name: &'static str, run: fn(&Ctx) -> Outcome) -> Test {
-    Test {
-        name,
-        needs: Needs::Fence,
-        run,
-    }
-}
 
 pub(crate) const EPERM: i32 = 1;
 

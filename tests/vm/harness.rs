@@ -40,6 +40,12 @@ pub(crate) struct Test {
     pub(crate) run: fn(&Ctx) -> Outcome,
 }
 
+impl Test {
+    pub(crate) const fn new(name: &'static str, needs: Needs, run: fn(&Ctx) -> Outcome) -> Self {
+        Test { name, needs, run }
+    }
+}
+
 /// What a test gets.
 #[derive(Debug)]
 pub(crate) struct Ctx {

@@ -11,48 +11,44 @@ use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, doctor, poll,
 use crate::mounts::must;
 
 pub(crate) const TESTS: &[Test] = &[
-    test(
+    Test::new(
         "doctor_says_what_this_kernel_can_do",
         Needs::Fence,
         examined,
     ),
-    test(
+    Test::new(
         "deny_path_that_does_not_exist_ends_with_1_before_the_command",
         Needs::Nothing,
         missing_path,
     ),
-    test(
+    Test::new(
         "what_cannot_be_guarded_ends_with_1_and_leaves_no_program_behind",
         Needs::Watch,
         unguardable,
     ),
-    test(
+    Test::new(
         "fence_stands_until_the_last_process_of_the_command_has_ended",
         Needs::Fence,
         survivors,
     ),
-    test("status_of_the_command_is_passed_on", Needs::Watch, statuses),
-    test(
+    Test::new("status_of_the_command_is_passed_on", Needs::Watch, statuses),
+    Test::new(
         "deny_exit_code_wins_when_something_was_denied",
         Needs::Fence,
         deny_exit_code,
     ),
-    test("audit_mode_lets_through_and_reports", Needs::Fence, audit),
-    test(
+    Test::new("audit_mode_lets_through_and_reports", Needs::Fence, audit),
+    Test::new(
         "fence_goes_when_its_program_is_killed",
         Needs::Fence,
         killed,
     ),
-    test(
+    Test::new(
         "sigint_and_sigterm_end_cleanly",
         Needs::Fence,
         ended_politely,
     ),
 ];
-
-const fn test(name: &'static str, needs: Needs, run: fn(&Ctx) -> Outcome) -> Test {
-    Test { name, needs, run }
-}
 
 fn examined(ctx: &Ctx) -> Outcome {
     let found = doctor(&ctx.bin);

@@ -23,6 +23,8 @@ mod mounts;
 mod net;
 #[cfg(target_os = "linux")]
 mod scope;
+#[cfg(target_os = "linux")]
+mod variants;
 
 #[cfg(target_os = "linux")]
 fn main() {
@@ -37,6 +39,7 @@ fn main() {
         memory::eat(&args[2..])
     } else {
         let tests: Vec<harness::Test> = [
+            variants::TESTS,
             fence::TESTS,
             scope::TESTS,
             lifetime::TESTS,

@@ -16,22 +16,27 @@ use crate::harness::{
 use crate::helper::in_child;
 
 pub(crate) const TESTS: &[Test] = &[
-    test("memory_is_counted_as_the_kernel_tells_the_process", summary),
-    test(
+    Test::new(
+        "memory_is_counted_as_the_kernel_tells_the_process",
+        Needs::Watch,
+        summary,
+    ),
+    Test::new(
         "memory_of_a_process_that_runs_is_told_each_interval",
+        Needs::Watch,
         interval,
     ),
-    test("memory_changes_come_with_address_size_and_result", events),
-    test("process_that_is_killed_for_its_memory_is_reported", oom),
+    Test::new(
+        "memory_changes_come_with_address_size_and_result",
+        Needs::Watch,
+        events,
+    ),
+    Test::new(
+        "process_that_is_killed_for_its_memory_is_reported",
+        Needs::Watch,
+        oom,
+    ),
 ];
-
-const fn test(name: &'static str, run: fn(&Ctx) -> Outcome) -> Test {
-    Test {
-        name,
-        needs: Needs::Watch,
-        run,
-    }
-}
 
 const PAGE: usize = 4096;
 const MAPPED: usize = 1024 * PAGE;

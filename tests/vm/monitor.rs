@@ -14,38 +14,62 @@ use crate::helper::{Step, arguments, results, step};
 use crate::mounts::bind;
 
 pub(crate) const TESTS: &[Test] = &[
-    test(
+    Test::new(
         "thousand_commands_are_each_reported_once",
+        Needs::Watch,
         thousand_commands,
     ),
-    test(
+    Test::new(
         "processes_that_crowd_one_cpu_are_each_reported_once",
+        Needs::Watch,
         crowded_cpu,
     ),
-    test("execs_forks_and_exits_are_those_that_strace_sees", strace),
-    test(
+    Test::new(
+        "execs_forks_and_exits_are_those_that_strace_sees",
+        Needs::Watch,
+        strace,
+    ),
+    Test::new(
         "long_arguments_are_cut_and_the_cut_is_reported",
+        Needs::Watch,
         long_arguments,
     ),
-    test("exec_of_a_script_names_script_and_interpreter", script),
-    test("cpu_time_and_memory_of_an_exit_are_those_of_wait4", usage),
-    test("file_events_have_results_and_host_paths", files),
-    test("syscalls_are_counted_as_strace_counts_them", syscall_counts),
-    test(
+    Test::new(
+        "exec_of_a_script_names_script_and_interpreter",
+        Needs::Watch,
+        script,
+    ),
+    Test::new(
+        "cpu_time_and_memory_of_an_exit_are_those_of_wait4",
+        Needs::Watch,
+        usage,
+    ),
+    Test::new(
+        "file_events_have_results_and_host_paths",
+        Needs::Watch,
+        files,
+    ),
+    Test::new(
+        "syscalls_are_counted_as_strace_counts_them",
+        Needs::Watch,
+        syscall_counts,
+    ),
+    Test::new(
         "chosen_syscalls_come_with_arguments_and_result",
+        Needs::Watch,
         chosen_syscalls,
     ),
-    test("events_say_who_it_was_when_the_process_is_gone", who),
-    test("names_of_files_cannot_forge_a_line", forged_lines),
+    Test::new(
+        "events_say_who_it_was_when_the_process_is_gone",
+        Needs::Watch,
+        who,
+    ),
+    Test::new(
+        "names_of_files_cannot_forge_a_line",
+        Needs::Watch,
+        forged_lines,
+    ),
 ];
-
-const fn test(name: &'static str, run: fn(&Ctx) -> Outcome) -> Test {
-    Test {
-        name,
-        needs: Needs::Watch,
-        run,
-    }
-}
 
 /// `stockade run` of a command, watched by one monitor.
 fn watched(ctx: &Ctx, monitor: &str, command: &[&str]) -> Ended {

@@ -19,8 +19,8 @@ impl Drop for Mount {
     }
 }
 
-/// Runs a command that must work.
-pub(crate) fn must(command: &str, args: &[&str]) {
+/// Runs a command that must work, and gives what it says.
+pub(crate) fn must(command: &str, args: &[&str]) -> String {
     let output = Command::new(command)
         .args(args)
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -33,6 +33,7 @@ pub(crate) fn must(command: &str, args: &[&str]) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn text(path: &Path) -> &str {

@@ -16,31 +16,34 @@ use crate::fence::text;
 use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, number, poll, word};
 
 pub(crate) const TESTS: &[Test] = &[
-    test(
+    Test::new(
         "network_connections_are_reported_with_their_exact_bytes_by_both_ends",
+        Needs::Watch,
         connections,
     ),
-    test("network_connects_that_fail_say_why", failures),
-    test(
+    Test::new("network_connects_that_fail_say_why", Needs::Watch, failures),
+    Test::new(
         "network_bind_and_listen_are_reported_with_address_and_result",
+        Needs::Watch,
         binds,
     ),
-    test("network_summaries_count_every_byte_and_packet", summaries),
-    test("network_udp_is_counted_by_peer", udp),
-    test("network_connects_of_local_sockets_name_their_path", local),
-    test(
+    Test::new(
+        "network_summaries_count_every_byte_and_packet",
+        Needs::Watch,
+        summaries,
+    ),
+    Test::new("network_udp_is_counted_by_peer", Needs::Watch, udp),
+    Test::new(
+        "network_connects_of_local_sockets_name_their_path",
+        Needs::Watch,
+        local,
+    ),
+    Test::new(
         "network_packets_that_are_sent_again_are_reported",
+        Needs::Watch,
         retransmits,
     ),
 ];
-
-const fn test(name: &'static str, run: fn(&Ctx) -> Outcome) -> Test {
-    Test {
-        name,
-        needs: Needs::Watch,
-        run,
-    }
-}
 
 /// The kinds of address: where the server waits, and where its client goes.
 const KINDS: [(&str, &str, &str); 4] = [

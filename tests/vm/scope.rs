@@ -8,36 +8,32 @@ use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, number, poll,
 use crate::helper::{arguments, outside, results, step};
 
 pub(crate) const TESTS: &[Test] = &[
-    test(
+    Test::new(
         "daemon_with_another_session_and_parent_stays_inside",
         Needs::Fence,
         daemon,
     ),
-    test(
+    Test::new(
         "process_that_is_not_there_ends_with_40",
         Needs::Watch,
         missing_process,
     ),
-    test(
+    Test::new(
         "cgroup_that_is_not_there_ends_with_40",
         Needs::Watch,
         missing_cgroup,
     ),
-    test(
+    Test::new(
         "fence_around_a_cgroup_covers_the_cgroups_below",
         Needs::Fence,
         child_cgroup,
     ),
-    test(
+    Test::new(
         "fence_around_a_running_tree_covers_its_running_children",
         Needs::Fence,
         running_tree,
     ),
 ];
-
-const fn test(name: &'static str, needs: Needs, run: fn(&Ctx) -> Outcome) -> Test {
-    Test { name, needs, run }
-}
 
 fn daemon(ctx: &Ctx) -> Outcome {
     let (secret, out, pid_file) = (ctx.path("secret"), ctx.path("results"), ctx.path("daemon"));
