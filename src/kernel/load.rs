@@ -144,6 +144,9 @@ pub(crate) enum Needs {
     PreemptibleTracepoints,
 }
 
+/// What a program needs that reads the arguments of a system call in a classic tracepoint at its end (5.15).
+pub(crate) const PT_REGS: &[Needs] = &[Needs::Function("bpf_task_pt_regs")];
+
 /// A program of an object.
 #[derive(Debug)]
 pub(crate) enum Program {

@@ -18,8 +18,8 @@ pub(crate) use btf::KernelBtf;
 #[cfg(test)]
 pub(crate) use load::program_names;
 pub(crate) use load::{
-    Attached, Loader, MapSizes, Needs, Object, Probe, ProbeReport, Program, Trial, Variant,
-    Verdict, skipped, tracepoint,
+    Attached, Loader, MapSizes, Needs, Object, PT_REGS, Probe, ProbeReport, Program, Trial,
+    Variant, Verdict, skipped, tracepoint,
 };
 pub(crate) use ring::{Records, Rings};
 pub(crate) use tracefs::{securityfs_lockdown, securityfs_lsm};

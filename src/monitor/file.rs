@@ -1,15 +1,12 @@
 //! Open, unlink and rename: the functions that do the work, else the system calls that ask for it.
 
 use super::{Form, Parts};
-use crate::kernel::Needs::{self, Fentry, Function, Params};
+use crate::kernel::Needs::{Fentry, Function, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
-use crate::kernel::{Object, Probe, Program, Variant};
+use crate::kernel::{Object, PT_REGS, Probe, Program, Variant};
 
 /// What is not seen by those who look at system calls.
 const BLIND: Option<&str> = Some("io_uring, 32-bit calls and kernel-internal users are not seen");
-
-/// The arguments of a system call that has returned are read through this helper (5.15).
-const PT_REGS: &[Needs] = &[Function("bpf_task_pt_regs")];
 
 /// A tax on every system call of the machine: last.
 macro_rules! sys_exit {

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Kind, MemoryFailure, MemorySizes, MemorySummary};
 use crate::kernel::Needs::{Fentry, Function, Params, PreemptibleTracepoints};
 use crate::kernel::Program::{Auto, Tracepoint};
-use crate::kernel::{Attached, Loader, Object, Probe, Variant, read_iterator, refused};
+use crate::kernel::{Attached, Loader, Object, PT_REGS, Probe, Variant, read_iterator, refused};
 use crate::wire::{
     MemoryForm, MemoryKey, MemoryState, MemorySum, TaskKey, bytes_of, memory_call, memory_flag,
     process_of, read,
@@ -48,7 +48,7 @@ macro_rules! call {
             name: $name,
             variants: &[
                 Variant {
-                    name: "tracepoint",
+                    name: "tracepoint/preemptible",
                     programs: $tp,
                     needs: &[PreemptibleTracepoints],
                     blind: None,
@@ -62,7 +62,7 @@ macro_rules! call {
                 Variant {
                     name: "tracepoint",
                     programs: $tp,
-                    needs: &[],
+                    needs: PT_REGS,
                     blind: None,
                 },
                 Variant {

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::event::{Event, Kind, NetworkSummary};
 use crate::kernel::Needs::{Fentry, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
-use crate::kernel::{Object, Probe, Variant};
+use crate::kernel::{Object, PT_REGS, Probe, Variant};
 use crate::wire::{NetKey, NetSum, address, transport};
 
 /// What is not seen by those who look at system calls.
@@ -63,7 +63,7 @@ macro_rules! tcp {
                             "syscalls",
                             "sys_exit_connect",
                         )],
-                        &[],
+                        PT_REGS,
                         BLIND,
                     ),
                 ],
@@ -153,7 +153,7 @@ const BIND: Probe = probe(
         variant(
             "tracepoint",
             &[Tracepoint("net_bind__tp", "syscalls", "sys_exit_bind")],
-            &[],
+            PT_REGS,
             BLIND,
         ),
     ],
@@ -172,7 +172,7 @@ const LISTEN: Probe = probe(
         variant(
             "tracepoint",
             &[Tracepoint("net_listen__tp", "syscalls", "sys_exit_listen")],
-            &[],
+            PT_REGS,
             BLIND,
         ),
     ],
@@ -198,7 +198,7 @@ const UNIX: Probe = probe(
         variant(
             "tracepoint",
             &[Tracepoint("net_unix__tp", "syscalls", "sys_exit_connect")],
-            &[],
+            PT_REGS,
             BLIND,
         ),
     ],
