@@ -12,6 +12,8 @@ use std::fmt;
 pub enum ErrorKind {
     /// A policy or profile is wrong: bad syntax, unknown key, a path that cannot be opened. Exit code 1.
     Policy,
+    /// A recording is damaged, cut off, or of another version. Exit code 1.
+    Recording,
     /// A scope does not resolve: no such process, no such cgroup. Exit code 40.
     Scope,
     /// A BPF object was refused by the kernel, or a program could not be attached. Exit code 40.
@@ -38,7 +40,7 @@ impl ErrorKind {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
-            ErrorKind::Policy => 1,
+            ErrorKind::Policy | ErrorKind::Recording => 1,
             ErrorKind::Usage => 2,
             ErrorKind::Scope
             | ErrorKind::Load

@@ -31,6 +31,9 @@
 
 #[cfg(all(test, stockade_kernel))]
 mod allocations;
+// Elsewhere nobody reads rings; recordings are replayed.
+#[cfg_attr(not(stockade_kernel), allow(dead_code))]
+mod delivery;
 pub mod doctor;
 #[cfg(stockade_kernel)]
 mod enrich;
@@ -43,6 +46,9 @@ mod kernel;
 pub mod launch;
 mod monitor;
 pub mod policy;
+#[cfg_attr(not(stockade_kernel), allow(dead_code))]
+mod recording;
+mod replay;
 mod scope;
 pub mod session;
 pub mod sink;
@@ -53,6 +59,7 @@ mod wire;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use monitor::{Filter, Form, Monitor, Watch};
+pub use replay::Recording;
 pub use scope::Scope;
 pub use session::Session;
 

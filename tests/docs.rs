@@ -94,6 +94,7 @@ fn anchor(heading: &str) -> String {
 fn the_exit_codes_of_the_readme_are_those_of_the_error_kinds() {
     let kinds = [
         ErrorKind::Policy,
+        ErrorKind::Recording,
         ErrorKind::Scope,
         ErrorKind::Load,
         ErrorKind::NotEnforced,

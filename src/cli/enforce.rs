@@ -7,7 +7,7 @@ use super::monitor::follow;
 use super::output::Output;
 use super::stop::Stop;
 use super::watch::watches;
-use super::{Outcome, OutputArgs, PolicyArgs, ScopeArgs};
+use super::{IntakeArgs, Outcome, OutputArgs, PolicyArgs, ScopeArgs};
 
 /// Fence what is already running, until Ctrl-C
 #[derive(Debug, Args)]
@@ -27,6 +27,8 @@ pub(super) struct EnforceArgs {
     monitors: Vec<Vec<Watch>>,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    intake: IntakeArgs,
 }
 
 pub(super) fn main(args: EnforceArgs) -> Outcome {
@@ -34,10 +36,8 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     let Some(rules) = args.policy.rules()? else {
         super::usage("there is nothing to enforce: give --policy FILE or --deny-file PATH");
     };
-    let mut builder = Session::builder()
-        .scope(args.scope.scope())
-        .policy(rules)
-        .ring_bytes(args.output.ring_bytes());
+    let builder = Session::builder().scope(args.scope.scope()).policy(rules);
+    let mut builder = args.intake.apply(builder);
     for watch in args.monitors.concat() {
         builder = builder.monitor(watch);
     }

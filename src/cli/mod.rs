@@ -4,6 +4,7 @@ mod doctor;
 mod enforce;
 mod monitor;
 mod output;
+mod replay;
 mod run;
 mod stop;
 mod watch;
@@ -13,13 +14,14 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stockade::policy::{Environment, Mode, RuleSet};
+use stockade::session::SessionBuilder;
 use stockade::{Error, ErrorKind, Scope};
 
 /// Every exit code that is not a command's own, once: --help prints this table, tests read it.
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done, also when a policy denied something
-  1   the policy is wrong: bad syntax, or a path that does not exist
+  1   the policy is wrong: bad syntax, or a path that does not exist; or a recording is damaged
   2   wrong usage
   40  not watching, or not fenced: could not be loaded, attached or proved, or no such process or cgroup
   'run' passes on the command's own code (128+n for signal n) once the command has started; 127 and 126 when it
@@ -38,6 +40,7 @@ enum Command {
     Monitor(monitor::MonitorArgs),
     Run(run::RunArgs),
     Enforce(enforce::EnforceArgs),
+    Replay(replay::ReplayArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -58,6 +61,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Monitor(args) => monitor::main(args),
         Command::Run(args) => run::main(args),
         Command::Enforce(args) => enforce::main(args),
+        Command::Replay(args) => replay::main(&args),
         Command::Doctor(args) => doctor::main(&args),
     };
     match outcome {
@@ -146,15 +150,28 @@ struct OutputArgs {
     /// Write the end record to this file too, as one JSON object
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
+}
+
+/// How events are taken in.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+struct IntakeArgs {
+    /// Record the session to this file, for 'stockade replay'
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Size of the event ring in KiB, a power of two; losses are counted, never hidden
     #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
     ring_kib: u32,
 }
 
-impl OutputArgs {
-    fn ring_bytes(&self) -> u32 {
+impl IntakeArgs {
+    fn apply(&self, builder: SessionBuilder) -> SessionBuilder {
         // At most 2^20 KiB, checked by clap; the largest is one too many for 32 bits of bytes.
-        self.ring_kib.checked_mul(1024).unwrap_or(1 << 30)
+        let builder = builder.ring_bytes(self.ring_kib.checked_mul(1024).unwrap_or(1 << 30));
+        match &self.record {
+            Some(path) => builder.record(path),
+            None => builder,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use stockade::{Session, Watch};
 use super::output::Output;
 use super::stop::Stop;
 use super::watch::{WatchArgs, watches};
-use super::{Outcome, OutputArgs, ScopeArgs};
+use super::{IntakeArgs, Outcome, OutputArgs, ScopeArgs};
 
 /// Stream what processes do, until Ctrl-C
 #[derive(Debug, Args)]
@@ -30,14 +30,14 @@ pub(super) struct MonitorArgs {
     scope: ScopeArgs,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    intake: IntakeArgs,
 }
 
 pub(super) fn main(args: MonitorArgs) -> Outcome {
     let stop = Stop::listen()?;
-    let builder = Session::builder()
-        .scope(args.scope.scope())
-        .ring_bytes(args.output.ring_bytes());
-    let builder = args.watch.apply(&args.kinds, builder)?;
+    let builder = Session::builder().scope(args.scope.scope());
+    let builder = args.watch.apply(&args.kinds, args.intake.apply(builder))?;
     let (session, output) = Output::begin(&args.output, builder)?;
     follow(session, output, |_, output| {
         Ok(stop.asked() || output.is_closed())

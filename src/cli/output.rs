@@ -38,21 +38,29 @@ impl Output {
         args: &OutputArgs,
         builder: SessionBuilder,
     ) -> anyhow::Result<(Session, Output)> {
-        let file = create(args.output.as_ref())?;
-        let certificate = create(args.certificate.as_ref())?;
+        let files = (
+            create(args.output.as_ref())?,
+            create(args.certificate.as_ref())?,
+        );
         let session = builder.start()?;
-        let mut output = Output::new(args.format, file, certificate, &session);
         announce(&session);
-        output.sink.header(&mut output.buffer);
-        output.flush();
+        let output = Output::new(args.format, files, session.clock().clone());
         Ok((session, output))
+    }
+
+    /// For events that have been recorded.
+    pub(super) fn open(args: &OutputArgs, clock: Clock) -> anyhow::Result<Output> {
+        let files = (
+            create(args.output.as_ref())?,
+            create(args.certificate.as_ref())?,
+        );
+        Ok(Output::new(args.format, files, clock))
     }
 
     fn new(
         format: Format,
-        file: Option<File>,
-        certificate: Option<File>,
-        session: &Session,
+        (file, certificate): (Option<File>, Option<File>),
+        clock: Clock,
     ) -> Self {
         let terminal = match &file {
             Some(file) => file.is_terminal(),
@@ -62,16 +70,19 @@ impl Output {
             Format::Text => Sink::text(terminal && colors()),
             Format::Json => Sink::json(),
         };
-        Output {
+        let mut output = Output {
             sink,
-            clock: session.clock().clone(),
+            clock,
             buffer: Vec::with_capacity(FLUSH_AT * 2),
             file,
             certificate,
             broken: None,
             format,
             denied: 0,
-        }
+        };
+        output.sink.header(&mut output.buffer);
+        output.flush();
+        output
     }
 
     /// Takes the session's clock, which is corrected from time to time.

@@ -14,7 +14,7 @@ use super::monitor::follow;
 use super::output::Output;
 use super::stop::Stop;
 use super::watch::{WatchArgs, watches};
-use super::{Outcome, OutputArgs, PolicyArgs};
+use super::{IntakeArgs, Outcome, OutputArgs, PolicyArgs};
 
 /// Run a command inside a fence, or just watched
 #[derive(Debug, Args)]
@@ -41,6 +41,8 @@ pub(super) struct RunArgs {
     deny_exit_code: Option<u8>,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    intake: IntakeArgs,
     /// The command and its arguments
     #[arg(
         last = true,
@@ -60,10 +62,10 @@ pub(super) fn main(args: RunArgs) -> Outcome {
     command.args(words);
     let held = Held::spawn(command)?;
 
-    let mut builder = Session::builder()
-        .scope(Scope::new().tree(held.pid()))
-        .ring_bytes(args.output.ring_bytes());
-    builder = args.watch.apply(&args.monitors, builder)?;
+    let mut builder = Session::builder().scope(Scope::new().tree(held.pid()));
+    builder = args
+        .watch
+        .apply(&args.monitors, args.intake.apply(builder))?;
     if let Some(rules) = rules {
         builder = builder.policy(rules);
     }

@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::cgroups::Cgroups;
+use super::mounts;
 use super::users::Names;
+use crate::delivery::Surroundings;
 use crate::event::{About, Event, Kind, Process, ProcessId, text};
 
 /// Beyond so many, those that have ended are forgotten at once and not at the next round.
@@ -41,8 +43,8 @@ impl Processes {
         }
     }
 
-    /// Learns from an event, and adds to it what is known of its process.
-    pub(crate) fn complete(&mut self, event: &mut Event) {
+    /// Learns from an event.
+    fn learn(&mut self, event: &Event) {
         match &event.kind {
             Kind::Exec(exec) => self.executes(event.process.id, &exec.executable.path),
             Kind::Fork(fork) => {
@@ -53,10 +55,8 @@ impl Processes {
                 };
                 self.known.insert(fork.child, entry);
             }
-            Kind::Loss(_) => return,
             _ => {}
         }
-        event.process.about = Some(self.about(&event.process));
     }
 
     fn executes(&mut self, id: ProcessId, path: &str) {
@@ -88,7 +88,7 @@ impl Processes {
         })
     }
 
-    fn about(&mut self, process: &Process) -> Arc<About> {
+    fn about_process(&mut self, process: &Process) -> Arc<About> {
         let of = (process.uid, process.gid, process.cgroup_id);
         let entry = self.entry(process.id);
         if let Some((uid, gid, cgroup, about)) = &entry.about
@@ -108,6 +108,22 @@ impl Processes {
         });
         self.entry(process.id).about = Some((of.0, of.1, of.2, Arc::clone(&about)));
         about
+    }
+}
+
+impl Surroundings for Processes {
+    fn about(&mut self, event: &Event) -> Option<Arc<About>> {
+        // Ours, and about nobody.
+        if matches!(event.kind, Kind::Loss(_)) {
+            return None;
+        }
+        self.learn(event);
+        Some(self.about_process(&event.process))
+    }
+
+    fn host_path(&mut self, device: (u32, u32), path: &str) -> Option<String> {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        mounts::host_path(&mounts::parse(&table), device, path)
     }
 }
 
@@ -149,7 +165,7 @@ mod tests {
             if let Some(child) = child {
                 event.process.id = child;
             }
-            processes.complete(&mut event);
+            event.process.about = processes.about(&event);
             if let Kind::Fork(fork) = &event.kind {
                 child = Some(fork.child);
             }

@@ -1,9 +1,9 @@
 //! The end record of a session: what was watched, what was proved, what was lost.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a session can vouch for. It is complete when nothing that was asked for can have gone unseen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Certificate {
     /// When the session began to watch, in nanoseconds since boot.
@@ -47,7 +47,7 @@ impl Certificate {
 }
 
 /// How much was delivered of one kind of event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KindCount {
     /// The kind's name, as in `event.action`.
@@ -71,7 +71,7 @@ impl KindCount {
 }
 
 /// One probe and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProbeState {
     /// Which probe: `process_exec`.
@@ -79,10 +79,10 @@ pub struct ProbeState {
     /// Whether it works.
     pub state: Attachment,
     /// The variant in use: `tp_btf`, `fexit`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// Why it is unavailable, or why a better variant is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -111,7 +111,7 @@ impl ProbeState {
 }
 
 /// Whether a probe works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Attachment {
@@ -133,7 +133,7 @@ impl Attachment {
 }
 
 /// The fence as it was armed and proved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FenceState {
     /// Name of the policy.
@@ -153,7 +153,7 @@ pub struct FenceState {
 }
 
 /// How much of one thing was lost for one cause.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LossCount {
     /// What: the name of a kind of event, or `scope`.
@@ -161,7 +161,7 @@ pub struct LossCount {
     /// Why: `ring`, `scratch`, `map` or `decode`, as in [`Loss`](super::Loss).
     pub cause: String,
     /// On which CPU, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
     /// How many.
     pub count: u64,

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
+
 use super::ProcessId;
 
 /// Relates event times to wall-clock time and names the boot they belong to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
     /// What to add to a time since boot to get nanoseconds since 1970.
     offset_ns: i128,

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Failed, Quoted};
 
 /// A block device: the whole disk, not its partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BlockDevice {
     /// The kernel's name, escaped: `sda`.
@@ -19,7 +19,7 @@ pub struct BlockDevice {
 }
 
 /// What a request asks of the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DiskOperation {
@@ -56,7 +56,7 @@ impl DiskOperation {
 }
 
 /// A request to a block device has completed. The event's process is the one that the request was made for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Disk {
     /// Which device.
@@ -90,7 +90,7 @@ impl Disk {
 pub type Histogram = [u64; 24];
 
 /// What one process asked of one device by one operation in a while; all its threads together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DiskSummary {
     /// Which device.

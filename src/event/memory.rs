@@ -1,17 +1,18 @@
 //! What the memory monitor reports.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Failed, ProcessId, Quoted, names};
 
 /// A process asked for a change of its address space.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Memory {
     /// `mmap`, `munmap` or `brk`.
-    pub call: &'static str,
+    pub call: Cow<'static, str>,
     /// Where it starts; for `brk` where the heap ends. Of an `mmap` that failed, what was asked for.
     pub address: u64,
     /// Whole pages that were mapped (or, below zero, given back), or would have been.
@@ -25,7 +26,7 @@ pub struct Memory {
 }
 
 /// What one process did with its memory in a while, and what it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MemorySummary {
     /// Page faults that needed no reading.
@@ -57,11 +58,11 @@ pub struct MemorySummary {
 }
 
 /// Calls that failed in the same way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MemoryFailure {
     /// `mmap`, `munmap` or `brk`.
-    pub call: &'static str,
+    pub call: Cow<'static, str>,
     /// Name of the error, or its number where it has no name.
     pub error: String,
     /// How many.
@@ -71,7 +72,7 @@ pub struct MemoryFailure {
 impl MemoryFailure {
     pub(crate) fn new(call: &'static str, errno: u16, count: u64) -> Self {
         MemoryFailure {
-            call,
+            call: call.into(),
             error: names::errno(errno).map_or_else(|| errno.to_string(), str::to_owned),
             count,
         }
@@ -79,7 +80,7 @@ impl MemoryFailure {
 }
 
 /// What a process holds, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MemorySizes {
     /// Resident pages of its own.
@@ -109,7 +110,7 @@ impl MemorySizes {
 }
 
 /// The kernel has chosen this process to kill, because memory is short.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OomKill {
     /// The process whose request for memory could not be met; often the victim itself.

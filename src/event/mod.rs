@@ -14,10 +14,11 @@ mod network;
 pub mod sample;
 pub mod text;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
 pub use clock::Clock;
@@ -28,7 +29,7 @@ pub use network::{
 };
 
 /// One thing that happened, with who did it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Event {
     /// When, in nanoseconds since boot (`CLOCK_BOOTTIME`).
@@ -40,7 +41,7 @@ pub struct Event {
 }
 
 /// The process that acted, as it was at that moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Process {
     /// Which process, for good.
@@ -63,7 +64,7 @@ pub struct Process {
 
 /// What is known of a process beyond what the kernel reports with each event. Looked up in user space and shared by the
 /// process's events.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct About {
     /// What it executes, as the host sees the path, escaped.
@@ -82,7 +83,7 @@ pub struct About {
 
 /// Names a process so that a reused pid is another process. Unique until the next boot; with the boot id of [`Clock`]
 /// for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessId {
     /// When it started, in nanoseconds since boot.
     pub start_ns: u64,
@@ -91,7 +92,7 @@ pub struct ProcessId {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
@@ -176,7 +177,7 @@ impl Kind {
 }
 
 /// A file in the kernel's own terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileId {
     /// Inode number.
     pub inode: u64,
@@ -205,7 +206,7 @@ impl FileId {
 }
 
 /// A path and how far it can be trusted.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FilePath {
     /// The path as the host sees it, escaped.
@@ -220,7 +221,7 @@ pub struct FilePath {
 }
 
 /// A process started another program.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Exec {
     /// What runs now; for a script the interpreter, as in `/proc/PID/exe`.
@@ -242,7 +243,7 @@ pub struct Exec {
 }
 
 /// A process was created. The event's process is the one that called fork(2), clone(2) or vfork(2).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Fork {
     /// The new process.
@@ -252,7 +253,7 @@ pub struct Fork {
 }
 
 /// A process ended: its last thread did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Exit {
     /// Exit status 0 to 255, when it ended by itself.
@@ -272,7 +273,7 @@ pub struct Exit {
 }
 
 /// A file was opened, or could not be.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Open {
     /// Which path.
@@ -286,7 +287,7 @@ pub struct Open {
 }
 
 /// A name was removed, or could not be.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unlink {
     /// Which path.
@@ -298,7 +299,7 @@ pub struct Unlink {
 }
 
 /// A file was renamed, or could not be.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rename {
     /// The old path.
@@ -316,7 +317,7 @@ pub struct Rename {
 }
 
 /// The fence refused an access, or would have.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Denial {
     /// Number of the rule in the armed policy.
@@ -336,11 +337,11 @@ pub struct Denial {
 }
 
 /// A system call has returned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Syscall {
     /// Its name; empty when this version does not know the number.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Its number, in the table of its architecture.
     pub number: u32,
     /// A call of a 32-bit program on a 64-bit kernel: another table of numbers.
@@ -366,11 +367,11 @@ impl Syscall {
 }
 
 /// What one process did with one system call in a while; all its threads together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SyscallSummary {
     /// Its name; empty when this version does not know the number.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Its number, in the table of its architecture.
     pub number: u32,
     /// A call of a 32-bit program on a 64-bit kernel: another table of numbers.
@@ -386,7 +387,7 @@ pub struct SyscallSummary {
 }
 
 /// Records that never arrived, since the last such event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Loss {
     /// What was lost: the name of a kind, `scope` for a process that could not be followed, or for the cause `skipped`
@@ -596,7 +597,7 @@ impl fmt::Display for Kind {
                 write!(f, " access={} {key}={}", Quoted(&e.access), e.path)
             }
             Kind::Syscall(e) => {
-                write!(f, "{}(", CallName(e.name, e.number, e.compat))?;
+                write!(f, "{}(", CallName(&e.name, e.number, e.compat))?;
                 for (i, arg) in e.args.iter().enumerate() {
                     write!(f, "{}{arg:#x}", if i > 0 { ", " } else { "" })?;
                 }
@@ -614,7 +615,7 @@ impl fmt::Display for Kind {
             Kind::SyscallSummary(e) => write!(
                 f,
                 "{} calls={} errors={} time={:.3}ms in={:.1}s",
-                CallName(e.name, e.number, e.compat),
+                CallName(&e.name, e.number, e.compat),
                 e.calls,
                 e.errors,
                 e.time_ns as f64 / 1e6,
@@ -673,9 +674,9 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// A system call's name, or its number where it has none, and whether it is one of the other table.
-struct CallName(&'static str, u32, bool);
+struct CallName<'a>(&'a str, u32, bool);
 
-impl fmt::Display for CallName {
+impl fmt::Display for CallName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             "" => write!(f, "syscall_{}", self.1)?,

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Failed, Quoted};
 
 /// What carries the bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Transport {
@@ -30,7 +30,7 @@ impl Transport {
 }
 
 /// Both ends of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Flow {
     /// What carries the bytes.
@@ -68,7 +68,7 @@ impl Flow {
 }
 
 /// A TCP connection was made, or could not be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Connect {
     /// Both ends. Port 0 at the local one when it had none yet.
@@ -80,7 +80,7 @@ pub struct Connect {
 }
 
 /// A TCP connection was accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Accept {
     /// Both ends.
@@ -88,7 +88,7 @@ pub struct Accept {
 }
 
 /// A TCP connection ended. The event's process is the one that connected or accepted, as it was then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Close {
     /// Both ends.
@@ -106,7 +106,7 @@ pub struct Close {
 }
 
 /// A packet of a TCP connection was sent again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Retransmit {
     /// Both ends.
@@ -114,7 +114,7 @@ pub struct Retransmit {
 }
 
 /// A socket was given an address, or could not be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Bind {
     /// What carries the bytes.
@@ -128,7 +128,7 @@ pub struct Bind {
 }
 
 /// A socket waits for connections, or could not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Listen {
     /// What carries the bytes.
@@ -144,7 +144,7 @@ pub struct Listen {
 }
 
 /// A local socket (`AF_UNIX`) was connected, or could not be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UnixConnect {
     /// Path, as given by the caller, or abstract name; escaped.
@@ -158,7 +158,7 @@ pub struct UnixConnect {
 }
 
 /// What one process did with one peer in a while.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NetworkSummary {
     /// What carries the bytes.

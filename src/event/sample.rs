@@ -103,7 +103,7 @@ fn loss(of: &str, cause: &str, count: u64) -> Kind {
 
 fn syscall(name: &'static str, number: u32, compat: bool, result: i64) -> Kind {
     Kind::Syscall(Syscall {
-        name,
+        name: name.into(),
         number,
         compat,
         args: [0x10, 4711, 0, 0, 0x7fff_0000_0000_1000, 0],
@@ -114,7 +114,7 @@ fn syscall(name: &'static str, number: u32, compat: bool, result: i64) -> Kind {
 
 fn syscall_summary(name: &'static str, number: u32, compat: bool) -> Kind {
     Kind::SyscallSummary(SyscallSummary {
-        name,
+        name: name.into(),
         number,
         compat,
         calls: 1_204,

@@ -91,7 +91,7 @@ impl Summary for Counts {
     fn flush(&mut self, flush: &Flush<'_>, tell: &mut dyn FnMut(Event)) -> Result<()> {
         for (key, sum) in self.0.news::<SyscallKey, SyscallSum>(flush)? {
             let kind = Kind::SyscallSummary(SyscallSummary {
-                name: names::syscall(key.abi, key.nr),
+                name: names::syscall(key.abi, key.nr).into(),
                 number: key.nr,
                 compat: key.abi == crate::wire::ABI_COMPAT,
                 calls: sum.calls,

@@ -7,18 +7,20 @@ use libbpf_rs::{MapCore as _, MapFlags};
 use rustix::time::ClockId;
 
 use super::SessionBuilder;
-use super::delivery::Delivery;
 use super::summaries::Summaries;
+use crate::delivery::Delivery;
+use crate::enrich::{MANY, Processes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{
     Certificate, Clock, Event, FenceState, Kind, Loss, LossCount, ProbeState, Process, ProcessId,
 };
-use crate::fence::{self, Fence};
+use crate::fence::{self, Fence, is_canary};
 use crate::kernel::{
     Asker, Attached, KernelBtf, Loader, MapSizes, Object, ProbeReport, Records, Rings, refused,
-    securityfs_lsm, skipped,
+    release, securityfs_lsm, skipped,
 };
 use crate::monitor::{Monitor, TRACK, Watch};
+use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{Config, TASK_ENDED, TaskEntry, filter_bit, kind, loss, read, scope_bit};
 
@@ -46,7 +48,7 @@ pub(super) struct Live {
     loader: Loader,
     /// Came while the fence was being proved.
     early: Records,
-    delivery: Delivery,
+    delivery: Delivery<Processes>,
     clock: Clock,
     boot_id: String,
     clock_checked: Instant,
@@ -69,6 +71,7 @@ impl Live {
             interval,
             policy,
             ring_bytes,
+            record,
         } = builder;
         if monitors.is_empty() && policy.is_none() {
             return Err(Error::new(
@@ -84,6 +87,7 @@ impl Live {
                 ),
             ));
         }
+        let recorder = record.as_deref().map(Recorder::create).transpose()?;
         let btf = KernelBtf::read()?;
         let asker = Asker::new(&btf)?;
         let resolved = Resolved::new(scope, &asker)?;
@@ -208,14 +212,28 @@ impl Live {
                 canary_proofs: fence.proofs,
             });
         }
+        let clock = clock(&boot_id);
+        let rules = policy.map_or_else(Vec::new, |p| p.rules.into_iter().map(|r| r.id).collect());
+        let mut delivery = Delivery::new(Processes::new(), page_bytes(), rules.clone(), told);
+        delivery.recorder = recorder.map(|mut recorder| {
+            let opening = Opening {
+                kernel: release(),
+                arch: std::env::consts::ARCH.to_owned(),
+                page_bytes: page_bytes(),
+                tell_processes: told,
+                rules,
+            };
+            recorder.open(&opening, &clock);
+            recorder
+        });
         Ok(Live {
             attached,
             fence,
             rings,
             loader,
             early,
-            delivery: Delivery::new(policy, told),
-            clock: clock(&boot_id),
+            delivery,
+            clock,
             boot_id,
             clock_checked: Instant::now(),
             losses: Losses::new(),
@@ -234,10 +252,13 @@ impl Live {
             self.rings.sleep(at_most)?;
         }
         let now = Instant::now();
-        let mut roll_call =
-            now.duration_since(self.losses_checked) >= LOSS_INTERVAL && self.delivery.is_crowded();
+        let mut roll_call = now.duration_since(self.losses_checked) >= LOSS_INTERVAL
+            && self.delivery.surroundings.len() > MANY;
         if now.duration_since(self.clock_checked) >= CLOCK_INTERVAL {
             self.clock = clock(&self.boot_id);
+            if let Some(recorder) = &mut self.delivery.recorder {
+                recorder.clock(&self.clock);
+            }
             self.clock_checked = now;
             roll_call = true;
         }
@@ -248,7 +269,7 @@ impl Live {
             let alive = running
                 .iter()
                 .map(|seed| ProcessId::new(seed.start_ns, seed.tgid));
-            self.delivery.keep(&alive.collect(), at_ns);
+            self.delivery.surroundings.keep(&alive.collect(), at_ns);
         }
         if now.duration_since(self.losses_checked) >= LOSS_INTERVAL {
             delivered += self.tell_losses(on)? + self.tell_skips(on);
@@ -258,6 +279,11 @@ impl Live {
             delivered += self
                 .summaries
                 .tell(&self.loader, &self.asker, &mut self.delivery, on)?;
+        }
+        if delivered > 0
+            && let Some(recorder) = &mut self.delivery.recorder
+        {
+            recorder.flush();
         }
         Ok(delivered)
     }
@@ -331,15 +357,21 @@ impl Live {
                 .push(format!("{lost} records were lost"));
         }
         certificate.complete = certificate.incomplete_reasons.is_empty();
+        if let Some(recorder) = self.delivery.recorder {
+            recorder.end(&certificate)?;
+        }
         Ok(certificate)
     }
 
     /// Takes from the rings once; returns how many records that were, whatever became of them.
     fn deliver(&mut self, on: &mut dyn FnMut(&Event)) -> Result<usize> {
         let early = std::mem::take(&mut self.early);
-        self.delivery.deliver(&early, on);
         let records = self.rings.drain()?;
-        self.delivery.deliver(records, on);
+        for record in early.iter().chain(records.iter()) {
+            if !is_canary(record) {
+                self.delivery.deliver(record, on);
+            }
+        }
         Ok(early.len() + records.len())
     }
 
@@ -391,12 +423,13 @@ impl Live {
         told
     }
 
-    fn tell_loss(&self, of: &str, cause: &str, count: u64, on: &mut dyn FnMut(&Event)) {
-        on(&Event::new(
+    fn tell_loss(&mut self, of: &str, cause: &str, count: u64, on: &mut dyn FnMut(&Event)) {
+        let loss = Event::new(
             boot_ns(),
             Process::own(ProcessId::new(0, self.self_tgid)),
             Kind::Loss(Loss::new(of, cause, count)),
-        ));
+        );
+        self.delivery.remark(&loss, on);
     }
 
     fn read_losses(&self) -> Result<Losses> {

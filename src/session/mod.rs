@@ -4,8 +4,6 @@
 //! canary. It is down when [`Session::end`] returns or the value is dropped.
 
 #[cfg(stockade_kernel)]
-mod delivery;
-#[cfg(stockade_kernel)]
 mod live;
 #[cfg(stockade_kernel)]
 mod summaries;
@@ -14,6 +12,7 @@ mod unsupported;
 #[cfg(stockade_kernel)]
 pub(crate) mod variants;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(stockade_kernel)]
@@ -37,6 +36,7 @@ pub struct SessionBuilder {
     interval: Duration,
     policy: Option<RuleSet>,
     ring_bytes: u32,
+    record: Option<PathBuf>,
 }
 
 /// Monitors and, where asked for, a fence that are attached to this kernel.
@@ -90,6 +90,12 @@ impl SessionBuilder {
         self
     }
 
+    /// Writes what the session is given to this file, for [`Recording`](crate::Recording); one that is there is replaced.
+    pub fn record(mut self, path: impl Into<PathBuf>) -> Self {
+        self.record = Some(path.into());
+        self
+    }
+
     /// Attaches everything. When this fails, nothing stays behind.
     ///
     /// # Errors
@@ -98,6 +104,7 @@ impl SessionBuilder {
     /// path of a rule cannot be opened. [`Permission`](crate::ErrorKind::Permission): rights are missing.
     /// [`Load`](crate::ErrorKind::Load): a monitor cannot be attached in any way.
     /// [`NotEnforced`](crate::ErrorKind::NotEnforced): the fence does not refuse the canary.
+    /// [`Io`](crate::ErrorKind::Io): the file of the recording cannot be made.
     /// [`Unsupported`](crate::ErrorKind::Unsupported): not Linux, or a kernel without type information.
     pub fn start(self) -> Result<Session> {
         Live::start(self).map(Session)
@@ -114,6 +121,7 @@ impl Session {
             interval: Duration::from_secs(10),
             policy: None,
             ring_bytes: 8 << 20,
+            record: None,
         }
     }
 
@@ -161,7 +169,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`Session::poll`]. Everything is detached all the same.
+    /// As [`Session::poll`], and [`Io`](crate::ErrorKind::Io) when the recording could not be written to its end.
+    /// Everything is detached all the same.
     pub fn end(self, on: &mut dyn FnMut(&Event)) -> Result<Certificate> {
         self.0.end(on)
     }

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::delivery::Delivery;
 use super::live::boot_ns;
+use crate::delivery::Delivery;
+use crate::enrich::Processes;
 use crate::error::Result;
 use crate::event::Event;
 use crate::kernel::{Asker, Loader};
@@ -37,7 +38,7 @@ impl Summaries {
         &mut self,
         loader: &Loader,
         asker: &Asker,
-        delivery: &mut Delivery,
+        delivery: &mut Delivery<Processes>,
         on: &mut dyn FnMut(&Event),
     ) -> Result<usize> {
         if self.all.is_empty() {

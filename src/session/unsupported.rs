@@ -19,6 +19,7 @@ impl Live {
             interval: _,
             policy: _,
             ring_bytes: _,
+            record: _,
         } = builder;
         Err(Error::new(
             ErrorKind::Unsupported,

@@ -365,7 +365,7 @@ impl Line<'_> {
     }
 
     fn syscall(&mut self, e: &Syscall) {
-        self.call(e.name, e.number, e.compat);
+        self.call(&e.name, e.number, e.compat);
         self.raw(key!("stockade.syscall.args"));
         for (i, arg) in e.args.iter().enumerate() {
             // Arguments are addresses and flags as often as numbers.
@@ -379,7 +379,7 @@ impl Line<'_> {
     }
 
     fn syscall_summary(&mut self, e: &SyscallSummary) {
-        self.call(e.name, e.number, e.compat);
+        self.call(&e.name, e.number, e.compat);
         self.number(key!("stockade.syscall.calls"), e.calls);
         self.number(key!("stockade.syscall.errors"), e.errors);
         self.number(key!("stockade.syscall.time_ns"), e.time_ns);

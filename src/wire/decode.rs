@@ -422,7 +422,7 @@ fn rename(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
 fn syscall(bytes: &[u8]) -> Result<Kind, Malformed> {
     let rec: SyscallRecord = fixed(bytes)?;
     Ok(Kind::Syscall(Syscall {
-        name: names::syscall(rec.abi, rec.nr),
+        name: names::syscall(rec.abi, rec.nr).into(),
         number: rec.nr,
         compat: rec.abi == ABI_COMPAT,
         args: rec.args,
@@ -442,7 +442,7 @@ fn memory(bytes: &[u8]) -> Result<Kind, Malformed> {
         _ => return Err(Malformed::Unknown),
     };
     Ok(Kind::Memory(Memory {
-        call,
+        call: call.into(),
         address: rec.address,
         bytes,
         protection: rec.prot,

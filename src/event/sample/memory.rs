@@ -12,7 +12,7 @@ fn at(after_ns: u64, process: Process, kind: Kind) -> Event {
 
 fn memory(call: &'static str, bytes: i64, errno: u16) -> Kind {
     Kind::Memory(Memory {
-        call,
+        call: call.into(),
         address: 0x7f5c_1c00_0000,
         bytes,
         protection: 3,
@@ -85,7 +85,7 @@ pub(super) fn samples() -> Vec<Event> {
             8_300_003,
             shell(),
             Kind::Memory(Memory {
-                call: "mmap",
+                call: "mmap".into(),
                 address: u64::MAX,
                 bytes: i64::MAX,
                 protection: u32::MAX,

@@ -6,7 +6,7 @@ use crate::event::{Clock, Memory, MemorySizes, MemorySummary, OomKill};
 
 impl Line<'_> {
     pub(super) fn memory(&mut self, e: &Memory) {
-        self.string(key!("stockade.memory.call"), e.call);
+        self.string(key!("stockade.memory.call"), &e.call);
         // As in /proc/PID/maps, where one looks it up; a number would lose digits in many readers.
         self.raw(key!("stockade.memory.address"));
         self.raw(b"\"");

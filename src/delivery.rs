@@ -1,0 +1,233 @@
+//! From records to the caller's events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::event::{About, Event, Kind, KindCount};
+use crate::recording::Recorder;
+use crate::wire::{Decoder, Malformed};
+
+/// What the records do not say, and only the machine that they come from knows.
+pub(crate) trait Surroundings {
+    /// Learns from an event, and says what is known of its process.
+    fn about(&mut self, event: &Event) -> Option<Arc<About>>;
+
+    /// The host's path for a path on a file system of this device (major, minor).
+    fn host_path(&mut self, device: (u32, u32), path: &str) -> Option<String>;
+}
+
+/// From records to the caller's events.
+#[derive(Debug)]
+pub(crate) struct Delivery<S> {
+    decoder: Decoder,
+    pub(crate) surroundings: S,
+    /// Whether somebody asked for forks and execs, which are followed in any case.
+    tell_processes: bool,
+    /// Names of the policy's rules.
+    rules: Vec<String>,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) events: u64,
+    /// Seen and truncated, by kind.
+    kinds: BTreeMap<&'static str, (u64, u64)>,
+    pub(crate) denials: u64,
+    /// Records that could not be decoded: short, long, unknown.
+    pub(crate) malformed: [u64; 3],
+}
+
+impl<S: Surroundings> Delivery<S> {
+    pub(crate) fn new(
+        surroundings: S,
+        page_bytes: u64,
+        rules: Vec<String>,
+        tell_processes: bool,
+    ) -> Self {
+        Delivery {
+            decoder: Decoder::new(page_bytes),
+            surroundings,
+            tell_processes,
+            rules,
+            recorder: None,
+            events: 0,
+            kinds: BTreeMap::new(),
+            denials: 0,
+            malformed: [0; 3],
+        }
+    }
+
+    /// A record that came through a ring.
+    pub(crate) fn deliver(&mut self, record: &[u8], on: &mut dyn FnMut(&Event)) {
+        match self.decoder.decode(record) {
+            Ok(mut event) => {
+                event.process.about = self.surroundings.about(&event);
+                let found = self.complete(&mut event);
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.context(&event, found.as_deref());
+                    recorder.record(record);
+                }
+                if self.tell_processes || !matches!(event.kind, Kind::Exec(_) | Kind::Fork(_)) {
+                    self.count(&event);
+                    on(&event);
+                }
+                self.decoder.recycle(event);
+            }
+            Err(malformed) => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.record(record);
+                }
+                let which = match malformed {
+                    Malformed::Short => 0,
+                    Malformed::Long => 1,
+                    Malformed::Unknown => 2,
+                };
+                self.malformed[which] += 1;
+            }
+        }
+    }
+
+    /// An event that did not come through the rings.
+    pub(crate) fn tell(&mut self, mut event: Event, on: &mut dyn FnMut(&Event)) {
+        event.process.about = self.surroundings.about(&event);
+        self.count(&event);
+        self.pass(&event, true, on);
+    }
+
+    /// The same of what is about the session itself: the end record has its own numbers of that.
+    pub(crate) fn remark(&mut self, event: &Event, on: &mut dyn FnMut(&Event)) {
+        self.pass(event, false, on);
+    }
+
+    fn pass(&mut self, event: &Event, counted: bool, on: &mut dyn FnMut(&Event)) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.context(event, None);
+            recorder.event(event, counted);
+        }
+        on(event);
+    }
+
+    fn count(&mut self, event: &Event) {
+        self.events += 1;
+        self.denials += u64::from(matches!(event.kind, Kind::Denial(_)));
+        let (seen, truncated) = self.kinds.entry(event.kind.name()).or_default();
+        *seen += 1;
+        *truncated += u64::from(event.is_truncated());
+    }
+
+    /// What was delivered, by kind.
+    pub(crate) fn kinds(&self) -> Vec<KindCount> {
+        self.kinds
+            .iter()
+            .map(|(kind, (seen, truncated))| KindCount::new(*kind, *seen, *truncated))
+            .collect()
+    }
+
+    /// Adds to a denial what the kernel half cannot know: the rule's name, and the host's path where the hook knew no
+    /// mount, which is returned.
+    fn complete(&mut self, event: &mut Event) -> Option<String> {
+        let Kind::Denial(denial) = &mut event.kind else {
+            return None;
+        };
+        let number = usize::try_from(denial.rule).ok();
+        if let Some(id) = number.and_then(|n| self.rules.get(n)) {
+            denial.rule_id.clone_from(id);
+        }
+        if !denial.path_in_fs {
+            return None;
+        }
+        let device = (denial.file.major(), denial.file.minor());
+        let path = self.surroundings.host_path(device, &denial.path.path)?;
+        denial.path.path.clone_from(&path);
+        denial.path_in_fs = false;
+        Some(path)
+    }
+}
+
+#[cfg(all(test, stockade_kernel))]
+mod tests {
+    use super::*;
+    use crate::allocations;
+    use crate::enrich::Processes;
+    use crate::event::sample;
+    use crate::sink::Sink;
+    use crate::wire::{kind, sample as records};
+
+    fn delivery(tell_processes: bool) -> Delivery<Processes> {
+        Delivery::new(Processes::new(), 4096, Vec::new(), tell_processes)
+    }
+
+    /// Of every kind one, with paths of several components.
+    fn one_of_each() -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        for kind in records::KINDS {
+            let names = [
+                b"cat\0bin\0usr\0".as_slice(),
+                b"here\0tmp\0",
+                b"cat\0a file\0and \xff another\0",
+            ];
+            out.push(records::record(kind, 0, names, 1));
+        }
+        out
+    }
+
+    #[test]
+    fn a_steady_stream_of_events_allocates_nothing() {
+        let mut delivery = delivery(true);
+        let (mut sink, clock) = (Sink::json(), sample::clock());
+        let (batch, mut out) = (one_of_each(), Vec::new());
+        let mut round = || {
+            out.clear();
+            for record in &batch {
+                delivery.deliver(record, &mut |event| sink.write(event, &clock, &mut out));
+            }
+        };
+        // Strings grow to what the longest event needs of each.
+        for _ in 0..20 {
+            round();
+        }
+        assert_eq!(allocations::during(|| (0..100).for_each(|_| round())), 0);
+    }
+
+    #[test]
+    fn what_is_delivered_is_counted() {
+        let mut delivery = delivery(true);
+        let mut batch = one_of_each();
+        batch.push(records::record(kind::EXIT, 0, [b""; 3], 0)[1..].to_vec());
+        batch.push(b"short".to_vec());
+        let mut seen = Vec::new();
+        for record in &batch {
+            delivery.deliver(record, &mut |event| seen.push(event.kind.name()));
+        }
+        assert_eq!(
+            seen,
+            [
+                "exec",
+                "fork",
+                "exit",
+                "open",
+                "unlink",
+                "rename",
+                "denial",
+                "unix_connect"
+            ]
+        );
+        assert_eq!((delivery.events, delivery.denials), (8, 1));
+        assert_eq!(delivery.malformed.iter().sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn forks_and_execs_that_nobody_asked_for_name_the_executables_of_others() {
+        let mut delivery = delivery(false);
+        let mut seen = Vec::new();
+        for record in one_of_each() {
+            delivery.deliver(&record, &mut |event| {
+                let about = event.process.about.as_deref();
+                let executable = about.and_then(|a| a.executable.as_deref());
+                seen.push((event.kind.name(), executable.map(str::to_owned)));
+            });
+        }
+        assert_eq!(seen.len(), 6, "{seen:?}");
+        for (kind, executable) in seen {
+            assert_eq!(executable.as_deref(), Some("/usr/bin/cat"), "{kind}");
+        }
+        assert_eq!(delivery.events, 6);
+    }
+}
