@@ -22,6 +22,8 @@ mod mounts;
 #[cfg(target_os = "linux")]
 mod net;
 #[cfg(target_os = "linux")]
+mod recording;
+#[cfg(target_os = "linux")]
 mod scope;
 #[cfg(target_os = "linux")]
 mod variants;
@@ -47,6 +49,7 @@ fn main() {
             net::TESTS,
             memory::TESTS,
             disk::TESTS,
+            recording::TESTS,
         ]
         .into_iter()
         .flatten()
