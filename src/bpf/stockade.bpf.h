@@ -21,11 +21,16 @@ struct {
 	__uint(max_entries, 4096);
 } stk_denials SEC(".maps");
 
+/*
+ * A row per possible CPU, read through a mapping: a lookup by system call holds the kprobe programs of its CPU back, and
+ * on a preemptible kernel everybody who runs there meanwhile goes unseen.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, STK_KIND_MAX *STK_LOSS_MAX);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct stk_drop_counts);
 } stk_drops SEC(".maps");
 
 /* Preallocated, sized to what the machine can run: an allocation that fails at fork would let a child escape. */
@@ -80,11 +85,12 @@ struct {
 
 static __always_inline void stk_lost(__u32 kind, __u32 cause)
 {
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct stk_drop_counts *row = bpf_map_lookup_elem(&stk_drops, &cpu);
 	__u32 index = kind * STK_LOSS_MAX + cause;
-	__u64 *count = bpf_map_lookup_elem(&stk_drops, &index);
 
-	if (count)
-		__sync_fetch_and_add(count, 1);
+	if (row && index < STK_KIND_MAX * STK_LOSS_MAX)
+		__sync_fetch_and_add(&row->count[index], 1);
 }
 
 /* The leader's start time: an exec by another thread hands it over with the tgid (de_thread, fs/exec.c). */

@@ -34,12 +34,17 @@ enum stk_kind {
 	STK_KIND_MAX = 21,
 };
 
-/* Why something was lost; index into stk_drops is kind * STK_LOSS_MAX + cause. */
+/* Why something was lost. */
 enum stk_loss {
 	STK_LOSS_RING = 0, /* the ring was full */
 	STK_LOSS_SCRATCH = 1, /* the scratch buffer was taken over by a preempting program */
 	STK_LOSS_MAP = 2, /* a state map was full */
 	STK_LOSS_MAX = 3,
+};
+
+/* What was lost on one CPU; the index is kind * STK_LOSS_MAX + cause. */
+struct stk_drop_counts {
+	__u64 count[STK_KIND_MAX * STK_LOSS_MAX];
 };
 
 enum stk_flag {

@@ -10,10 +10,8 @@ mod identity;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use libbpf_rs::{MapCore as _, MapFlags};
-
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{Asker, Attached, Loader, Object, Probe, ProbeReport, Records, Rings, refused};
+use crate::kernel::{Asker, Attached, Loader, Object, Probe, ProbeReport, Records, Rings};
 use crate::policy::{Mode, RuleSet};
 use crate::wire::{ACCESS_KINDS, Armed, FileKey, Guard, RULE_CANARY, RULE_FLAG_CANARY, bytes_of};
 
@@ -249,21 +247,20 @@ impl Plan {
     fn install(&self, loader: &Loader, tags: bool) -> Result<()> {
         let keys = loader.map("stk_keys")?;
         for target in &self.targets {
-            let what = || format!("the guard of {}", target.identity.path.display());
+            let path = target.identity.path.display();
+            let what = format_args!("the guard of {path}");
             if tags {
                 let fd = target.identity.fd().as_raw_fd();
                 loader
                     .map("stk_tags")?
-                    .update(&fd.to_ne_bytes(), bytes_of(&target.guard), MapFlags::ANY)
-                    .map_err(|e| refused(&what(), &e, &[]))?;
+                    .set(&fd.to_ne_bytes(), bytes_of(&target.guard), what)?;
             }
             if target.identity.strength == Strength::Exact {
-                keys.update(
+                keys.set(
                     bytes_of(&target.identity.key),
                     bytes_of(&target.guard),
-                    MapFlags::ANY,
-                )
-                .map_err(|e| refused(&what(), &e, &[]))?;
+                    what,
+                )?;
             }
         }
         let mut guard = empty_guard();
@@ -278,15 +275,13 @@ impl Plan {
             let fd = self.tag_canary.fd().as_raw_fd();
             loader
                 .map("stk_tags")?
-                .update(&fd.to_ne_bytes(), bytes_of(&guard), MapFlags::ANY)
-                .map_err(|e| refused("the canary's tag", &e, &[]))?;
+                .set(&fd.to_ne_bytes(), bytes_of(&guard), "the canary's tag")?;
         }
-        keys.update(
+        keys.set(
             bytes_of(&self.canary.key()),
             bytes_of(&guard),
-            MapFlags::ANY,
+            "the canary's guard",
         )
-        .map_err(|e| refused("the canary's guard", &e, &[]))
     }
 }
 
@@ -305,14 +300,11 @@ pub(crate) struct Fence {
 }
 
 fn set_epoch(loader: &Loader, epoch: u32) -> Result<()> {
-    loader
-        .map("stk_armed_at")?
-        .update(
-            &0u32.to_ne_bytes(),
-            bytes_of(&Armed { epoch, pad: 0 }),
-            MapFlags::ANY,
-        )
-        .map_err(|e| refused("arming the fence", &e, &[]))
+    loader.map("stk_armed_at")?.set(
+        &0u32.to_ne_bytes(),
+        bytes_of(&Armed { epoch, pad: 0 }),
+        "arming the fence",
+    )
 }
 
 fn empty_guard() -> Guard {

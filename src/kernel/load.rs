@@ -10,7 +10,10 @@ use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder};
 use libbpf_rs::{Link, MapCore as _, MapHandle};
 
 use super::btf::KernelBtf;
+use super::drops::Drops;
 use super::log::Capture;
+use super::ring::Rings;
+use super::table::Table;
 use super::tracefs::{Tracefs, give_away};
 use super::{preemptible_tracepoints, refused, skel, trial};
 use crate::error::{Error, ErrorKind, Result};
@@ -314,7 +317,21 @@ impl Loader {
     }
 
     /// A map that an object brought along.
-    pub(crate) fn map(&self, name: &str) -> Result<&MapHandle> {
+    pub(crate) fn map<'a>(&'a self, name: &'a str) -> Result<Table<'a>> {
+        Ok(Table::new(name, self.handle(name)?))
+    }
+
+    /// The consumer of the rings that the objects brought along.
+    pub(crate) fn rings(&self) -> Result<Rings> {
+        Rings::new(self.handle("stk_events")?, self.handle("stk_denials")?)
+    }
+
+    /// The counters of what is lost on the way to the rings.
+    pub(crate) fn drops(&self) -> Result<Drops> {
+        Drops::new(self.handle("stk_drops")?)
+    }
+
+    fn handle(&self, name: &str) -> Result<&MapHandle> {
         self.maps.get(name).ok_or_else(|| {
             Error::new(
                 ErrorKind::Load,
@@ -640,8 +657,8 @@ impl Loader {
         if let Some(shared) = self.maps.get(name) {
             return map.reuse_fd(shared.as_fd());
         }
-        if name.ends_with("_buf") {
-            // Scratch: one per CPU, or all but the first would lose their records.
+        if name == "stk_drops" || name.ends_with("_buf") {
+            // One per CPU, or all but the first would lose their records, and their counts of that.
             map.set_max_entries(self.config.cpus)?;
         } else if let Some(&size) = self.sizes.get(name) {
             map.set_max_entries(size)?;

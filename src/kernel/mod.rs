@@ -5,16 +5,20 @@
 
 mod ask;
 mod btf;
+mod drops;
 mod layout;
 mod load;
 mod log;
 mod ring;
 mod skel;
+mod steady;
+mod table;
 mod tracefs;
 mod trial;
 
 pub(crate) use ask::{Asker, Seed, read_iterator};
 pub(crate) use btf::KernelBtf;
+pub(crate) use drops::{Drops, Losses};
 #[cfg(test)]
 pub(crate) use load::program_names;
 pub(crate) use load::{
@@ -72,6 +76,14 @@ pub(crate) fn rights() -> u64 {
 fn has_rights() -> bool {
     let set = rights();
     NEEDED_RIGHTS.iter().all(|(_, bit)| set & (1 << bit) != 0)
+}
+
+/// How many CPUs this machine can ever have.
+pub(crate) fn possible_cpus() -> crate::error::Result<u32> {
+    libbpf_rs::num_possible_cpus()
+        .ok()
+        .and_then(|n| u32::try_from(n).ok())
+        .ok_or_else(|| Error::new(ErrorKind::Load, "the number of CPUs cannot be read"))
 }
 
 /// The kernel's release, as uname(2) has it.

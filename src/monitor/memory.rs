@@ -4,15 +4,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use libbpf_rs::{MapCore as _, MapFlags};
-
 use super::summary::{Flush, Summary, Tally};
 use super::{Filter, Form, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Kind, MemoryFailure, MemorySizes, MemorySummary};
 use crate::kernel::Needs::{Fentry, Function, Params, PreemptibleTracepoints};
 use crate::kernel::Program::{Auto, Tracepoint};
-use crate::kernel::{Attached, Loader, Object, PT_REGS, Probe, Variant, read_iterator, refused};
+use crate::kernel::{Attached, Loader, Object, PT_REGS, Probe, Variant, read_iterator};
 use crate::wire::{
     MemoryForm, MemoryKey, MemoryState, MemorySum, TaskKey, bytes_of, memory_call, memory_flag,
     process_of, read,
@@ -215,10 +213,11 @@ fn choose(loader: &Loader, form: Form) -> Result<()> {
         page_bytes: u32::try_from(page_bytes()).unwrap_or(4096),
         events: u32::from(form == Form::Events),
     };
-    loader
-        .map("stk_memory_form")?
-        .update(&0u32.to_ne_bytes(), bytes_of(&value), MapFlags::ANY)
-        .map_err(|e| refused("the form of the memory monitor", &e, &[]))
+    loader.map("stk_memory_form")?.set(
+        &0u32.to_ne_bytes(),
+        bytes_of(&value),
+        "the form of the memory monitor",
+    )
 }
 
 fn page_bytes() -> u64 {
@@ -286,23 +285,22 @@ impl Counts {
 
     /// Takes out the processes that have ended.
     fn take_ended(&mut self, loader: &Loader) -> Result<BTreeMap<TaskKey, MemoryState>> {
-        let failed = |e| refused("reading the map stk_memory_ended", &e, &[]);
         let map = loader.map("stk_memory_ended")?;
-        let keys: HashSet<Vec<u8>> = map.keys().collect();
         let mut ended = BTreeMap::new();
-        for key in keys {
-            let value = map.lookup(&key, MapFlags::ANY).map_err(failed)?;
-            let state = value.as_deref().and_then(read::<MemoryState>);
-            let (Some(task), Some(state)) = (read::<TaskKey>(&key), state) else {
+        let mut taken = Vec::new();
+        for (key, value) in map.entries()? {
+            let (Some(task), Some(state)) = (read::<TaskKey>(&key), read::<MemoryState>(&value))
+            else {
                 continue;
             };
             if state.hdr.flags & memory_flag::FINAL == 0 {
                 // It is just ending.
                 continue;
             }
-            map.delete(&key).map_err(failed)?;
+            taken.push(key);
             ended.insert(task, state);
         }
+        map.remove(&taken)?;
         ended.retain(|task, _| !self.ended.contains(task));
         self.ended = ended.keys().copied().collect();
         Ok(ended)

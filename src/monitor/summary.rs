@@ -3,11 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use libbpf_rs::{MapCore as _, MapFlags};
-
 use crate::error::Result;
 use crate::event::{Event, Kind, Process};
-use crate::kernel::{Attached, Loader, refused};
+use crate::kernel::{Attached, Loader};
 use crate::wire::{Header, TaskKey, bytes_of, process_of, read};
 
 /// A monitor's counters.
@@ -41,23 +39,13 @@ impl Flush<'_> {
     /// Forgets the processes that had ended before the counters were read.
     pub(crate) fn forget_ended(&self) -> Result<()> {
         let map = self.loader.map("stk_who")?;
-        let ended: Vec<Vec<u8>> = map
-            .keys()
-            .filter(|key| read::<TaskKey>(key).is_some_and(|task| !self.alive.contains(&task)))
-            .collect();
-        for key in ended {
-            map.delete(&key)
-                .map_err(|e| refused("clearing the map stk_who", &e, &[]))?;
-        }
-        Ok(())
+        let mut ended = map.keys();
+        ended.retain(|key| read::<TaskKey>(key).is_some_and(|task| !self.alive.contains(&task)));
+        map.remove(&ended)
     }
 
     fn who(&self, task: TaskKey) -> Result<Process> {
-        let found = self
-            .loader
-            .map("stk_who")?
-            .lookup(bytes_of(&task), MapFlags::ANY)
-            .map_err(|e| refused("reading the map stk_who", &e, &[]))?;
+        let found = self.loader.map("stk_who")?.get(bytes_of(&task))?;
         Ok(match found.as_deref().and_then(read::<Header>) {
             Some(header) => process_of(&header),
             // The map of processes is full: the id is known all the same.
@@ -90,24 +78,14 @@ impl Tally {
         K: plain::Plain + Copy,
         V: plain::Plain + Copy,
     {
-        let failed =
-            |e: libbpf_rs::Error| refused(&format!("reading the map {}", self.map), &e, &[]);
         let map = flush.loader.map(self.map)?;
-        // Keys first: removing one while walking would start the walk anew.
-        let keys: HashSet<Vec<u8>> = map.keys().collect();
-        let mut keys: Vec<Vec<u8>> = keys.into_iter().collect();
-        keys.sort_unstable();
         let mut news = Vec::new();
-        for key in keys {
-            let Some(value) = map.lookup(&key, MapFlags::ANY).map_err(failed)? else {
-                continue;
-            };
+        let mut gone = Vec::new();
+        for (key, value) in map.entries()? {
             let now = words(&value);
             let ended = read::<TaskKey>(&key).is_none_or(|task| !flush.alive.contains(&task));
-            if ended {
-                map.delete(&key).map_err(failed)?;
-            }
             let before = if ended {
+                gone.push(key.clone());
                 self.before.remove(&key)
             } else {
                 self.before.insert(key.clone(), now.clone())
@@ -121,6 +99,7 @@ impl Tally {
                 news.push((key, value));
             }
         }
+        map.remove(&gone)?;
         Ok(news)
     }
 }

@@ -1,14 +1,12 @@
 //! System calls: both ends of every call in scope, counted or sent.
 
-use libbpf_rs::{MapCore as _, MapFlags};
-
 use super::summary::{Flush, Summary, Tally};
 use super::{Filter, Form, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Kind, SyscallSummary, names};
 use crate::kernel::Needs::PreemptibleTracepoints;
 use crate::kernel::Program::{Auto, Tracepoint};
-use crate::kernel::{Loader, Object, Probe, Variant, refused};
+use crate::kernel::{Loader, Object, Probe, Variant};
 use crate::wire::{SyscallKey, SyscallSum};
 
 /// `STK_SYSCALLS` in syscall.bpf.c.
@@ -71,14 +69,11 @@ fn choose(loader: &Loader, filter: &Filter) -> Result<()> {
     }
     for (table, numbers) in (0u32..).zip(&filter.syscalls) {
         for number in numbers {
-            loader
-                .map("stk_syscalls_chosen")?
-                .update(
-                    &(table * CHOOSABLE + number).to_ne_bytes(),
-                    &[1],
-                    MapFlags::ANY,
-                )
-                .map_err(|e| refused(&format!("choosing system call {number}"), &e, &[]))?;
+            loader.map("stk_syscalls_chosen")?.set(
+                &(table * CHOOSABLE + number).to_ne_bytes(),
+                &[1],
+                format_args!("choosing system call {number}"),
+            )?;
         }
     }
     Ok(())

@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use libbpf_rs::{MapCore as _, MapFlags};
 use rustix::fs::{Mode, OFlags};
 
 use super::Scope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{Asker, Loader, Probe, Seed, refused, tracepoint};
+use crate::kernel::{Asker, Loader, Probe, Seed, tracepoint};
 use crate::wire::{CGROUPS_MAX, TASK_FOLLOW, TaskEntry, TaskKey, bytes_of, scope_bit};
 
 /// A scope whose processes and cgroups exist.
@@ -117,34 +116,25 @@ impl Resolved {
 
     /// Writes cgroups, user ids and names into their maps.
     pub(crate) fn fill(&self, loader: &Loader) -> Result<()> {
-        let failed = |what: String| move |e: libbpf_rs::Error| refused(&what, &e, &[]);
         for (index, fd) in (0u32..).zip(&self.cgroups) {
-            loader
-                .map("stk_cgroups")?
-                .update(
-                    &index.to_ne_bytes(),
-                    &fd.as_raw_fd().to_ne_bytes(),
-                    MapFlags::ANY,
-                )
-                .map_err(failed(format!(
-                    "cgroup {}",
-                    self.scope.cgroups[index as usize].display()
-                )))?;
+            loader.map("stk_cgroups")?.set(
+                &index.to_ne_bytes(),
+                &fd.as_raw_fd().to_ne_bytes(),
+                format_args!("cgroup {}", self.scope.cgroups[index as usize].display()),
+            )?;
         }
         // For monitors that look at others than the current task; where there are none, the map is not loaded.
         if let Ok(ids) = loader.map("stk_cgroup_ids") {
             for fd in &self.cgroups {
                 let id = rustix::fs::fstat(fd)
                     .map_err(|e| Error::new(ErrorKind::Io, "the id of a cgroup").with_source(e))?;
-                ids.update(&id.st_ino.to_ne_bytes(), &[1], MapFlags::ANY)
-                    .map_err(failed("the id of a cgroup".into()))?;
+                ids.set(&id.st_ino.to_ne_bytes(), &[1], "the id of a cgroup")?;
             }
         }
         for uid in &self.scope.uids {
             loader
                 .map("stk_uids")?
-                .update(&uid.to_ne_bytes(), &[1], MapFlags::ANY)
-                .map_err(failed(format!("user {uid}")))?;
+                .set(&uid.to_ne_bytes(), &[1], format_args!("user {uid}"))?;
         }
         for comm in &self.scope.comms {
             let mut key = [0u8; 16];
@@ -153,8 +143,7 @@ impl Resolved {
             key[..len].copy_from_slice(&comm.as_bytes()[..len]);
             loader
                 .map("stk_comms")?
-                .update(&key, &[1], MapFlags::ANY)
-                .map_err(failed(format!("name {comm}")))?;
+                .set(&key, &[1], format_args!("name {comm}"))?;
         }
         Ok(())
     }
@@ -182,10 +171,11 @@ impl Resolved {
                     tgid: u64::from(seed.tgid),
                 };
                 let entry = TaskEntry { flags, pad: 0 };
-                loader
-                    .map("stk_tasks")?
-                    .update(bytes_of(&key), bytes_of(&entry), MapFlags::ANY)
-                    .map_err(|e| refused(&format!("process {}", seed.tgid), &e, &[]))?;
+                loader.map("stk_tasks")?.set(
+                    bytes_of(&key),
+                    bytes_of(&entry),
+                    format_args!("process {}", seed.tgid),
+                )?;
             }
         }
     }

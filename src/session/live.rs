@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use libbpf_rs::{MapCore as _, MapFlags};
 use rustix::time::ClockId;
 
 use super::SessionBuilder;
@@ -16,8 +15,8 @@ use crate::event::{
 };
 use crate::fence::{self, Fence, is_canary};
 use crate::kernel::{
-    Asker, Attached, KernelBtf, Loader, MapSizes, Object, ProbeReport, Records, Rings, refused,
-    release, securityfs_lsm, skipped,
+    Asker, Attached, Drops, KernelBtf, Loader, Losses, MapSizes, Object, ProbeReport, Records,
+    Rings, possible_cpus, release, securityfs_lsm, skipped,
 };
 use crate::monitor::{Monitor, TRACK, Watch};
 use crate::recording::{Opening, Recorder};
@@ -36,9 +35,6 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(5);
 const GRACE_ROUNDS: u32 = 10;
 
-/// Losses by (kind, cause, CPU).
-type Losses = BTreeMap<(u32, u32, u32), u64>;
-
 #[derive(Debug)]
 pub(super) struct Live {
     // Order is the order of dropping: programs first, then what they write to.
@@ -52,6 +48,7 @@ pub(super) struct Live {
     clock: Clock,
     boot_id: String,
     clock_checked: Instant,
+    drops: Drops,
     losses: Losses,
     losses_checked: Instant,
     summaries: Summaries,
@@ -99,10 +96,7 @@ impl Live {
             Some(plan) => plan.self_tgid,
             None => asker.self_tgid()?,
         };
-        let cpus = libbpf_rs::num_possible_cpus()
-            .ok()
-            .and_then(|n| u32::try_from(n).ok())
-            .ok_or_else(|| Error::new(ErrorKind::Load, "the number of CPUs cannot be read"))?;
+        let cpus = possible_cpus()?;
         let selection = resolved.selection();
         let config = Config {
             self_tgid,
@@ -176,8 +170,6 @@ impl Live {
             summaries.extend(parts.summary);
             note(&mut certificate, &reports);
         }
-        let make_rings =
-            |loader: &Loader| Rings::new(loader.map("stk_events")?, loader.map("stk_denials")?);
         let mut early = Records::default();
         let (fence, rings) = match plan {
             Some(plan) => {
@@ -186,7 +178,7 @@ impl Live {
                     &mut loader,
                     selection.bits == scope_bit::HOST,
                     |loader| resolved.fill(loader),
-                    make_rings,
+                    Loader::rings,
                     &mut early,
                 )?;
                 note(&mut certificate, &fence.reports);
@@ -194,7 +186,7 @@ impl Live {
             }
             None => {
                 resolved.fill(&loader)?;
-                let rings = make_rings(&loader)?;
+                let rings = loader.rings()?;
                 (None, rings)
             }
         };
@@ -212,6 +204,7 @@ impl Live {
                 canary_proofs: fence.proofs,
             });
         }
+        let drops = loader.drops()?;
         let clock = clock(&boot_id);
         let rules = policy.map_or_else(Vec::new, |p| p.rules.into_iter().map(|r| r.id).collect());
         let mut delivery = Delivery::new(Processes::new(), page_bytes(), rules.clone(), told);
@@ -236,6 +229,7 @@ impl Live {
             clock,
             boot_id,
             clock_checked: Instant::now(),
+            drops,
             losses: Losses::new(),
             losses_checked: Instant::now(),
             summaries: Summaries::new(summaries, interval),
@@ -302,13 +296,10 @@ impl Live {
 
     pub(super) fn followed(&self) -> Result<usize> {
         let map = self.loader.map("stk_tasks")?;
-        let alive = |key: &Vec<u8>| {
-            let value = map.lookup(key, MapFlags::ANY).ok().flatten();
-            value
-                .and_then(|v| read::<TaskEntry>(&v))
-                .is_some_and(|e| e.flags & TASK_ENDED == 0)
+        let alive = |(_, value): &(Vec<u8>, Vec<u8>)| {
+            read::<TaskEntry>(value).is_some_and(|e| e.flags & TASK_ENDED == 0)
         };
-        Ok(map.keys().filter(alive).count())
+        Ok(map.entries()?.iter().filter(|e| alive(e)).count())
     }
 
     pub(super) fn end(mut self, on: &mut dyn FnMut(&Event)) -> Result<Certificate> {
@@ -389,7 +380,7 @@ impl Live {
 
     /// Reports losses since the last time, summed over CPUs.
     fn tell_losses(&mut self, on: &mut dyn FnMut(&Event)) -> Result<usize> {
-        let now = self.read_losses()?;
+        let now = self.drops.read();
         let mut news: BTreeMap<(u32, u32), u64> = BTreeMap::new();
         for ((kind, cause, cpu), count) in &now {
             let before = self
@@ -430,27 +421,6 @@ impl Live {
             Kind::Loss(Loss::new(of, cause, count)),
         );
         self.delivery.remark(&loss, on);
-    }
-
-    fn read_losses(&self) -> Result<Losses> {
-        let map = self.loader.map("stk_drops")?;
-        let mut out = Losses::new();
-        for kind in 0..kind::MAX {
-            for cause in 0..loss::MAX {
-                let key = (kind * loss::MAX + cause).to_ne_bytes();
-                let values = map
-                    .lookup_percpu(&key, MapFlags::ANY)
-                    .map_err(|e| refused("reading the loss counters", &e, &[]))?
-                    .unwrap_or_default();
-                for (cpu, value) in (0u32..).zip(values) {
-                    let count = value.first_chunk().map_or(0, |b| u64::from_ne_bytes(*b));
-                    if count > 0 {
-                        out.insert((kind, cause, cpu), count);
-                    }
-                }
-            }
-        }
-        Ok(out)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Every way that this version has to watch and to fence, tried one by one.
 
 use crate::doctor::{VariantState, VariantTrial};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::fence::Mechanism;
-use crate::kernel::{KernelBtf, Loader, MapSizes, Object, Probe, Trial, Verdict, securityfs_lsm};
+use crate::kernel::{
+    KernelBtf, Loader, MapSizes, Object, Probe, Trial, Verdict, possible_cpus, securityfs_lsm,
+};
 use crate::monitor::Monitor;
 use crate::scope::FOLLOW;
 use crate::wire::{CGROUPS_MAX, Config, filter_bit, scope_bit};
@@ -15,10 +17,7 @@ const RING_BYTES: u32 = 4096;
 pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
     let bpf_is_active =
         securityfs_lsm().is_some_and(|list| list.split(',').any(|module| module == "bpf"));
-    let cpus = libbpf_rs::num_possible_cpus()
-        .ok()
-        .and_then(|n| u32::try_from(n).ok())
-        .ok_or_else(|| Error::new(ErrorKind::Load, "the number of CPUs cannot be read"))?;
+    let cpus = possible_cpus()?;
     let config = Config {
         self_tgid: std::process::id(),
         // No branch may be dead: what is not looked at is not tried.

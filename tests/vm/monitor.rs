@@ -6,10 +6,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
 use crate::fence::text;
-use crate::harness::{Ctx, Ended, Needs, Outcome, Test, number, stockade, word};
+use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, number, stockade, word};
 use crate::helper::{Step, arguments, results, step};
 use crate::mounts::bind;
 
@@ -23,6 +24,11 @@ pub(crate) const TESTS: &[Test] = &[
         "processes_that_crowd_one_cpu_are_each_reported_once",
         Needs::Watch,
         crowded_cpu,
+    ),
+    Test::new(
+        "tool_that_shares_a_crowded_cpu_holds_no_program_back",
+        Needs::Watch,
+        crowded_with_the_tool,
     ),
     Test::new(
         "execs_forks_and_exits_are_those_that_strace_sees",
@@ -195,13 +201,27 @@ fn thousand_commands(ctx: &Ctx) -> Outcome {
     Outcome::Passed
 }
 
-/// Eight loops that take one CPU from each other: programs are preempted in the midst of a report, where they can be.
-fn crowded_cpu(ctx: &Ctx) -> Outcome {
-    let program = nothing(ctx);
-    let crowd = format!(
+/// Eight loops, to be run by a shell with the program that they start as its argument.
+fn crowd() -> String {
+    format!(
         "for n in 1 2 3 4 5 6 7 8; do sh -c '{}' sh \"$1\" & done; wait",
         LOOP.replace("1000", "100")
-    );
+    )
+}
+
+/// So many times a process was seen to live like this.
+fn kinds_of_lives(events: &[Value]) -> BTreeMap<Vec<&str>, usize> {
+    let mut kinds: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
+    for life in lives(events).into_values() {
+        *kinds.entry(life).or_default() += 1;
+    }
+    kinds
+}
+
+/// Loops that take one CPU from each other: programs are preempted in the midst of a report, where they can be.
+fn crowded_cpu(ctx: &Ctx) -> Outcome {
+    let program = nothing(ctx);
+    let crowd = crowd();
     let command = [
         "taskset",
         "-c",
@@ -214,16 +234,55 @@ fn crowded_cpu(ctx: &Ctx) -> Outcome {
     ];
     let ended = watched(ctx, "process", &command);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let mut whole: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
-    for life in lives(&ended.events).into_values() {
-        *whole.entry(life).or_default() += 1;
-    }
     // taskset becomes the outer shell.
     let expected = BTreeMap::from([
         (vec!["exec", "exec", "exit"], 1),
         (vec!["fork", "exec", "exit"], 808),
     ]);
-    assert_eq!(whole, expected);
+    assert_eq!(kinds_of_lives(&ended.events), expected);
+    Outcome::Passed
+}
+
+/// The same on the CPU of the tool, which reads counters all the time: a system call on a map that is preempted would
+/// keep the kernel from running programs for the others.
+fn crowded_with_the_tool(ctx: &Ctx) -> Outcome {
+    let program = nothing(ctx);
+    let before = sched_getaffinity(None).expect("our CPUs");
+    let mut first = CpuSet::new();
+    first.set(0);
+    sched_setaffinity(None, &first).expect("the first CPU");
+    let args = [
+        "run",
+        "--process",
+        "--syscall=summary",
+        "--interval",
+        "0.1",
+        "--format",
+        "json",
+        "--",
+    ];
+    let command = ["sh", "-c", &crowd(), "sh", text(&program)];
+    let started = Stockade::start(ctx, args.iter().chain(&command));
+    sched_setaffinity(None, &before).expect("our CPUs again");
+    let ended = started.wait();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    if !ctx.host {
+        ended.complete();
+    }
+    let looks: BTreeSet<u64> = ended
+        .of("syscall_summary")
+        .map(|e| number(e, "stockade.window_ns"))
+        .collect();
+    assert!(
+        looks.len() >= 2,
+        "the counters were read {} times",
+        looks.len()
+    );
+    let expected = BTreeMap::from([
+        (vec!["exec", "exit"], 1),
+        (vec!["fork", "exec", "exit"], 808),
+    ]);
+    assert_eq!(kinds_of_lives(&ended.events), expected);
     Outcome::Passed
 }
 

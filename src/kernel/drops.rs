@@ -1,0 +1,93 @@
+//! The kernel half's counters of lost records, read without a system call.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::AsFd as _;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libbpf_rs::{MapCore as _, MapHandle};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::{kind, loss};
+
+/// Lost records by kind, cause and CPU. Only what is not zero.
+pub(crate) type Losses = BTreeMap<(u32, u32, u32), u64>;
+
+/// `struct stk_drop_counts`: of one CPU, by kind and cause.
+type Row = [AtomicU64; (kind::MAX * loss::MAX) as usize];
+
+/// The map `stk_drops`, a row per possible CPU, in our memory.
+pub(crate) struct Drops {
+    rows: NonNull<Row>,
+    cpus: u32,
+    bytes: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone, and its content is atomic.
+unsafe impl Send for Drops {}
+
+impl fmt::Debug for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drops").field("cpus", &self.cpus).finish()
+    }
+}
+
+impl Drops {
+    pub(super) fn new(map: &MapHandle) -> Result<Self> {
+        let cpus = map.max_entries();
+        if map.value_size() as usize != size_of::<Row>() {
+            return Err(Error::new(
+                ErrorKind::Load,
+                "the rows of stk_drops have another size than expected; this is a defect",
+            ));
+        }
+        let page = rustix::param::page_size();
+        let bytes = (cpus as usize * size_of::<Row>()).next_multiple_of(page);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let start = unsafe {
+            mmap(
+                ptr::null_mut(),
+                bytes,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                map.as_fd(),
+                0,
+            )
+        }
+        .map_err(|e| {
+            Error::new(ErrorKind::Load, format!("mapping the loss counters: {e}")).with_source(e)
+        })?;
+        let rows = NonNull::new(start.cast()).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Load,
+                "the loss counters were mapped nowhere; this is a defect",
+            )
+        })?;
+        Ok(Drops { rows, cpus, bytes })
+    }
+
+    /// What was lost so far.
+    pub(crate) fn read(&self) -> Losses {
+        // SAFETY: `new` has mapped `cpus` rows, which stay until `drop`; the kernel half writes them atomically.
+        let rows = unsafe { std::slice::from_raw_parts(self.rows.as_ptr(), self.cpus as usize) };
+        let mut out = Losses::new();
+        for (cpu, row) in (0u32..).zip(rows) {
+            for (index, count) in (0u32..).zip(row) {
+                let count = count.load(Ordering::Relaxed);
+                if count > 0 {
+                    out.insert((index / loss::MAX, index % loss::MAX, cpu), count);
+                }
+            }
+        }
+        out
+    }
+}
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this length; no reference into it outlives `read`.
+        let _ = unsafe { munmap(self.rows.as_ptr().cast(), self.bytes) };
+    }
+}

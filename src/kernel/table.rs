@@ -1,0 +1,94 @@
+//! A map of the kernel half, read and written by system calls that disturb nobody's programs.
+
+use std::fmt;
+
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+
+use super::refused;
+use super::steady::Steady;
+use crate::error::Result;
+
+/// So many calls in one go: real-time for well below a millisecond.
+const TOGETHER: usize = 256;
+
+/// A map with keys and values.
+#[derive(Clone, Copy)]
+pub(crate) struct Table<'a> {
+    name: &'a str,
+    map: &'a MapHandle,
+}
+
+impl fmt::Debug for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Table").field(&self.name).finish()
+    }
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(name: &'a str, map: &'a MapHandle) -> Self {
+        Table { name, map }
+    }
+
+    /// Enters a value, or replaces it. `what` is what an error says was refused.
+    pub(crate) fn set(&self, key: &[u8], value: &[u8], what: impl fmt::Display) -> Result<()> {
+        let _steady = Steady::hold();
+        self.map
+            .update(key, value, MapFlags::ANY)
+            .map_err(|e| refused(&what.to_string(), &e, &[]))
+    }
+
+    /// The value of a key.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let _steady = Steady::hold();
+        self.lookup(key)
+    }
+
+    /// All keys, in order. Finding them disturbs nobody.
+    pub(crate) fn keys(&self) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = self.map.keys().collect();
+        keys.sort_unstable();
+        // One that is removed meanwhile makes the kernel begin anew.
+        keys.dedup();
+        keys
+    }
+
+    /// Keys and their values, in the order of the keys.
+    pub(crate) fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut entries = Vec::new();
+        let mut keys = self.keys().into_iter();
+        loop {
+            let some: Vec<_> = keys.by_ref().take(TOGETHER).collect();
+            if some.is_empty() {
+                return Ok(entries);
+            }
+            let _steady = Steady::hold();
+            for key in some {
+                if let Some(value) = self.lookup(&key)? {
+                    entries.push((key, value));
+                }
+            }
+        }
+    }
+
+    /// Removes keys; one that is not there any more is as good.
+    pub(crate) fn remove(&self, keys: &[Vec<u8>]) -> Result<()> {
+        for some in keys.chunks(TOGETHER) {
+            let _steady = Steady::hold();
+            for key in some {
+                match self.map.delete(key) {
+                    Err(e) if e.kind() != libbpf_rs::ErrorKind::NotFound => {
+                        return Err(refused(&format!("clearing the map {}", self.name), &e, &[]));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.map
+            .lookup(key, MapFlags::ANY)
+            .map_err(|e| refused(&format!("reading the map {}", self.name), &e, &[]))
+    }
+}
