@@ -112,6 +112,12 @@ impl<S: Surroundings> Delivery<S> {
         *truncated += u64::from(event.is_truncated());
     }
 
+    /// How many events of a kind were delivered.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) fn seen(&self, kind: &str) -> u64 {
+        self.kinds.get(kind).map_or(0, |(seen, _)| *seen)
+    }
+
     /// What was delivered, by kind.
     pub(crate) fn kinds(&self) -> Vec<KindCount> {
         self.kinds

@@ -61,7 +61,7 @@ pub use event::Event;
 pub use monitor::{Filter, Form, Monitor, Watch};
 pub use replay::Recording;
 pub use scope::Scope;
-pub use session::Session;
+pub use session::{Sampling, Session};
 
 /// The examples of the README compile.
 #[cfg(doctest)]

@@ -32,6 +32,7 @@ const WHO: &[&str] = &[
     "oom",
     "disk",
     "disk_summary",
+    "suppressed",
 ];
 /// `all` in the table.
 const ALL: &[&str] = &[
@@ -58,6 +59,8 @@ const ALL: &[&str] = &[
     "disk",
     "disk_summary",
     "loss",
+    "sampled",
+    "suppressed",
     "end",
 ];
 
@@ -88,6 +91,7 @@ fn fields(value: &Value, prefix: &str, found: &mut BTreeSet<(String, &'static st
         let name = format!("{prefix}{key}");
         let kind = match value {
             Value::Bool(_) => "boolean",
+            Value::Number(n) if n.is_f64() => "double",
             Value::Number(_) => "long",
             Value::String(text) if text.len() == 30 && text.ends_with('Z') => "date",
             Value::String(_) => "keyword",

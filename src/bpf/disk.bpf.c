@@ -318,11 +318,9 @@ static __always_inline void send(struct stk_request *request, __u64 queue_ns, __
 	if (request->bytes < stk_config.min_bytes)
 		return;
 	wake = stk_wake(sizeof(*rec));
-	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
-	if (!rec) {
-		stk_lost(STK_KIND_DISK, STK_LOSS_RING);
+	rec = stk_reserve(STK_KIND_DISK, &request->begun.hdr, sizeof(*rec));
+	if (!rec)
 		return;
-	}
 	rec->hdr = request->begun.hdr;
 	rec->hdr.time_ns = bpf_ktime_get_boot_ns();
 	rec->device = request->device;

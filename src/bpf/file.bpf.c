@@ -229,13 +229,14 @@ static __always_inline int on_unlinked(struct dentry *dentry, int result)
 		return 0;
 	s = stk_scratch_begin(&stk_file_buf, STK_KIND_UNLINK, &seq);
 	if (!s)
-		return 0;
+		goto done;
 	rec = start(s, STK_KIND_UNLINK, result, 0);
 	rec->file = p->file;
 	place.dentry = (__u64)p->dentry;
 	place.mnt = stk_mount_of(p->mnt);
 	put_path(rec, place);
 	finish(rec, s, seq, STK_KIND_UNLINK);
+done:
 	bpf_map_delete_elem(&stk_pending_ops, &tid);
 	return 0;
 }
@@ -282,7 +283,7 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 		return 0;
 	s = stk_scratch_begin(&stk_file_buf, STK_KIND_RENAME, &seq);
 	if (!s)
-		return 0;
+		goto done;
 	rec = (struct stk_rename *)s->rec;
 	data = s->rec + sizeof(*rec);
 	stk_header(&rec->hdr, STK_KIND_RENAME, 0);
@@ -303,7 +304,7 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 	at = off;
 	asm volatile("" : "+r"(off));
 	if (off > STK_WALK_LIMIT)
-		return 0; /* cannot be: the walk ends below */
+		goto done; /* cannot be: the walk ends below */
 	n = bpf_probe_read_kernel_str(s->rec + off, STK_NAME_MAX, p->new_name);
 	if (n > 0)
 		off += n;
@@ -315,6 +316,7 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 
 	rec->hdr.len = off;
 	stk_scratch_send(s, seq, STK_KIND_RENAME, off);
+done:
 	bpf_map_delete_elem(&stk_pending_ops, &tid);
 	return 0;
 }

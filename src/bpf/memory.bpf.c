@@ -350,11 +350,9 @@ static __always_inline void send(struct change *change)
 	if (change->bytes < stk_config.min_bytes)
 		return;
 	wake = stk_wake(sizeof(*rec));
-	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
-	if (!rec) {
-		stk_lost(STK_KIND_MEMORY, STK_LOSS_RING);
+	rec = stk_reserve(STK_KIND_MEMORY, NULL, sizeof(*rec));
+	if (!rec)
 		return;
-	}
 	stk_header(&rec->hdr, STK_KIND_MEMORY, sizeof(*rec));
 	rec->address = change->address;
 	rec->bytes = change->bytes;
@@ -573,11 +571,9 @@ static __always_inline int on_oom(struct task_struct *victim, bool exact)
 	mm = BPF_CORE_READ(victim, mm);
 	if (mm)
 		read_sizes(&state, mm, exact);
-	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
-	if (!rec) {
-		stk_lost(STK_KIND_OOM, STK_LOSS_RING);
+	rec = stk_reserve(STK_KIND_OOM, NULL, sizeof(*rec));
+	if (!rec)
 		return 0;
-	}
 	stk_header_of(&rec->hdr, victim, STK_KIND_OOM, sizeof(*rec));
 	trigger = stk_current();
 	rec->trigger_start_ns = BPF_CORE_READ(trigger, group_leader, start_boottime);

@@ -176,11 +176,9 @@ static __always_inline struct stk_net *record(__u32 kind, const struct stk_hdr *
 	struct stk_net *rec;
 
 	*wake = stk_wake(sizeof(*rec));
-	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
-	if (!rec) {
-		stk_lost(kind, STK_LOSS_RING);
+	rec = stk_reserve(kind, who, sizeof(*rec));
+	if (!rec)
 		return NULL;
-	}
 	if (who) {
 		__builtin_memcpy(&rec->hdr, who, sizeof(rec->hdr));
 		rec->hdr.time_ns = bpf_ktime_get_boot_ns();
@@ -558,11 +556,9 @@ static __always_inline int on_unix(struct sock *sk, const void *address, int len
 	if (family != STK_AF_UNIX)
 		return 0;
 	wake = stk_wake(sizeof(*rec));
-	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
-	if (!rec) {
-		stk_lost(STK_KIND_UNIX_CONNECT, STK_LOSS_RING);
+	rec = stk_reserve(STK_KIND_UNIX_CONNECT, NULL, sizeof(*rec));
+	if (!rec)
 		return 0;
-	}
 	stk_header(&rec->hdr, STK_KIND_UNIX_CONNECT, sizeof(*rec));
 	__builtin_memset(rec->path, 0, sizeof(rec->path));
 	len -= (int)sizeof(family);

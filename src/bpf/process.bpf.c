@@ -166,11 +166,9 @@ static __always_inline int on_fork(struct task_struct *child)
 	if (!stk_wanted())
 		return 0;
 	wake = stk_wake(sizeof(*rec));
-	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
-	if (!rec) {
-		stk_lost(STK_KIND_FORK, STK_LOSS_RING);
+	rec = stk_reserve(STK_KIND_FORK, NULL, sizeof(*rec));
+	if (!rec)
 		return 0;
-	}
 	stk_header(&rec->hdr, STK_KIND_FORK, sizeof(*rec));
 	rec->child_start_ns = BPF_CORE_READ(child, start_boottime);
 	rec->child_tgid = STK_SEE(of, tgid);
@@ -251,11 +249,9 @@ static __always_inline int on_exit(void)
 		return 0;
 	}
 	wake = stk_wake(sizeof(*rec));
-	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
-	if (!rec) {
-		stk_lost(STK_KIND_EXIT, STK_LOSS_RING);
+	rec = stk_reserve(STK_KIND_EXIT, NULL, sizeof(*rec));
+	if (!rec)
 		return 0;
-	}
 	stk_header(&rec->hdr, STK_KIND_EXIT, sizeof(*rec));
 	cpu_time(rec, task, signal);
 	rec->maxrss_pages = STK_LOAD(signal, maxrss);

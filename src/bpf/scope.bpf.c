@@ -11,6 +11,7 @@ STK_EXPORT(stk_seed);
 STK_EXPORT(stk_config);
 STK_EXPORT(stk_task);
 STK_EXPORT(stk_task_key);
+STK_EXPORT(stk_rate);
 
 static __always_inline int on_fork(struct task_struct *child)
 {

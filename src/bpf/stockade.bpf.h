@@ -1,37 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What every monitor and the fence share: maps, scope, header, path walk, output.
+ * What every monitor and the fence share: scope, identity, path walk.
  * Invariant: a record is built only after stk_wanted() said yes, and it is zeroed or written to its last byte.
  */
 #ifndef STOCKADE_BPF_H
 #define STOCKADE_BPF_H
 
-#include "core.bpf.h"
-
-const volatile struct stk_config stk_config = {};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096); /* sized by the loader */
-} stk_events SEC(".maps");
-
-/* Denials have a ring of their own: a flood of observations cannot push them out. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
-} stk_denials SEC(".maps");
-
-/*
- * A row per possible CPU, read through a mapping: a lookup by system call holds the kprobe programs of its CPU back, and
- * on a preemptible kernel everybody who runs there meanwhile goes unseen.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct stk_drop_counts);
-} stk_drops SEC(".maps");
+#include "output.bpf.h"
 
 /* Preallocated, sized to what the machine can run: an allocation that fails at fork would let a child escape. */
 struct {
@@ -82,26 +57,6 @@ struct {
 	{                                       \
 		return call;                    \
 	}
-
-static __always_inline void stk_lost(__u32 kind, __u32 cause)
-{
-	__u32 cpu = bpf_get_smp_processor_id();
-	struct stk_drop_counts *row = bpf_map_lookup_elem(&stk_drops, &cpu);
-	__u32 index = kind * STK_LOSS_MAX + cause;
-
-	if (row && index < STK_KIND_MAX * STK_LOSS_MAX)
-		__sync_fetch_and_add(&row->count[index], 1);
-}
-
-/* The leader's start time: an exec by another thread hands it over with the tgid (de_thread, fs/exec.c). */
-static __always_inline void stk_current_key(struct stk_task_key *key)
-{
-	struct task_struct *task = stk_current();
-	struct task_struct *leader = STK_LOAD(task, group_leader);
-
-	key->start_ns = STK_LOAD(leader, start_boottime);
-	key->tgid = bpf_get_current_pid_tgid() >> 32;
-}
 
 /* The entry of the current process in the set; NULL when it is not in it. */
 static __always_inline struct stk_task *stk_current_entry(void)
@@ -160,67 +115,6 @@ static __always_inline bool stk_wanted(void)
 			return false;
 	}
 	return true;
-}
-
-/* Two loads where the helper looks at byte after byte. */
-static __always_inline void stk_current_comm(__u8 *to)
-{
-	struct task_struct *task = stk_current();
-
-	if (STK_TYPED) {
-		*(__u64 *)to = *(__u64 *)task->comm;
-		*(__u64 *)(to + 8) = *(__u64 *)(task->comm + 8);
-	} else {
-		bpf_get_current_comm(to, STK_COMM_LEN);
-	}
-}
-
-static __always_inline void stk_header(struct stk_hdr *hdr, __u32 kind, __u32 len)
-{
-	struct task_struct *task = stk_current();
-	struct task_struct *leader = STK_LOAD(task, group_leader);
-	struct task_struct *real_parent = STK_LOAD(task, real_parent);
-	struct task_struct *parent = STK_LOAD(real_parent, group_leader);
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u64 uid_gid = bpf_get_current_uid_gid();
-
-	hdr->time_ns = bpf_ktime_get_boot_ns();
-	hdr->start_ns = STK_LOAD(leader, start_boottime);
-	hdr->parent_start_ns = STK_LOAD(parent, start_boottime);
-	hdr->cgroup_id = bpf_get_current_cgroup_id();
-	hdr->kind = kind;
-	hdr->flags = 0;
-	hdr->tgid = pid_tgid >> 32;
-	hdr->tid = pid_tgid;
-	hdr->ppid = STK_LOAD(parent, tgid);
-	hdr->uid = uid_gid;
-	hdr->gid = uid_gid >> 32;
-	hdr->len = len;
-	stk_current_comm(hdr->comm);
-}
-
-/*
- * The consumer runs on a timer; waking it costs the producer up to 8 us (see docs/ARCHITECTURE.md). So it is woken only
- * by the record that crosses a quarter, half or three quarters of the ring.
- */
-static __always_inline __u64 stk_wake(__u32 len)
-{
-	__u64 quarter = stk_config.ring_bytes / 4;
-	__u64 before = bpf_ringbuf_query(&stk_events, BPF_RB_AVAIL_DATA);
-	__u64 after = before + len;
-
-	if ((before < quarter && after >= quarter) ||
-	    (before < 2 * quarter && after >= 2 * quarter) ||
-	    (before < 3 * quarter && after >= 3 * quarter))
-		return BPF_RB_FORCE_WAKEUP;
-	return BPF_RB_NO_WAKEUP;
-}
-
-/* Sends `len` bytes of a record that was built elsewhere. */
-static __always_inline void stk_send(void *rec, __u32 kind, __u64 len)
-{
-	if (bpf_ringbuf_output(&stk_events, rec, len, stk_wake(len)))
-		stk_lost(kind, STK_LOSS_RING);
 }
 
 /* `typed`: whether the verifier knows the type of `inode`; a constant at every call. */
@@ -385,12 +279,15 @@ static __always_inline int stk_walk_step(struct stk_scratch *s)
 		return s->off | s->flags;                                                   \
 	}
 
-/* Takes the scratch of this CPU for a record of `kind`; NULL, and the loss is counted, when there is none. */
+/* Takes the scratch of this CPU for a record of `kind`; NULL when there is none or it is left out, and that is counted. */
 static __always_inline struct stk_scratch *stk_scratch_begin(void *map, __u32 kind, __u64 *seq)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
-	struct stk_scratch *s = bpf_map_lookup_elem(map, &cpu);
+	struct stk_scratch *s;
 
+	if (!stk_admitted(kind, NULL))
+		return NULL;
+	s = bpf_map_lookup_elem(map, &cpu);
 	if (!s) {
 		stk_lost(kind, STK_LOSS_SCRATCH);
 		return NULL;

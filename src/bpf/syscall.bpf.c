@@ -150,11 +150,9 @@ static __always_inline void send(struct pt_regs *regs, struct stk_call *call, __
 	if (duration_ns < stk_config.min_latency_ns)
 		return;
 	wake = stk_wake(sizeof(*rec));
-	rec = bpf_ringbuf_reserve(&stk_events, sizeof(*rec), 0);
-	if (!rec) {
-		stk_lost(STK_KIND_SYSCALL, STK_LOSS_RING);
+	rec = stk_reserve(STK_KIND_SYSCALL, NULL, sizeof(*rec));
+	if (!rec)
 		return;
-	}
 	stk_header(&rec->hdr, STK_KIND_SYSCALL, sizeof(*rec));
 	stk_syscall_args(rec->args, regs, call->abi == STK_ABI_COMPAT);
 	rec->result = result;

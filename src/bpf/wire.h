@@ -34,12 +34,15 @@ enum stk_kind {
 	STK_KIND_MAX = 21,
 };
 
-/* Why something was lost. */
+/* Why something did not arrive: lost, or left out on purpose. */
 enum stk_loss {
 	STK_LOSS_RING = 0, /* the ring was full */
 	STK_LOSS_SCRATCH = 1, /* the scratch buffer was taken over by a preempting program */
 	STK_LOSS_MAP = 2, /* a state map was full */
-	STK_LOSS_MAX = 3,
+	STK_LOSS_SAMPLED = 3, /* the process is not in the sample */
+	STK_LOSS_THINNED = 4, /* the ring was filling up, and others were chosen to be heard */
+	STK_LOSS_LIMITED = 5, /* the process had sent its share */
+	STK_LOSS_MAX = 6,
 };
 
 /* What was lost on one CPU; the index is kind * STK_LOSS_MAX + cause. */
@@ -455,6 +458,14 @@ struct stk_task {
 	__u32 pad;
 };
 
+/* How much a process has sent. */
+struct stk_rate {
+	struct stk_hdr hdr; /* the process, as it was at its first record */
+	__u64 second; /* since boot; what `sent` counts */
+	__u64 sent;
+	__u64 suppressed; /* in all seconds */
+};
+
 /* Key of stk_keys: no padding, it is compared as bytes. */
 struct stk_key {
 	__u64 ino;
@@ -488,6 +499,10 @@ struct stk_config {
 	__u32 filter; /* stk_filter bits */
 	__u64 min_latency_ns; /* events of shorter operations are not wanted */
 	__u64 min_bytes; /* events of smaller operations are not wanted */
+	__u32 sample; /* of so many processes one is heard; 0 and 1: all */
+	__u32 thin; /* whether processes are left out when the ring fills up */
+	__u32 process_limit; /* records that a process may send in a second; 0: no limit */
+	__u32 pad;
 };
 
 #endif

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stockade::policy::{Environment, Mode, RuleSet};
 use stockade::session::SessionBuilder;
-use stockade::{Error, ErrorKind, Scope};
+use stockade::{Error, ErrorKind, Sampling, Scope};
 
 /// Every exit code that is not a command's own, once: --help prints this table, tests read it.
 const EXIT_CODES: &str = "\
@@ -162,12 +162,21 @@ struct IntakeArgs {
     /// Size of the event ring in KiB, a power of two; losses are counted, never hidden
     #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
     ring_kib: u32,
+    /// Whom to listen to: 1/N for one process in N, adaptive, or all even when the ring is full and records are lost
+    #[arg(long, value_name = "HOW", default_value = "adaptive")]
+    sample: Sampling,
+    /// How many events a process may send in a second; the rest is counted and told
+    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..))]
+    process_limit: Option<u32>,
 }
 
 impl IntakeArgs {
     fn apply(&self, builder: SessionBuilder) -> SessionBuilder {
         // At most 2^20 KiB, checked by clap; the largest is one too many for 32 bits of bytes.
-        let builder = builder.ring_bytes(self.ring_kib.checked_mul(1024).unwrap_or(1 << 30));
+        let builder = builder
+            .ring_bytes(self.ring_kib.checked_mul(1024).unwrap_or(1 << 30))
+            .sampling(self.sample)
+            .process_limit(self.process_limit.unwrap_or(0));
         match &self.record {
             Some(path) => builder.record(path),
             None => builder,

@@ -56,6 +56,16 @@ pub struct KindCount {
     pub seen: u64,
     /// Of these, those with a path or arguments that are cut off.
     pub truncated: u64,
+    /// Further events that were left out by sampling, as [`Sampled`](super::Sampled) says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sampled: u64,
+    /// Further events that were left out because their process had sent its share.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub suppressed: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl KindCount {
@@ -66,6 +76,8 @@ impl KindCount {
             kind: kind.into(),
             seen,
             truncated,
+            sampled: 0,
+            suppressed: 0,
         }
     }
 }

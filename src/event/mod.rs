@@ -12,6 +12,7 @@ pub(crate) mod names;
 mod network;
 #[doc(hidden)]
 pub mod sample;
+mod sampling;
 pub mod text;
 
 use std::borrow::Cow;
@@ -27,6 +28,7 @@ pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
 pub use network::{
     Accept, Bind, Close, Connect, Flow, Listen, NetworkSummary, Retransmit, Transport, UnixConnect,
 };
+pub use sampling::{Sampled, Suppressed};
 
 /// One thing that happened, with who did it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,6 +144,10 @@ pub enum Kind {
     DiskSummary(Box<DiskSummary>),
     /// Records that never arrived.
     Loss(Loss),
+    /// Events were left out by sampling.
+    Sampled(Sampled),
+    /// Events of a process were left out: it had sent its share.
+    Suppressed(Suppressed),
 }
 
 impl Kind {
@@ -172,7 +178,15 @@ impl Kind {
             Kind::Disk(_) => "disk",
             Kind::DiskSummary(_) => "disk_summary",
             Kind::Loss(_) => "loss",
+            Kind::Sampled(_) => "sampled",
+            Kind::Suppressed(_) => "suppressed",
         }
+    }
+
+    /// Whether it is a remark of the session about itself: no process has done it.
+    #[must_use]
+    pub fn is_remark(&self) -> bool {
+        matches!(self, Kind::Loss(_) | Kind::Sampled(_))
     }
 }
 
@@ -485,7 +499,9 @@ impl Event {
             | Kind::SyscallSummary(_)
             | Kind::Retransmit(_)
             | Kind::NetworkSummary(_)
-            | Kind::Loss(_) => None,
+            | Kind::Loss(_)
+            | Kind::Sampled(_)
+            | Kind::Suppressed(_) => None,
         }
     }
 }
@@ -508,8 +524,8 @@ impl fmt::Display for FilePath {
 /// One line for people: `action pid=1 ppid=0 comm=init key=value`.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Kind::Loss(_) = self.kind {
-            return write!(f, "lost    {}", self.kind);
+        if self.kind.is_remark() {
+            return write!(f, "{:<7} {}", self.kind.name(), self.kind);
         }
         let p = &self.process;
         let (pid, ppid, comm) = (p.id.pid, p.parent.pid, Quoted(&p.comm));
@@ -635,6 +651,8 @@ impl fmt::Display for Kind {
             Kind::Disk(e) => e.fmt(f),
             Kind::DiskSummary(e) => e.fmt(f),
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
+            Kind::Sampled(e) => e.fmt(f),
+            Kind::Suppressed(e) => e.fmt(f),
         }
     }
 }

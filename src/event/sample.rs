@@ -9,7 +9,8 @@ use super::{
     About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Disk,
     DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, Flow, Fork, Kind,
     KindCount, Listen, Loss, LossCount, NetworkSummary, Open, ProbeState, Process, ProcessId,
-    Rename, Retransmit, Syscall, SyscallSummary, Transport, UnixConnect, Unlink, text,
+    Rename, Retransmit, Sampled, Suppressed, Syscall, SyscallSummary, Transport, UnixConnect,
+    Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -98,6 +99,24 @@ fn loss(of: &str, cause: &str, count: u64) -> Kind {
         of: of.into(),
         cause: cause.into(),
         count,
+    })
+}
+
+fn sampled() -> Kind {
+    Kind::Sampled(Sampled {
+        of: "open".into(),
+        reason: "ring".into(),
+        kept: 2_048,
+        left_out: 6_144,
+        window_ns: 1_000_000_000,
+    })
+}
+
+fn suppressed() -> Kind {
+    Kind::Suppressed(Suppressed {
+        count: 1_903,
+        limit: 100,
+        window_ns: 1_000_000_000,
     })
 }
 
@@ -520,7 +539,9 @@ pub fn samples() -> Vec<Event> {
         ),
         event(8_400_000, shell(), disk_summary()),
         event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
-        event(9_000_001, nobody, loss("scope", "map", 1)),
+        event(9_000_001, nobody.clone(), loss("scope", "map", 1)),
+        event(9_100_000, nobody, sampled()),
+        event(9_100_001, shell(), suppressed()),
     ]);
     all.extend(memory::samples());
     all
@@ -575,7 +596,11 @@ pub fn certificates() -> Vec<Certificate> {
             fence: None,
             events: 903_114,
             denials: 0,
-            kinds: Vec::new(),
+            kinds: vec![KindCount {
+                sampled: 6_144,
+                suppressed: 1_903,
+                ..KindCount::new("open", 894_655, 0)
+            }],
             losses: vec![
                 LossCount {
                     of: "open".into(),

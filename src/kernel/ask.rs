@@ -1,5 +1,6 @@
 //! Asks the kernel who is who, through iterators over our own descriptors and over all processes.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
@@ -14,7 +15,7 @@ use super::log::Capture;
 use super::refused;
 use super::skel::identity::IdentitySkelBuilder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::{IdentityRecord, SeedRecord, read};
+use crate::wire::{IdentityRecord, SeedRecord, TaskKey, read};
 
 /// A process that runs now.
 pub(crate) type Seed = SeedRecord;
@@ -85,6 +86,15 @@ impl Asker {
                 "the kernel reports none of our descriptors; this is a defect",
             )),
         }
+    }
+
+    /// Every process that runs, as a key of the maps.
+    pub(crate) fn alive(&self) -> Result<HashSet<TaskKey>> {
+        let key = |seed: &Seed| TaskKey {
+            start_ns: seed.start_ns,
+            tgid: u64::from(seed.tgid),
+        };
+        Ok(self.processes()?.iter().map(key).collect())
     }
 
     /// Every process that runs.

@@ -154,7 +154,19 @@ same_layout!(
         ring_bytes,
         filter,
         min_latency_ns,
-        min_bytes
+        min_bytes,
+        sample,
+        thin,
+        process_limit,
+        pad,
+    }
+);
+same_layout!(
+    wire::Rate = scope::types::stk_rate {
+        hdr,
+        second,
+        sent,
+        suppressed
     }
 );
 same_layout!(

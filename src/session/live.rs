@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::ClockId;
 
-use super::SessionBuilder;
+use super::left_out::{self, LeftOut, is_left_out, kind_name};
 use super::summaries::Summaries;
+use super::{Sampling, SessionBuilder};
 use crate::delivery::Delivery;
 use crate::enrich::{MANY, Processes};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +22,7 @@ use crate::kernel::{
 use crate::monitor::{Monitor, TRACK, Watch};
 use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
-use crate::wire::{Config, TASK_ENDED, TaskEntry, filter_bit, kind, loss, read, scope_bit};
+use crate::wire::{Config, TASK_ENDED, TaskEntry, filter_bit, loss, read, scope_bit};
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
 const DENIAL_RING_BYTES: u32 = 1 << 20;
@@ -51,6 +52,7 @@ pub(super) struct Live {
     drops: Drops,
     losses: Losses,
     losses_checked: Instant,
+    left_out: LeftOut,
     summaries: Summaries,
     asker: Asker,
     /// Calls that the kernel kept from a program, by program.
@@ -69,6 +71,8 @@ impl Live {
             policy,
             ring_bytes,
             record,
+            sampling,
+            process_limit,
         } = builder;
         if monitors.is_empty() && policy.is_none() {
             return Err(Error::new(
@@ -111,6 +115,10 @@ impl Live {
             },
             min_latency_ns: u64::try_from(filter.min_latency.as_nanos()).unwrap_or(u64::MAX),
             min_bytes: filter.min_bytes,
+            sample: sampling.processes(),
+            thin: u32::from(sampling != Sampling::All),
+            process_limit,
+            pad: 0,
         };
         let mut sizes = MapSizes::from([
             ("stk_events", ring_bytes),
@@ -120,6 +128,9 @@ impl Live {
         ]);
         if resolved.follows_tasks() {
             sizes.insert("stk_tasks", max_processes());
+        }
+        if process_limit > 0 {
+            sizes.insert("stk_rates", left_out::PROCESSES);
         }
         if let Some(plan) = &plan {
             sizes.insert("stk_keys", plan.keys());
@@ -232,6 +243,7 @@ impl Live {
             drops,
             losses: Losses::new(),
             losses_checked: Instant::now(),
+            left_out: LeftOut::new(process_limit),
             summaries: Summaries::new(summaries, interval),
             asker,
             skipped: BTreeMap::new(),
@@ -317,7 +329,11 @@ impl Live {
         certificate.events = self.delivery.events;
         certificate.denials = self.delivery.denials;
         certificate.kinds = self.delivery.kinds();
+        left_out::enter(&self.losses, &mut certificate.kinds);
         for ((kind, cause, cpu), count) in &self.losses {
+            if is_left_out(*cause) {
+                continue;
+            }
             certificate.losses.push(loss_count(
                 kind_name(*kind),
                 cause_name(*cause),
@@ -346,6 +362,19 @@ impl Live {
             certificate
                 .incomplete_reasons
                 .push(format!("{lost} records were lost"));
+        }
+        let sampled: u64 = certificate.kinds.iter().map(|k| k.sampled).sum();
+        if sampled > 0 {
+            certificate
+                .incomplete_reasons
+                .push(format!("{sampled} events were left out by sampling"));
+        }
+        let suppressed: u64 = certificate.kinds.iter().map(|k| k.suppressed).sum();
+        if suppressed > 0 {
+            certificate.incomplete_reasons.push(format!(
+                "{suppressed} events were left out by the limit of {} a second for a process",
+                self.left_out.limit()
+            ));
         }
         certificate.complete = certificate.incomplete_reasons.is_empty();
         if let Some(recorder) = self.delivery.recorder {
@@ -392,10 +421,23 @@ impl Live {
         }
         self.losses = now;
         news.retain(|_, count| *count > 0);
-        for ((kind, cause), count) in &news {
-            self.tell_loss(kind_name(*kind), cause_name(*cause), *count, on);
+        let window = self.losses_checked.elapsed().as_nanos();
+        let at = (boot_ns(), u64::try_from(window).unwrap_or(u64::MAX));
+        for (&(kind, cause), &count) in &news {
+            match cause {
+                // Told by process.
+                loss::LIMITED => {}
+                _ if is_left_out(cause) => {
+                    self.left_out
+                        .tell_sampled((kind, cause), count, at, &mut self.delivery, on);
+                }
+                _ => self.tell_loss(kind_name(kind), cause_name(cause), count, on),
+            }
         }
-        Ok(news.len())
+        let suppressed =
+            self.left_out
+                .tell_suppressed(&self.loader, &self.asker, at, &mut self.delivery, on)?;
+        Ok(news.len() + suppressed)
     }
 
     /// Reports what the kernel has kept from programs since the last time.
@@ -440,10 +482,6 @@ fn loss_count(of: &str, cause: &str, cpu: Option<u32>, count: u64) -> LossCount 
         cpu,
         count,
     }
-}
-
-fn kind_name(kind: u32) -> &'static str {
-    kind::NAMES.get(kind as usize).copied().unwrap_or("unknown")
 }
 
 fn cause_name(cause: u32) -> &'static str {

@@ -4,7 +4,10 @@
 //! canary. It is down when [`Session::end`] returns or the value is dropped.
 
 #[cfg(stockade_kernel)]
+mod left_out;
+#[cfg(stockade_kernel)]
 mod live;
+mod sampling;
 #[cfg(stockade_kernel)]
 mod summaries;
 #[cfg(not(stockade_kernel))]
@@ -14,6 +17,8 @@ pub(crate) mod variants;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use sampling::Sampling;
 
 #[cfg(stockade_kernel)]
 use live::Live;
@@ -37,6 +42,8 @@ pub struct SessionBuilder {
     policy: Option<RuleSet>,
     ring_bytes: u32,
     record: Option<PathBuf>,
+    sampling: Sampling,
+    process_limit: u32,
 }
 
 /// Monitors and, where asked for, a fence that are attached to this kernel.
@@ -96,6 +103,20 @@ impl SessionBuilder {
         self
     }
 
+    /// Whom to listen to when not everybody can be heard; [`Sampling::Adaptive`] where it is not set.
+    pub fn sampling(mut self, sampling: Sampling) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// How many events a process may send in a second, so that one cannot drown the others; 0, no limit, where it is not
+    /// set. Execs, forks, exits, denials and kills for want of memory do not count. What is above is counted by process
+    /// and told in the stream ([`Suppressed`](crate::event::Suppressed)).
+    pub fn process_limit(mut self, events: u32) -> Self {
+        self.process_limit = events;
+        self
+    }
+
     /// Attaches everything. When this fails, nothing stays behind.
     ///
     /// # Errors
@@ -122,6 +143,8 @@ impl Session {
             policy: None,
             ring_bytes: 8 << 20,
             record: None,
+            sampling: Sampling::default(),
+            process_limit: 0,
         }
     }
 

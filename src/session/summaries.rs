@@ -1,6 +1,5 @@
 //! Tells the counters of the monitors that report in summary.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::live::boot_ns;
@@ -10,7 +9,6 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::kernel::{Asker, Loader};
 use crate::monitor::{Flush, Summary};
-use crate::wire::TaskKey;
 
 /// The counters of all monitors that report in summary.
 #[derive(Debug)]
@@ -45,14 +43,7 @@ impl Summaries {
             return Ok(0);
         }
         let now = Instant::now();
-        let alive: HashSet<TaskKey> = asker
-            .processes()?
-            .iter()
-            .map(|seed| TaskKey {
-                start_ns: seed.start_ns,
-                tgid: u64::from(seed.tgid),
-            })
-            .collect();
+        let alive = asker.alive()?;
         let flush = Flush {
             loader,
             alive: &alive,

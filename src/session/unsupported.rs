@@ -20,6 +20,8 @@ impl Live {
             policy: _,
             ring_bytes: _,
             record: _,
+            sampling: _,
+            process_limit: _,
         } = builder;
         Err(Error::new(
             ErrorKind::Unsupported,

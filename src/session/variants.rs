@@ -28,6 +28,10 @@ pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
         filter: filter_bit::ERRORS,
         min_latency_ns: 1,
         min_bytes: 1,
+        sample: 2,
+        thin: 1,
+        process_limit: 1,
+        pad: 0,
     };
     let sizes = MapSizes::from([("stk_events", RING_BYTES), ("stk_denials", RING_BYTES)]);
     let mut loader = Loader::new(KernelBtf::read()?, config, sizes, bpf_is_active);

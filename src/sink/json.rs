@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::day::Day;
 use crate::event::{
     Certificate, Clock, Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Loss, Open,
-    Process, ProcessId, Rename, Syscall, SyscallSummary, Unlink, names,
+    Process, ProcessId, Rename, Sampled, Suppressed, Syscall, SyscallSummary, Unlink, names,
 };
 
 /// `,"name":`
@@ -85,7 +85,7 @@ impl Json {
             Some(false) => line.raw(b",\"event.outcome\":\"failure\""),
             None => {}
         }
-        if !matches!(event.kind, Kind::Loss(_)) {
+        if !event.kind.is_remark() {
             let kept = &mut self.processes[event.process.tid as usize % KEPT];
             line.raw(kept.of(&event.process, clock, &mut self.id));
             // An exec says itself what is executed now.
@@ -120,6 +120,8 @@ impl Json {
             Kind::Disk(e) => line.disk(e),
             Kind::DiskSummary(e) => line.disk_summary(e),
             Kind::Loss(e) => line.loss(e),
+            Kind::Sampled(e) => line.sampled(e),
+            Kind::Suppressed(e) => line.suppressed(e),
         }
         line.raw(b"}\n");
     }
@@ -188,8 +190,12 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Oom(_) => class!("oom", "event", "process", "info"),
         Kind::Disk(_) => class!("disk", "event", "host", "access"),
         Kind::DiskSummary(_) => class!("disk_summary", "metric", "host", "info"),
-        // The schema's word for "events are missing here"; it belongs to no category.
+        // The schema's word for "events are missing here"; they belong to no category.
         Kind::Loss(_) => b",\"v\":1,\"event.action\":\"loss\",\"event.kind\":\"pipeline_error\"",
+        Kind::Sampled(_) => {
+            b",\"v\":1,\"event.action\":\"sampled\",\"event.kind\":\"pipeline_error\""
+        }
+        Kind::Suppressed(_) => class!("suppressed", "pipeline_error", "process", "info"),
     }
 }
 
@@ -398,6 +404,21 @@ impl Line<'_> {
         self.string(key!("stockade.loss.of"), &e.of);
         self.string(key!("stockade.loss.cause"), &e.cause);
         self.number(key!("stockade.loss.count"), e.count);
+    }
+
+    fn sampled(&mut self, e: &Sampled) {
+        self.string(key!("stockade.sampled.of"), &e.of);
+        self.string(key!("stockade.sampled.reason"), &e.reason);
+        self.number(key!("stockade.sampled.kept"), e.kept);
+        self.number(key!("stockade.sampled.left_out"), e.left_out);
+        self.value(key!("stockade.sampled.rate"), &e.rate());
+        self.number(key!("stockade.window_ns"), e.window_ns);
+    }
+
+    fn suppressed(&mut self, e: &Suppressed) {
+        self.number(key!("stockade.suppressed.count"), e.count);
+        self.number(key!("stockade.suppressed.limit"), e.limit);
+        self.number(key!("stockade.window_ns"), e.window_ns);
     }
 
     fn path(&mut self, path: &FilePath) {
@@ -687,7 +708,7 @@ mod tests {
                 .unwrap()
                 .keys()
                 .any(|key| key.starts_with("process.") || key == "user.id");
-            assert_eq!(process, !matches!(event.kind, Kind::Loss(_)), "{value}");
+            assert_eq!(process, !event.kind.is_remark(), "{value}");
             // A sink that has seen other events writes the same as a fresh one.
             assert_eq!(value, parse(&line(&event)));
         }
@@ -820,6 +841,10 @@ mod tests {
                     e.of = s.into();
                     e.cause = s.into();
                 }
+                Kind::Sampled(e) => {
+                    e.of = s.into();
+                    e.reason = s.into();
+                }
                 Kind::UnixConnect(e) => e.path = s.into(),
                 Kind::Oom(e) => e.trigger_comm = s.into(),
                 Kind::Disk(e) => e.device.name = s.into(),
@@ -849,6 +874,7 @@ mod tests {
                 Kind::Oom(_) => &["process.name", "stockade.oom.trigger.name"],
                 Kind::Disk(_) | Kind::DiskSummary(_) => &["process.name", "stockade.disk.name"],
                 Kind::Loss(_) => &["stockade.loss.of", "stockade.loss.cause"],
+                Kind::Sampled(_) => &["stockade.sampled.of", "stockade.sampled.reason"],
                 _ => &["process.name"],
             };
             for key in keys {

@@ -52,6 +52,7 @@ impl Text {
         }
         let _ = match event.kind {
             Kind::Loss(_) => write!(out, " {:<7} {}", "LOST", event.kind),
+            Kind::Sampled(_) => write!(out, " {:<7} {}", "SAMPLED", event.kind),
             _ => {
                 let p = &event.process;
                 self.comm.clear();
@@ -136,6 +137,18 @@ impl Text {
                 }
             })?;
         }
+        for kind in c.kinds.iter().filter(|k| k.sampled + k.suppressed > 0) {
+            self.paint(out, YELLOW, |out| {
+                write!(
+                    out,
+                    "  left out {} {}: {} by sampling, {} by the limit of a process",
+                    kind.sampled + kind.suppressed,
+                    OneLine(&kind.kind),
+                    kind.sampled,
+                    kind.suppressed
+                )
+            })?;
+        }
         if c.skipped_programs > 0 {
             self.paint(out, YELLOW, |out| {
                 write!(
@@ -178,7 +191,9 @@ impl Text {
         match (&event.kind, event.succeeded()) {
             _ if !self.color => b"",
             (Kind::Denial(_), _) => RED,
-            (Kind::Loss(_), _) | (_, Some(false)) => YELLOW,
+            (Kind::Loss(_) | Kind::Sampled(_) | Kind::Suppressed(_), _) | (_, Some(false)) => {
+                YELLOW
+            }
             (Kind::Exec(_), _) => BOLD,
             _ => b"",
         }
@@ -310,7 +325,7 @@ mod tests {
             assert_eq!(uncolored(&colored), plain);
             let expected: &[u8] = match (&event.kind, event.succeeded()) {
                 (Kind::Denial(_), _) => RED,
-                (Kind::Loss(_), _) => YELLOW,
+                (Kind::Loss(_) | Kind::Sampled(_) | Kind::Suppressed(_), _) => YELLOW,
                 (Kind::Exec(_), _) => BOLD,
                 (_, Some(false)) => YELLOW,
                 _ => b"1",
@@ -348,6 +363,7 @@ complete: nothing that was asked for went unseen
   probe    file_rename unavailable: refused by the verifier: / R1 is "invalid"\u{1b}[0m
   lost     412 open (ring, CPU 3)
   lost     1 exec (decode)
+  left out 8047 open: 6144 by sampling, 1903 by the limit of a process
   skipped  7 program runs, by the kernel's recursion guard
 INCOMPLETE
   because  413 events were lost
@@ -385,6 +401,10 @@ INCOMPLETE
                         Kind::Loss(e) => {
                             e.of = name.clone();
                             e.cause = name.clone();
+                        }
+                        Kind::Sampled(e) => {
+                            e.of = name.clone();
+                            e.reason = name.clone();
                         }
                         Kind::UnixConnect(e) => e.path = name.clone(),
                         Kind::Oom(e) => e.trigger_comm = name.clone(),

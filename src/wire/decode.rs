@@ -113,7 +113,9 @@ impl Decoder {
             | Kind::NetworkSummary(_)
             | Kind::Memory(_)
             | Kind::MemorySummary(_)
-            | Kind::Loss(_) => {}
+            | Kind::Loss(_)
+            | Kind::Sampled(_)
+            | Kind::Suppressed(_) => {}
             Kind::Oom(e) => spare.put(e.trigger_comm),
         }
         spare.put(event.process.comm);

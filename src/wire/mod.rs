@@ -65,10 +65,14 @@ pub(crate) mod kind {
 
 /// Values of `enum stk_loss`.
 pub(crate) mod loss {
-    pub(crate) const MAX: u32 = 3;
+    pub(crate) const SAMPLED: u32 = 3;
+    pub(crate) const THINNED: u32 = 4;
+    pub(crate) const LIMITED: u32 = 5;
+    pub(crate) const MAX: u32 = 6;
 
     /// Names by value.
-    pub(crate) const NAMES: [&str; MAX as usize] = ["ring", "scratch", "map"];
+    pub(crate) const NAMES: [&str; MAX as usize] =
+        ["ring", "scratch", "map", "sampled", "thinned", "limited"];
 }
 
 /// Values of `enum stk_flag`.
@@ -385,6 +389,20 @@ record!(
         filter: u32,
         min_latency_ns: u64,
         min_bytes: u64,
+        sample: u32,
+        thin: u32,
+        process_limit: u32,
+        pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_rate`, value of the map `stk_rates`.
+    Rate {
+        hdr: Header,
+        second: u64,
+        sent: u64,
+        suppressed: u64,
     }
 );
 
@@ -479,6 +497,9 @@ mod tests {
             ("STK_MEMORY_SIZES", memory_flag::SIZES),
             ("STK_MEMORY_WANTED", memory_flag::WANTED),
             ("STK_MEMORY_FINAL", memory_flag::FINAL),
+            ("STK_LOSS_SAMPLED", loss::SAMPLED),
+            ("STK_LOSS_THINNED", loss::THINNED),
+            ("STK_LOSS_LIMITED", loss::LIMITED),
             ("STK_LOSS_MAX", loss::MAX),
             ("STK_FLAG_ARGS_CUT", flag::ARGS_CUT),
             ("STK_FLAG_ARGS_UNREAD", flag::ARGS_UNREAD),

@@ -292,6 +292,10 @@ impl Process {
     }
 
     /// Its exit code, 128+n for signal n.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("a child of ours").is_some()
+    }
+
     pub(crate) fn wait(&mut self) -> i32 {
         poll("the end of a process", || {
             let status = self.0.try_wait().expect("a child of ours")?;

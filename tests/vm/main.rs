@@ -22,6 +22,8 @@ mod mounts;
 #[cfg(target_os = "linux")]
 mod net;
 #[cfg(target_os = "linux")]
+mod pressure;
+#[cfg(target_os = "linux")]
 mod recording;
 #[cfg(target_os = "linux")]
 mod scope;
@@ -39,6 +41,8 @@ fn main() {
         memory::main(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--eat") {
         memory::eat(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--storm") {
+        pressure::main(&args[2..])
     } else {
         let tests: Vec<harness::Test> = [
             variants::TESTS,
@@ -50,6 +54,7 @@ fn main() {
             memory::TESTS,
             disk::TESTS,
             recording::TESTS,
+            pressure::TESTS,
         ]
         .into_iter()
         .flatten()
