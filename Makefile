@@ -32,14 +32,14 @@ test: check test-unit ## install what is missing and run every test: unit, comma
 
 check: setup-build setup-check ## formats, lints, documentation, BPF for both architectures, the build itself; warnings are errors
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	$(CARGO) clippy --locked --all-targets --features stream -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --features stream
 	scripts/check-bpf.sh
 	scripts/check-build.sh
 
 test-unit: setup-build ## tests that need no privileges, on this machine
-	$(CARGO) test --locked --lib --bins --examples $(PLAIN_TESTS)
-	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --features stream --lib --bins --examples $(PLAIN_TESTS)
+	$(CARGO) test --locked --features stream --doc
 
 test-root: setup-build ## the privileged tests on the running kernel, as root: TEST=name picks some
 	scripts/vm-test.sh host $(TEST)

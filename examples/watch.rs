@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use stockade::launch::Held;
-use stockade::{Error, Monitor, Scope, Session};
+use stockade::{Error, Monitor, Scope, Sensor};
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -31,10 +31,13 @@ fn main() -> ExitCode {
 fn watch(command: Command) -> Result<ExitCode, Error> {
     // The process exists and waits before its exec: nothing of the command can be missed.
     let held = Held::spawn(command)?;
-    let mut session = Session::builder()
+    let mut sensor = Sensor::builder()
         .scope(Scope::new().tree(held.pid()))
         .monitor(Monitor::Process)
-        .start()?;
+        .build();
+    for probe in sensor.attach()?.unavailable() {
+        eprintln!("watch: {} is unavailable", probe.name);
+    }
     let mut child = match held.release()? {
         Ok(child) => child,
         Err(e) => {
@@ -44,10 +47,10 @@ fn watch(command: Command) -> Result<ExitCode, Error> {
     };
 
     while let Ok(None) = child.try_wait() {
-        session.poll(Duration::from_millis(50), &mut |event| println!("{event}"))?;
+        sensor.poll(Duration::from_millis(50), |event| println!("{event}"))?;
     }
     // What was still under way comes out here, after everything is detached.
-    let certificate = session.end(&mut |event| println!("{event}"))?;
+    let certificate = sensor.stop(|event| println!("{event}"))?;
     eprintln!(
         "{} events, {}",
         certificate.events,

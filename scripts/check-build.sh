@@ -27,14 +27,14 @@ out=$(build CLANG="$PWD/target/check-build/clang")
 grep -q 'its own words' <<<"$out" || die "a failing clang's own words are lost: $out"
 
 # What other systems get, on this one: the same public API, every runtime call answers Unsupported.
-for features in '' --no-default-features; do
+for features in '' --no-default-features '--features stream'; do
 	# shellcheck disable=SC2086
 	env STOCKADE_PORTABLE=1 RUSTFLAGS='-D warnings' CARGO_TARGET_DIR=target/portable \
 		"$cargo" test --locked --lib --quiet $features
 done
 
 # The cfg above still sees this system's crates; so the pure rooms are searched for what only Linux has.
-pure=(src/event src/wire src/policy src/sink src/error.rs src/session/mod.rs src/session/unsupported.rs)
+pure=(src/sensor src/event src/wire src/policy src/sink src/error.rs src/session/mod.rs src/session/unsupported.rs)
 if grep -nrE 'libbpf|rustix::|libc::|std::os::(linux|fd)|crate::kernel' "${pure[@]}"; then
 	die "a pure room imports what only Linux has"
 fi

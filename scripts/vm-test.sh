@@ -36,13 +36,17 @@ esac
 
 # Built as whoever runs this, and only run inside. Cargo says where it put the program and the tests.
 say "building the tests"
-built=$(cargo test --locked --test vm --no-run --message-format=json-render-diagnostics | python3 -c '
+# made COMMAND...: what this build command has made, one `KIND NAME PATH` a line.
+made() {
+	cargo "$@" --locked --features stream --message-format=json-render-diagnostics | python3 -c '
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)
     if message.get("reason") == "compiler-artifact" and message.get("executable"):
         print(",".join(message["target"]["kind"]), message["target"]["name"], message["executable"])
-') || die "the tests do not build"
+'
+}
+built=$(made test --test vm --no-run && made build --examples) || die "the tests do not build"
 tests=$(sed -n 's/^test vm //p' <<<"$built")
 STOCKADE_BIN=$(sed -n 's/^bin stockade //p' <<<"$built")
 [ -x "$tests" ] && [ -x "$STOCKADE_BIN" ] || die "cargo did not say where the program and its tests are"
@@ -51,6 +55,9 @@ bin=$root/target/vm/bin
 mkdir -p "$bin"
 install -m 755 "$STOCKADE_BIN" "$bin/stockade"
 install -m 755 "$tests" "$bin/vm-tests"
+sed -n 's/^example //p' <<<"$built" | while read -r name example; do
+	install -m 755 "$example" "$bin/example-$name"
+done
 STOCKADE_BIN=$bin/stockade
 tests=$bin/vm-tests
 export STOCKADE_BIN

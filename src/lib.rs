@@ -1,21 +1,23 @@
 //! stockade watches what processes do and makes the kernel refuse the rest.
 //!
-//! A [`Session`] attaches monitors, and where asked for a fence, to a [`Scope`] of processes; events come out of
-//! [`Session::poll`], and [`Session::end`] says whether the picture is complete.
+//! A [`Sensor`] attaches monitors, and where asked for a fence, to a [`Scope`] of processes, gives out what happens, and
+//! says at its end whether the picture is complete. Below it stands [`Session`], which does the same without anything
+//! around it.
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use stockade::{Monitor, Scope, Session};
+//! use stockade::{Monitor, Scope, Sensor};
 //!
 //! fn main() -> stockade::Result<()> {
-//!     let mut session = Session::builder()
+//!     let mut sensor = Sensor::builder()
 //!         .scope(Scope::new().tree(1234))
 //!         .monitor(Monitor::Process)
-//!         .start()?;
+//!         .build();
+//!     sensor.attach()?;
 //!     for _ in 0..100 {
-//!         session.poll(Duration::from_millis(50), &mut |event| println!("{event}"))?;
+//!         sensor.poll(Duration::from_millis(50), |event| println!("{event}"))?;
 //!     }
-//!     let certificate = session.end(&mut |event| println!("{event}"))?;
+//!     let certificate = sensor.stop(|event| println!("{event}"))?;
 //!     println!("complete: {}", certificate.is_complete());
 //!     Ok(())
 //! }
@@ -26,7 +28,8 @@
 //!
 //! # Features
 //!
-//! `cli` (on by default) builds the program; a library user writes `default-features = false`. `vendored` builds libelf
+//! `cli` (on by default) builds the program; a library user writes `default-features = false`. `stream` adds
+//! `Sensor::into_stream`. `vendored` builds libelf
 //! and zlib from source, `static` links them statically.
 
 #[cfg(all(test, stockade_kernel))]
@@ -50,6 +53,7 @@ pub mod policy;
 mod recording;
 mod replay;
 mod scope;
+pub mod sensor;
 pub mod session;
 pub mod sink;
 // Elsewhere nobody reads rings; records are still decoded in tests.
@@ -61,6 +65,7 @@ pub use event::Event;
 pub use monitor::{Filter, Form, Monitor, Watch};
 pub use replay::Recording;
 pub use scope::Scope;
+pub use sensor::Sensor;
 pub use session::{Sampling, Session};
 
 /// The examples of the README compile.

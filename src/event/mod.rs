@@ -13,6 +13,7 @@ mod network;
 #[doc(hidden)]
 pub mod sample;
 mod sampling;
+mod statistics;
 pub mod text;
 
 use std::borrow::Cow;
@@ -29,6 +30,36 @@ pub use network::{
     Accept, Bind, Close, Connect, Flow, Listen, NetworkSummary, Retransmit, Transport, UnixConnect,
 };
 pub use sampling::{Sampled, Suppressed};
+pub use statistics::{LoadedProgram, Statistics};
+
+/// The names of all kinds of events, as [`Kind::name`] gives them.
+pub const KINDS: &[&str] = &[
+    "exec",
+    "fork",
+    "exit",
+    "open",
+    "unlink",
+    "rename",
+    "denial",
+    "syscall",
+    "syscall_summary",
+    "connect",
+    "accept",
+    "close",
+    "bind",
+    "listen",
+    "retransmit",
+    "unix_connect",
+    "network_summary",
+    "memory",
+    "memory_summary",
+    "oom",
+    "disk",
+    "disk_summary",
+    "loss",
+    "sampled",
+    "suppressed",
+];
 
 /// One thing that happened, with who did it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -719,6 +750,20 @@ impl fmt::Display for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_of_kinds_has_those_that_there_are() {
+        let mut names: Vec<&str> = Vec::new();
+        for event in sample::samples() {
+            if !names.contains(&event.kind.name()) {
+                names.push(event.kind.name());
+            }
+        }
+        names.sort_unstable();
+        let mut listed = KINDS.to_vec();
+        listed.sort_unstable();
+        assert_eq!(names, listed);
+    }
 
     #[test]
     fn a_name_cannot_add_a_field_to_its_line() {

@@ -90,11 +90,7 @@ impl Asker {
 
     /// Every process that runs, as a key of the maps.
     pub(crate) fn alive(&self) -> Result<HashSet<TaskKey>> {
-        let key = |seed: &Seed| TaskKey {
-            start_ns: seed.start_ns,
-            tgid: u64::from(seed.tgid),
-        };
-        Ok(self.processes()?.iter().map(key).collect())
+        Ok(self.processes()?.iter().map(TaskKey::of).collect())
     }
 
     /// Every process that runs.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use libbpf_rs::libbpf_sys::{bpf_prog_get_info_by_fd, bpf_prog_info as ProgramInfo};
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder};
 use libbpf_rs::{Link, MapCore as _, MapHandle};
 
@@ -249,20 +250,23 @@ impl Attached {
     /// How often the kernel skipped the program because it was already running on that CPU: such a call was neither
     /// seen nor judged. Known from 5.12 on.
     fn skipped(&self) -> u64 {
-        let mut info = libbpf_rs::libbpf_sys::bpf_prog_info::default();
+        self.info().map_or(0, |info| info.recursion_misses)
+    }
+
+    /// The program as the kernel has it.
+    pub(crate) fn info(&self) -> Result<ProgramInfo> {
+        let mut info = ProgramInfo::default();
         let mut len = u32::try_from(size_of_val(&info)).unwrap_or(0);
         // SAFETY: `info` is a valid bpf_prog_info of `len` bytes; the kernel fills in at most that much.
         let result = unsafe {
-            libbpf_rs::libbpf_sys::bpf_prog_get_info_by_fd(
-                self.program.as_raw_fd(),
-                &raw mut info,
-                &raw mut len,
-            )
+            bpf_prog_get_info_by_fd(self.program.as_raw_fd(), &raw mut info, &raw mut len)
         };
-        if result == 0 {
-            info.recursion_misses
-        } else {
-            0
+        match result {
+            0 => Ok(info),
+            error => {
+                let error = libbpf_rs::Error::from_raw_os_error(-error);
+                Err(refused(&format!("asking for {}", self.name), &error, &[]))
+            }
         }
     }
 }
@@ -314,6 +318,11 @@ impl Loader {
             tracefs: Tracefs::default(),
             tags,
         }
+    }
+
+    /// Who is in scope: bits of [`scope_bit`](wire::scope_bit).
+    pub(crate) fn scope(&self) -> u32 {
+        self.config.scope
     }
 
     /// A map that an object brought along.

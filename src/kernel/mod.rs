@@ -11,6 +11,7 @@ mod load;
 mod log;
 mod ring;
 mod skel;
+mod stats;
 mod steady;
 mod table;
 mod tracefs;
@@ -26,6 +27,7 @@ pub(crate) use load::{
     Variant, Verdict, skipped, tracepoint,
 };
 pub(crate) use ring::{Records, Rings};
+pub(crate) use stats::Statistics;
 pub(crate) use tracefs::{securityfs_lockdown, securityfs_lsm};
 
 use crate::error::{Error, ErrorKind};

@@ -22,6 +22,7 @@ pub(crate) use resolve::{FOLLOW, Resolved, max_processes};
 #[must_use]
 pub struct Scope {
     pub(crate) host: bool,
+    pub(crate) grows: bool,
     pub(crate) pids: Vec<u32>,
     pub(crate) trees: Vec<u32>,
     pub(crate) cgroups: Vec<PathBuf>,
@@ -38,6 +39,13 @@ impl Scope {
     /// Every process of the machine.
     pub fn host(mut self) -> Self {
         self.host = true;
+        self
+    }
+
+    /// Whoever is added while the session runs ([`Session::follow`](crate::Session::follow)), who may be nobody yet.
+    /// Not needed where a process or a tree is named.
+    pub fn added_later(mut self) -> Self {
+        self.grows = true;
         self
     }
 
@@ -79,11 +87,23 @@ impl Scope {
         *self == Scope::default()
     }
 
+    /// Whether it names processes and trees and nothing else.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) fn is_processes(&self) -> bool {
+        let named = Scope {
+            pids: self.pids.clone(),
+            trees: self.trees.clone(),
+            ..Scope::default()
+        };
+        !self.is_empty() && *self == named
+    }
+
     /// Uids and names alone narrow the whole host.
     #[cfg_attr(not(stockade_kernel), allow(dead_code))]
     pub(crate) fn whole_host(&self) -> bool {
         self.host
-            || (self.pids.is_empty()
+            || (!self.grows
+                && self.pids.is_empty()
                 && self.trees.is_empty()
                 && self.cgroups.is_empty()
                 && !self.is_empty())
@@ -100,5 +120,6 @@ mod tests {
         assert!(Scope::new().comm("make").whole_host());
         assert!(!Scope::new().tree(1).uid(1).whole_host());
         assert!(!Scope::new().whole_host());
+        assert!(!Scope::new().added_later().uid(1).whole_host());
     }
 }

@@ -103,7 +103,26 @@ impl Resolved {
 
     /// Whether the set of followed processes is in use.
     pub(crate) fn follows_tasks(&self) -> bool {
-        !self.scope.pids.is_empty() || !self.scope.trees.is_empty()
+        self.scope.grows || !self.scope.pids.is_empty() || !self.scope.trees.is_empty()
+    }
+
+    /// Takes the members of this scope out of the set. Trees from the top: who is still in while its parent is out is
+    /// found by the next look.
+    pub(crate) fn unseed(&self, loader: &Loader, asker: &Asker) -> Result<()> {
+        let mut gone: HashSet<TaskKey> = HashSet::new();
+        loop {
+            let members = self.members(&asker.processes()?)?;
+            let new: Vec<TaskKey> = members
+                .iter()
+                .map(|(seed, _)| TaskKey::of(seed))
+                .filter(|key| gone.insert(*key))
+                .collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            let keys: Vec<Vec<u8>> = new.iter().map(|key| bytes_of(key).to_vec()).collect();
+            loader.map("stk_tasks")?.remove(&keys)?;
+        }
     }
 
     pub(crate) fn uids(&self) -> usize {
@@ -166,10 +185,7 @@ impl Resolved {
                 return Ok(());
             }
             for (seed, flags) in new {
-                let key = TaskKey {
-                    start_ns: seed.start_ns,
-                    tgid: u64::from(seed.tgid),
-                };
+                let key = TaskKey::of(&seed);
                 let entry = TaskEntry { flags, pad: 0 };
                 loader.map("stk_tasks")?.set(
                     bytes_of(&key),

@@ -1,5 +1,7 @@
 //! A session on Linux.
 
+mod inspect;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ use crate::event::{
 use crate::fence::{self, Fence, is_canary};
 use crate::kernel::{
     Asker, Attached, Drops, KernelBtf, Loader, Losses, MapSizes, Object, ProbeReport, Records,
-    Rings, possible_cpus, release, securityfs_lsm, skipped,
+    Rings, Statistics as Counting, possible_cpus, release, securityfs_lsm, skipped,
 };
 use crate::monitor::{Monitor, TRACK, Watch};
 use crate::recording::{Opening, Recorder};
@@ -55,6 +57,8 @@ pub(super) struct Live {
     left_out: LeftOut,
     summaries: Summaries,
     asker: Asker,
+    /// The kernel counts runs of programs, and their time.
+    counting: Option<Counting>,
     /// Calls that the kernel kept from a program, by program.
     skipped: BTreeMap<&'static str, u64>,
     self_tgid: u32,
@@ -246,6 +250,7 @@ impl Live {
             left_out: LeftOut::new(process_limit),
             summaries: Summaries::new(summaries, interval),
             asker,
+            counting: None,
             skipped: BTreeMap::new(),
             self_tgid,
             certificate,
@@ -330,17 +335,7 @@ impl Live {
         certificate.denials = self.delivery.denials;
         certificate.kinds = self.delivery.kinds();
         left_out::enter(&self.losses, &mut certificate.kinds);
-        for ((kind, cause, cpu), count) in &self.losses {
-            if is_left_out(*cause) {
-                continue;
-            }
-            certificate.losses.push(loss_count(
-                kind_name(*kind),
-                cause_name(*cause),
-                Some(*cpu),
-                *count,
-            ));
-        }
+        certificate.losses = loss_counts(&self.losses);
         certificate.skipped_programs = self.skipped.values().sum();
         for (name, count) in self.skipped {
             certificate.incomplete_reasons.push(format!(
@@ -440,10 +435,14 @@ impl Live {
         Ok(news.len() + suppressed)
     }
 
+    fn programs_in_use(&self) -> impl Iterator<Item = &Attached> {
+        let fence = self.fence.iter().flat_map(|f| &f.attached);
+        self.attached.iter().chain(fence)
+    }
+
     /// Reports what the kernel has kept from programs since the last time.
     fn tell_skips(&mut self, on: &mut dyn FnMut(&Event)) -> usize {
-        let fence = self.fence.iter().flat_map(|f| &f.attached);
-        let now = skipped(self.attached.iter().chain(fence));
+        let now = skipped(self.programs_in_use());
         let mut told = 0;
         for (name, count) in &now {
             let before = self.skipped.get(name).copied().unwrap_or(0);
@@ -473,6 +472,17 @@ fn monitor_name(watch: Watch) -> String {
     } else {
         format!("{}={}", watch.monitor(), watch.form().name())
     }
+}
+
+/// What was lost, without what was left out on purpose.
+fn loss_counts(losses: &Losses) -> Vec<LossCount> {
+    losses
+        .iter()
+        .filter(|((_, cause, _), _)| !is_left_out(*cause))
+        .map(|(&(kind, cause, cpu), &count)| {
+            loss_count(kind_name(kind), cause_name(cause), Some(cpu), count)
+        })
+        .collect()
 }
 
 fn loss_count(of: &str, cause: &str, cpu: Option<u32>, count: u64) -> LossCount {

@@ -26,7 +26,7 @@ use live::Live;
 use unsupported::Live;
 
 use crate::error::Result;
-use crate::event::{Certificate, Clock, Event, FenceState, ProbeState};
+use crate::event::{Certificate, Clock, Event, FenceState, LoadedProgram, ProbeState, Statistics};
 use crate::monitor::{Filter, Watch};
 use crate::policy::RuleSet;
 use crate::scope::Scope;
@@ -177,6 +177,51 @@ impl Session {
     #[must_use]
     pub fn fence(&self) -> Option<&FenceState> {
         self.0.fence()
+    }
+
+    /// Takes in processes and trees that run, as if they had been named at the start. In the caller's pid namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`Scope`](crate::ErrorKind::Scope): one does not run. [`Usage`](crate::ErrorKind::Usage): the scope names more
+    /// than processes and trees, or this session follows none: it was started without a process, a tree or
+    /// [`Scope::added_later`].
+    pub fn follow(&mut self, scope: Scope) -> Result<()> {
+        self.0.follow(scope)
+    }
+
+    /// Lets go of processes, and of trees with all that hangs below them now.
+    ///
+    /// # Errors
+    ///
+    /// As [`follow`](Session::follow).
+    pub fn unfollow(&mut self, scope: Scope) -> Result<()> {
+        self.0.unfollow(scope)
+    }
+
+    /// What was delivered so far, and what not.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.0.statistics()
+    }
+
+    /// The programs that are attached.
+    ///
+    /// # Errors
+    ///
+    /// [`Load`](crate::ErrorKind::Load): the kernel does not tell.
+    pub fn programs(&self) -> Result<Vec<LoadedProgram>> {
+        self.0.programs()
+    }
+
+    /// Has the kernel count the runs of programs and their time from now on, until the session ends. It reads the clock
+    /// twice for each run, of everybody's programs.
+    ///
+    /// # Errors
+    ///
+    /// [`Load`](crate::ErrorKind::Load) and [`Permission`](crate::ErrorKind::Permission): the kernel refuses.
+    pub fn count_runs(&mut self) -> Result<()> {
+        self.0.count_runs()
     }
 
     /// How many followed processes run: members of trees and named pids. 0 for a scope of cgroups, users or the host.

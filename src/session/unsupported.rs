@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::SessionBuilder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Certificate, Clock, Event, FenceState, ProbeState};
+use crate::event::{Certificate, Clock, Event, FenceState, LoadedProgram, ProbeState, Statistics};
+use crate::scope::Scope;
 
 #[derive(Debug)]
 pub(super) struct Live(Infallible);
@@ -45,6 +46,26 @@ impl Live {
         match self.0 {}
     }
 
+    pub(super) fn follow(&self, _: Scope) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn unfollow(&self, _: Scope) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        match self.0 {}
+    }
+
+    pub(super) fn programs(&self) -> Result<Vec<LoadedProgram>> {
+        match self.0 {}
+    }
+
+    pub(super) fn count_runs(&mut self) -> Result<()> {
+        match self.0 {}
+    }
+
     pub(super) fn followed(&self) -> Result<usize> {
         match self.0 {}
     }
@@ -57,7 +78,7 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Monitor, Scope, Session};
+    use crate::{Monitor, Session};
 
     #[test]
     fn every_runtime_call_answers_unsupported() {

@@ -341,6 +341,17 @@ record!(
     }
 );
 
+impl TaskKey {
+    /// Of a process that runs.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) fn of(seed: &SeedRecord) -> Self {
+        TaskKey {
+            start_ns: seed.start_ns,
+            tgid: u64::from(seed.tgid),
+        }
+    }
+}
+
 record!(
     /// `struct stk_task`.
     TaskEntry {

@@ -28,6 +28,8 @@ mod recording;
 #[cfg(target_os = "linux")]
 mod scope;
 #[cfg(target_os = "linux")]
+mod sensor;
+#[cfg(target_os = "linux")]
 mod variants;
 
 #[cfg(target_os = "linux")]
@@ -55,6 +57,7 @@ fn main() {
             disk::TESTS,
             recording::TESTS,
             pressure::TESTS,
+            sensor::TESTS,
         ]
         .into_iter()
         .flatten()
