@@ -9,7 +9,7 @@ mod clock;
 pub(crate) mod disk;
 pub(crate) mod memory;
 pub(crate) mod names;
-mod network;
+pub(crate) mod network;
 #[doc(hidden)]
 pub mod sample;
 mod sampling;
@@ -27,7 +27,8 @@ pub use clock::Clock;
 pub use disk::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
 pub use network::{
-    Accept, Bind, Close, Connect, Flow, Listen, NetworkSummary, Retransmit, Transport, UnixConnect,
+    Accept, Bind, Close, Connect, DnsAnswer, DnsQuery, DnsRecord, Flow, Listen, NetworkSummary,
+    PortScan, RawSocket, Retransmit, SocketFamily, Tls, TlsUnknown, Transport, UnixConnect,
 };
 pub use sampling::{Sampled, Suppressed};
 pub use statistics::{LoadedProgram, Statistics};
@@ -50,6 +51,11 @@ pub const KINDS: &[&str] = &[
     "listen",
     "retransmit",
     "unix_connect",
+    "dns_query",
+    "dns_answer",
+    "tls",
+    "raw_socket",
+    "port_scan",
     "network_summary",
     "memory",
     "memory_summary",
@@ -161,6 +167,16 @@ pub enum Kind {
     Retransmit(Retransmit),
     /// A local socket was connected, or could not be.
     UnixConnect(UnixConnect),
+    /// A DNS query was sent, or received by the server.
+    DnsQuery(DnsQuery),
+    /// A DNS answer was received, or sent by the server.
+    DnsAnswer(Box<DnsAnswer>),
+    /// A TLS client has greeted a server.
+    Tls(Tls),
+    /// Somebody asked for a raw or packet socket.
+    RawSocket(RawSocket),
+    /// A process has tried many addresses and ports where nobody answers.
+    PortScan(PortScan),
     /// What one process did with one peer in a while.
     NetworkSummary(NetworkSummary),
     /// A process asked for a change of its address space.
@@ -202,6 +218,11 @@ impl Kind {
             Kind::Listen(_) => "listen",
             Kind::Retransmit(_) => "retransmit",
             Kind::UnixConnect(_) => "unix_connect",
+            Kind::DnsQuery(_) => "dns_query",
+            Kind::DnsAnswer(_) => "dns_answer",
+            Kind::Tls(_) => "tls",
+            Kind::RawSocket(_) => "raw_socket",
+            Kind::PortScan(_) => "port_scan",
             Kind::NetworkSummary(_) => "network_summary",
             Kind::Memory(_) => "memory",
             Kind::MemorySummary(_) => "memory_summary",
@@ -438,7 +459,8 @@ pub struct Loss {
     /// What was lost: the name of a kind, `scope` for a process that could not be followed, or for the cause `skipped`
     /// the name of the program.
     pub of: String,
-    /// Why: `ring` (the ring was full), `scratch` (preempted), `map` (a state map was full), `decode` (unreadable),
+    /// Why: `ring` (the ring was full), `scratch` (preempted), `map` (a state map was full), `read` (memory of the
+    /// caller could not be read), `decode` (unreadable), `parse` (what was said is not what is said there),
     /// `skipped` (the kernel did not run the program, because it was running already on that CPU).
     pub cause: String,
     /// How many.
@@ -502,6 +524,8 @@ impl Event {
             Kind::Unlink(e) => e.path.truncated,
             Kind::Rename(e) => e.from.truncated || e.to.truncated,
             Kind::Denial(e) => e.path.truncated,
+            Kind::DnsQuery(e) => e.truncated,
+            Kind::DnsAnswer(e) => e.truncated,
             _ => false,
         }
     }
@@ -521,6 +545,8 @@ impl Event {
             Kind::Bind(e) => Some(e.errno == 0),
             Kind::Listen(e) => Some(e.errno == 0),
             Kind::UnixConnect(e) => Some(e.errno == 0),
+            Kind::DnsAnswer(e) => Some(e.code == 0),
+            Kind::RawSocket(e) => Some(e.errno == 0),
             Kind::Memory(e) => Some(e.errno == 0),
             Kind::Disk(e) => Some(e.errno == 0),
             Kind::Exit(_)
@@ -529,6 +555,9 @@ impl Event {
             | Kind::Oom(_)
             | Kind::SyscallSummary(_)
             | Kind::Retransmit(_)
+            | Kind::DnsQuery(_)
+            | Kind::Tls(_)
+            | Kind::PortScan(_)
             | Kind::NetworkSummary(_)
             | Kind::Loss(_)
             | Kind::Sampled(_)
@@ -675,6 +704,11 @@ impl fmt::Display for Kind {
             Kind::Listen(e) => e.fmt(f),
             Kind::Retransmit(e) => e.flow.fmt(f),
             Kind::UnixConnect(e) => e.fmt(f),
+            Kind::DnsQuery(e) => e.fmt(f),
+            Kind::DnsAnswer(e) => e.fmt(f),
+            Kind::Tls(e) => e.fmt(f),
+            Kind::RawSocket(e) => e.fmt(f),
+            Kind::PortScan(e) => e.fmt(f),
             Kind::NetworkSummary(e) => e.fmt(f),
             Kind::Memory(e) => write!(f, "{e}"),
             Kind::MemorySummary(e) => write!(f, "{e}"),

@@ -109,6 +109,75 @@ pub(crate) fn errno(number: u16) -> Option<&'static str> {
     }
 }
 
+/// The name of a type of DNS records. The list of IANA, without those that nobody uses.
+pub(crate) fn dns_type(number: u16) -> Option<&'static str> {
+    Some(match number {
+        1 => "A",
+        2 => "NS",
+        5 => "CNAME",
+        6 => "SOA",
+        10 => "NULL",
+        12 => "PTR",
+        13 => "HINFO",
+        15 => "MX",
+        16 => "TXT",
+        28 => "AAAA",
+        29 => "LOC",
+        33 => "SRV",
+        35 => "NAPTR",
+        39 => "DNAME",
+        41 => "OPT",
+        43 => "DS",
+        44 => "SSHFP",
+        46 => "RRSIG",
+        47 => "NSEC",
+        48 => "DNSKEY",
+        50 => "NSEC3",
+        52 => "TLSA",
+        64 => "SVCB",
+        65 => "HTTPS",
+        99 => "SPF",
+        250 => "TSIG",
+        251 => "IXFR",
+        252 => "AXFR",
+        255 => "ANY",
+        257 => "CAA",
+        _ => return None,
+    })
+}
+
+/// The name of a DNS class.
+pub(crate) fn dns_class(number: u16) -> Option<&'static str> {
+    Some(match number {
+        1 => "IN",
+        3 => "CH",
+        4 => "HS",
+        254 => "NONE",
+        255 => "ANY",
+        _ => return None,
+    })
+}
+
+/// The name of a DNS response code.
+pub(crate) fn dns_code(number: u16) -> Option<&'static str> {
+    Some(match number {
+        0 => "NOERROR",
+        1 => "FORMERR",
+        2 => "SERVFAIL",
+        3 => "NXDOMAIN",
+        4 => "NOTIMP",
+        5 => "REFUSED",
+        6 => "YXDOMAIN",
+        7 => "YXRRSET",
+        8 => "NXRRSET",
+        9 => "NOTAUTH",
+        10 => "NOTZONE",
+        16 => "BADVERS",
+        23 => "BADCOOKIE",
+        _ => return None,
+    })
+}
+
 /// The name of a signal.
 pub(crate) fn signal(number: u8) -> Option<&'static str> {
     SIGNALS

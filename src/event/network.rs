@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failed, Quoted};
+use super::{Failed, Quoted, names};
 
 /// What carries the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ impl Transport {
 }
 
 /// Both ends of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Flow {
     /// What carries the bytes.
@@ -157,6 +157,158 @@ pub struct UnixConnect {
     pub errno: u16,
 }
 
+/// A DNS query was sent; or received, by the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DnsQuery {
+    /// Both ends. `incoming`: the other end asks. The local address of a socket that has none is that of anybody.
+    pub flow: Flow,
+    /// Number of the query, which its answer repeats.
+    pub id: u16,
+    /// The name that is asked for, escaped, without the last dot; `.` is the root.
+    pub name: String,
+    /// Type of the records that are asked for, as IANA has it: 1 is A.
+    pub record_type: u16,
+    /// Class, as IANA has it: 1 is IN.
+    pub class: u16,
+    /// Only the start of the message is known.
+    pub truncated: bool,
+}
+
+/// A DNS answer was received; or sent, by the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DnsAnswer {
+    /// Both ends, as in the query.
+    pub flow: Flow,
+    /// Number of the query.
+    pub id: u16,
+    /// The name that was asked for, escaped; empty when the answer does not repeat it.
+    pub name: String,
+    /// Type of the records that were asked for.
+    pub record_type: u16,
+    /// Class.
+    pub class: u16,
+    /// Response code, as IANA has it: 0 is NOERROR.
+    pub code: u16,
+    /// The records of the answer section, at most 64.
+    pub answers: Vec<DnsRecord>,
+    /// From the query to the answer in nanoseconds; `None` when the query was not seen.
+    pub latency_ns: Option<u64>,
+    /// Records are missing: the server left them out, or only the start of the message is known.
+    pub truncated: bool,
+}
+
+/// A record in an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DnsRecord {
+    /// Whose it is, escaped.
+    pub name: String,
+    /// Type, as IANA has it.
+    pub record_type: u16,
+    /// Class, as IANA has it.
+    pub class: u16,
+    /// How long it may be kept, in seconds.
+    pub ttl_s: u32,
+    /// Addresses and names as text, escaped; of other types than A, AAAA, CNAME, DNAME, MX, NS, PTR, SRV and TXT empty.
+    pub data: String,
+}
+
+/// A TLS client has greeted a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Tls {
+    /// Both ends.
+    pub flow: Flow,
+    /// The server that it wants to speak to, escaped.
+    pub server_name: Option<String>,
+    /// Why that is not known.
+    pub unknown: Option<TlsUnknown>,
+    /// Beside an encrypted greeting the name in the open one: of whoever stands in front of the server, or, where the
+    /// encrypted one is a dummy, of the server. Nobody but the server can tell.
+    pub outer_name: Option<String>,
+}
+
+/// Why a server's name is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TlsUnknown {
+    /// The client names none.
+    Absent,
+    /// There is an encrypted greeting in the open one (ECH).
+    Encrypted,
+    /// The greeting breaks off, contradicts itself or is too long.
+    Incomplete,
+}
+
+impl TlsUnknown {
+    /// Its name in the stream.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsUnknown::Absent => "absent",
+            TlsUnknown::Encrypted => "encrypted",
+            TlsUnknown::Incomplete => "incomplete",
+        }
+    }
+}
+
+/// Somebody asked for a socket beside the transports: for packets with headers of its own, or for what passes a network
+/// card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RawSocket {
+    /// Which packets.
+    pub family: SocketFamily,
+    /// `SOCK_DGRAM`: without the link's own header; else raw.
+    pub datagram: bool,
+    /// Of IP the protocol; of packets the EtherType, 0 for none yet and 3 for all.
+    pub protocol: u32,
+    /// 0 or a positive errno.
+    pub errno: u16,
+}
+
+/// The packets that a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum SocketFamily {
+    /// IPv4 (`AF_INET`).
+    Ipv4,
+    /// IPv6 (`AF_INET6`).
+    Ipv6,
+    /// Any (`AF_PACKET`).
+    Packet,
+}
+
+impl SocketFamily {
+    /// Its name in the stream.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            SocketFamily::Ipv4 => "ipv4",
+            SocketFamily::Ipv6 => "ipv6",
+            SocketFamily::Packet => "packet",
+        }
+    }
+}
+
+/// A process has tried many addresses and ports where nobody answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PortScan {
+    /// Distinct pairs of address and port that refused.
+    pub refused: u32,
+    /// Distinct pairs that did not answer.
+    pub unanswered: u32,
+    /// The first of them, at most 8.
+    pub examples: Vec<SocketAddr>,
+    /// From the first to the last in nanoseconds.
+    pub window_ns: u64,
+}
+
 /// What one process did with one peer in a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -252,6 +404,115 @@ impl fmt::Display for UnixConnect {
             f.write_str(" datagram")?;
         }
         write!(f, "{}", Failed(self.errno))
+    }
+}
+
+/// A number by its name, or with what it is the number of.
+struct Numbered(&'static str, Option<&'static str>, u16);
+
+impl fmt::Display for Numbered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}{}", self.0, self.2),
+        }
+    }
+}
+
+/// The type of a record as text: `AAAA`, or `TYPE65399` where it has no name (RFC 3597).
+pub(crate) fn dns_type(number: u16) -> impl fmt::Display {
+    Numbered("TYPE", names::dns_type(number), number)
+}
+
+pub(crate) fn dns_class(number: u16) -> impl fmt::Display {
+    Numbered("CLASS", names::dns_class(number), number)
+}
+
+pub(crate) fn dns_code(number: u16) -> impl fmt::Display {
+    Numbered("RCODE", names::dns_code(number), number)
+}
+
+impl fmt::Display for DnsQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = dns_type(self.record_type);
+        write!(
+            f,
+            "{} {} id={}",
+            self.flow,
+            Question(&self.name, kind),
+            self.id
+        )
+    }
+}
+
+impl fmt::Display for DnsAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, code) = (dns_type(self.record_type), dns_code(self.code));
+        let question = Question(&self.name, kind);
+        write!(f, "{} {question} id={} {code} [", self.flow, self.id)?;
+        for (i, record) in self.answers.iter().enumerate() {
+            let space = if i > 0 { " " } else { "" };
+            write!(f, "{space}{}", dns_type(record.record_type))?;
+            if !record.data.is_empty() {
+                write!(f, "={}", Quoted(&record.data))?;
+            }
+        }
+        f.write_str(if self.truncated { "]..." } else { "]" })?;
+        match self.latency_ns {
+            Some(ns) => write!(f, " took={:.3}ms", milliseconds(ns)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is asked for, and which records of it.
+struct Question<'a, T>(&'a str, T);
+
+impl<T: fmt::Display> fmt::Display for Question<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "name={} type={}", Quoted(self.0), self.1)
+    }
+}
+
+impl fmt::Display for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.flow)?;
+        if let Some(name) = &self.server_name {
+            write!(f, " name={}", Quoted(name))?;
+        }
+        if let Some(why) = self.unknown {
+            write!(f, " name unknown: {}", why.name())?;
+        }
+        match &self.outer_name {
+            Some(name) => write!(f, " outer={}", Quoted(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for RawSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.datagram { "datagram" } else { "raw" };
+        let (family, protocol) = (self.family.name(), self.protocol);
+        write!(
+            f,
+            "{family} {kind} protocol={protocol:#x}{}",
+            Failed(self.errno)
+        )
+    }
+}
+
+impl fmt::Display for PortScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "PORT SCAN refused={} unanswered={} among=[",
+            self.refused, self.unanswered
+        )?;
+        for (i, target) in self.examples.iter().enumerate() {
+            write!(f, "{}{target}", if i > 0 { " " } else { "" })?;
+        }
+        write!(f, "] in={:.1}s", self.window_ns as f64 / 1e9)
     }
 }
 

@@ -1,6 +1,7 @@
 //! One of everything, for tests and documentation: every kind, each optional field present and absent, each flag set.
 
 mod memory;
+mod network;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -526,6 +527,7 @@ pub fn samples() -> Vec<Event> {
         event(8_200_000, shell(), syscall_summary("", 9_999, true)),
     ];
     all.extend(network());
+    all.extend(network::samples());
     all.extend([
         event(
             8_300_000,

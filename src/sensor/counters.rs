@@ -71,12 +71,17 @@ impl Counters {
             | Kind::Close(_)
             | Kind::Bind(_)
             | Kind::Listen(_)
-            | Kind::UnixConnect(_) => counters.network += 1,
+            | Kind::UnixConnect(_)
+            | Kind::RawSocket(_)
+            | Kind::DnsQuery(_)
+            | Kind::DnsAnswer(_)
+            | Kind::Tls(_) => counters.network += 1,
             Kind::Denial(_) => counters.denials += 1,
             Kind::Exit(_) => counters.ended = true,
             Kind::Exec(_)
             | Kind::Fork(_)
             | Kind::Retransmit(_)
+            | Kind::PortScan(_)
             | Kind::NetworkSummary(_)
             | Kind::Memory(_)
             | Kind::MemorySummary(_)

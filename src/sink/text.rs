@@ -22,7 +22,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// With colours or without: denials red, failures and losses yellow, execs bold.
+    /// With colours or without: denials and port scans red, failures and losses yellow, execs bold.
     #[must_use]
     pub fn new(color: bool) -> Self {
         Text {
@@ -190,7 +190,7 @@ impl Text {
     fn color_of(&self, event: &Event) -> &'static [u8] {
         match (&event.kind, event.succeeded()) {
             _ if !self.color => b"",
-            (Kind::Denial(_), _) => RED,
+            (Kind::Denial(_) | Kind::PortScan(_), _) => RED,
             (Kind::Loss(_) | Kind::Sampled(_) | Kind::Suppressed(_), _) | (_, Some(false)) => {
                 YELLOW
             }
@@ -277,6 +277,11 @@ mod tests {
             "listen",
             "retransmit",
             "unix_connect",
+            "dns_query",
+            "dns_answer",
+            "tls",
+            "raw_socket",
+            "port_scan",
             "network_summary",
             "memory",
             "memory_summary",
@@ -306,6 +311,11 @@ mod tests {
 10:00:00.008 listen     4711    4520 sh              tcp 0.0.0.0:8080 backlog=128
 10:00:00.008 retransmit    4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443
 10:00:00.008 connect    4711    4520 sh              path=/run/dbus/system_bus_socket
+10:00:00.008 dns_query    4711    4520 sh              udp 10.0.0.7:40113->192.0.2.53:53 name=www.example.org type=A id=4660
+10:00:00.008 dns_answer    4711    4520 sh              udp 10.0.0.7:40113->192.0.2.53:53 name=www.example.org type=A id=4660 NOERROR [CNAME=web.example.org A=192.0.2.10] took=11.205ms
+10:00:00.008 tls        4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443 name=www.example.org
+10:00:00.008 raw_socket    4711    4520 sh              packet raw protocol=0x3
+10:00:00.008 port_scan    4711    4520 sh              PORT SCAN refused=19 unanswered=1 among=[192.0.2.10:1 192.0.2.10:2] in=0.4s
 10:00:00.008 network    4711    4520 sh              udp ->192.0.2.53:53 sent=1204/12 received=8021/14 connections=2 failures=1 retransmits=0 in=10.0s
 10:00:00.008 memory     4711    4520 sh              mmap address=0x7f5c1c000000 bytes=+1048576 prot=PROT_READ|PROT_WRITE flags=MAP_PRIVATE|MAP_ANONYMOUS
 10:00:00.008 memory     4711    4520 sh              faults=412+3 mmap=21 (+6512640) munmap=2 (-139264) brk=4 (+135168 -4096) mmap:ENOMEM=1 rss=5008KiB peak=5120KiB swap=0KiB virtual=8816KiB in=10.0s ended
@@ -324,7 +334,7 @@ mod tests {
             assert!(!plain.contains('\x1b'), "{plain:?}");
             assert_eq!(uncolored(&colored), plain);
             let expected: &[u8] = match (&event.kind, event.succeeded()) {
-                (Kind::Denial(_), _) => RED,
+                (Kind::Denial(_) | Kind::PortScan(_), _) => RED,
                 (Kind::Loss(_) | Kind::Sampled(_) | Kind::Suppressed(_), _) => YELLOW,
                 (Kind::Exec(_), _) => BOLD,
                 (_, Some(false)) => YELLOW,
@@ -407,6 +417,14 @@ INCOMPLETE
                             e.reason = name.clone();
                         }
                         Kind::UnixConnect(e) => e.path = name.clone(),
+                        Kind::DnsQuery(e) => e.name = name.clone(),
+                        Kind::DnsAnswer(e) => {
+                            e.name = name.clone();
+                            for record in &mut e.answers {
+                                record.data = name.clone();
+                            }
+                        }
+                        Kind::Tls(e) => e.server_name = Some(name.clone()),
                         Kind::Oom(e) => e.trigger_comm = name.clone(),
                         Kind::Disk(e) => e.device.name = name.clone(),
                         Kind::DiskSummary(e) => e.device.name = name.clone(),

@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Line;
+use crate::event::network::{dns_class, dns_code, dns_type};
 use crate::event::{
-    Accept, Bind, Close, Connect, Flow, Listen, NetworkSummary, Retransmit, Transport, UnixConnect,
+    Accept, Bind, Close, Connect, DnsAnswer, DnsQuery, Flow, Listen, NetworkSummary, PortScan,
+    RawSocket, Retransmit, Tls, Transport, UnixConnect,
 };
 
 impl Line<'_> {
@@ -51,6 +53,81 @@ impl Line<'_> {
         self.flag(key!("stockade.unix.abstract"), e.is_abstract);
         self.flag(key!("stockade.unix.datagram"), e.datagram);
         self.error(e.errno);
+    }
+
+    pub(super) fn dns_query(&mut self, e: &DnsQuery) {
+        self.flow(&e.flow);
+        self.raw(b",\"dns.type\":\"query\"");
+        self.question(e.id, &e.name, e.record_type, e.class);
+        self.flag(key!("stockade.dns.truncated"), e.truncated);
+    }
+
+    pub(super) fn dns_answer(&mut self, e: &DnsAnswer) {
+        self.flow(&e.flow);
+        self.raw(b",\"dns.type\":\"answer\"");
+        self.question(e.id, &e.name, e.record_type, e.class);
+        self.display(key!("dns.response_code"), dns_code(e.code));
+        self.raw(key!("dns.answers"));
+        for (i, record) in e.answers.iter().enumerate() {
+            self.raw(if i == 0 {
+                b"[{\"name\":"
+            } else {
+                b",{\"name\":"
+            });
+            self.text(&record.name);
+            self.display(key!("type"), dns_type(record.record_type));
+            self.display(key!("class"), dns_class(record.class));
+            self.number(key!("ttl"), record.ttl_s);
+            self.string(key!("data"), &record.data);
+            self.raw(b"}");
+        }
+        self.raw(if e.answers.is_empty() { b"[]" } else { b"]" });
+        let addresses = e.answers.iter().filter(|r| matches!(r.record_type, 1 | 28));
+        self.raw(key!("dns.resolved_ip"));
+        self.list(addresses.map(|r| r.data.as_str()));
+        if let Some(latency_ns) = e.latency_ns {
+            self.number(key!("event.duration"), latency_ns);
+        }
+        self.flag(key!("stockade.dns.truncated"), e.truncated);
+    }
+
+    pub(super) fn tls(&mut self, e: &Tls) {
+        self.flow(&e.flow);
+        if let Some(name) = &e.server_name {
+            self.string(key!("tls.client.server_name"), name);
+        }
+        if let Some(why) = e.unknown {
+            self.string(key!("stockade.tls.unknown"), why.name());
+        }
+        if let Some(name) = &e.outer_name {
+            self.string(key!("stockade.tls.outer_name"), name);
+        }
+    }
+
+    pub(super) fn raw_socket(&mut self, e: &RawSocket) {
+        self.string(key!("stockade.socket.family"), e.family.name());
+        self.flag(key!("stockade.socket.datagram"), e.datagram);
+        self.number(key!("stockade.socket.protocol"), e.protocol);
+        self.error(e.errno);
+    }
+
+    pub(super) fn port_scan(&mut self, e: &PortScan) {
+        self.raw(b",\"network.transport\":\"tcp\"");
+        self.number(key!("stockade.scan.refused"), e.refused);
+        self.number(key!("stockade.scan.unanswered"), e.unanswered);
+        self.raw(key!("stockade.scan.examples"));
+        for (i, target) in e.examples.iter().enumerate() {
+            self.display(if i == 0 { b"[" } else { b"," }, target);
+        }
+        self.raw(if e.examples.is_empty() { b"[]" } else { b"]" });
+        self.number(key!("stockade.window_ns"), e.window_ns);
+    }
+
+    fn question(&mut self, id: u16, name: &str, record_type: u16, class: u16) {
+        self.quoted(key!("dns.id"), id);
+        self.string(key!("dns.question.name"), name);
+        self.display(key!("dns.question.type"), dns_type(record_type));
+        self.display(key!("dns.question.class"), dns_class(class));
     }
 
     pub(super) fn network_summary(&mut self, e: &NetworkSummary) {
@@ -119,10 +196,15 @@ impl Line<'_> {
     }
 
     fn ip(&mut self, key: &[u8], ip: IpAddr) {
+        self.display(key, ip);
+    }
+
+    /// A string that needs no escaping: an address, or a name of our own.
+    fn display(&mut self, key: &[u8], value: impl std::fmt::Display) {
         use std::io::Write as _;
         self.raw(key);
-        // Digits, letters, dots and colons; writing to a Vec cannot fail.
-        let _ = write!(self.out, "\"{ip}\"");
+        // Writing to a Vec cannot fail.
+        let _ = write!(self.out, "\"{value}\"");
     }
 }
 
