@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::event::{About, Event, Kind, KindCount};
+use crate::inference::{Inference, Lost, Settings};
 use crate::recording::Recorder;
-use crate::wire::{Decoder, Malformed};
+use crate::wire::{Decoder, Malformed, payload};
 
 /// What the records do not say, and only the machine that they come from knows.
 pub(crate) trait Surroundings {
@@ -21,6 +22,9 @@ pub(crate) trait Surroundings {
 pub(crate) struct Delivery<S> {
     decoder: Decoder,
     pub(crate) surroundings: S,
+    inference: Inference,
+    /// What followed from the record at hand.
+    inferred: Vec<Event>,
     /// Whether somebody asked for forks and execs, which are followed in any case.
     tell_processes: bool,
     /// Names of the policy's rules.
@@ -40,10 +44,13 @@ impl<S: Surroundings> Delivery<S> {
         page_bytes: u64,
         rules: Vec<String>,
         tell_processes: bool,
+        settings: &Settings,
     ) -> Self {
         Delivery {
             decoder: Decoder::new(page_bytes),
             surroundings,
+            inference: Inference::new(settings),
+            inferred: Vec::new(),
             tell_processes,
             rules,
             recorder: None,
@@ -56,32 +63,73 @@ impl<S: Surroundings> Delivery<S> {
 
     /// A record that came through a ring.
     pub(crate) fn deliver(&mut self, record: &[u8], on: &mut dyn FnMut(&Event)) {
-        match self.decoder.decode(record) {
-            Ok(mut event) => {
-                event.process.about = self.surroundings.about(&event);
-                let found = self.complete(&mut event);
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.context(&event, found.as_deref());
-                    recorder.record(record);
-                }
-                if self.tell_processes || !matches!(event.kind, Kind::Exec(_) | Kind::Fork(_)) {
-                    self.count(&event);
-                    on(&event);
-                }
-                self.decoder.recycle(event);
-            }
-            Err(malformed) => {
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.record(record);
-                }
-                let which = match malformed {
-                    Malformed::Short => 0,
-                    Malformed::Long => 1,
-                    Malformed::Unknown => 2,
-                };
-                self.malformed[which] += 1;
-            }
+        let event = self.read(record).unwrap_or_else(|malformed| {
+            let which = match malformed {
+                Malformed::Short => 0,
+                Malformed::Long => 1,
+                Malformed::Unknown => 2,
+            };
+            self.malformed[which] += 1;
+            None
+        });
+        self.complete_inferred(event.as_ref());
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(record);
         }
+        if let Some(event) = event {
+            if self.tell_processes || !matches!(event.kind, Kind::Exec(_) | Kind::Fork(_)) {
+                self.count(&event);
+                on(&event);
+            }
+            self.decoder.recycle(event);
+        }
+        for event in std::mem::take(&mut self.inferred) {
+            self.count(&event);
+            on(&event);
+        }
+    }
+
+    /// The event of a record, unless it takes several to make one; what follows from it is in `inferred`.
+    fn read(&mut self, record: &[u8]) -> Result<Option<Event>, Malformed> {
+        let inferred = &mut self.inferred;
+        if let Some(payload) = payload(record) {
+            self.inference
+                .payload(payload?, &mut |event| inferred.push(event));
+            return Ok(None);
+        }
+        let mut event = self.decoder.decode(record)?;
+        self.inference
+            .event(&event, &mut |event| inferred.push(event));
+        event.process.about = self.surroundings.about(&event);
+        let found = self.complete(&mut event);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.context(&event, found.as_deref());
+        }
+        Ok(Some(event))
+    }
+
+    /// Adds what is known of the processes to what follows from a record. A recording notes that before the record and
+    /// has no more of it: a replay concludes it anew. So of a process one thing is known for all of them.
+    fn complete_inferred(&mut self, event: Option<&Event>) {
+        if self.inferred.is_empty() {
+            return;
+        }
+        let mut known = event.map(|e| e.process.clone());
+        for event in &mut self.inferred {
+            event.process.about = match &known {
+                Some(process) if process.id == event.process.id => process.about.clone(),
+                _ => self.surroundings.about(event),
+            };
+            if let Some(recorder) = &mut self.recorder {
+                recorder.context(event, None);
+            }
+            known = Some(event.process.clone());
+        }
+    }
+
+    /// What was lost in reading what was said, since the start.
+    pub(crate) fn lost(&self) -> &Lost {
+        self.inference.lost()
     }
 
     /// An event that did not come through the rings.
@@ -112,10 +160,18 @@ impl<S: Surroundings> Delivery<S> {
         *truncated += u64::from(event.is_truncated());
     }
 
-    /// How many events of a kind were delivered.
+    /// How many events of a kind of record were delivered: of `dns`, queries and answers.
     #[cfg_attr(not(stockade_kernel), allow(dead_code))]
     pub(crate) fn seen(&self, kind: &str) -> u64 {
-        self.kinds.get(kind).map_or(0, |(seen, _)| *seen)
+        let of = |name: &str| {
+            let rest = name.strip_prefix(kind);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        };
+        self.kinds
+            .iter()
+            .filter(|(name, _)| of(name))
+            .map(|(_, (seen, _))| seen)
+            .sum()
     }
 
     /// What was delivered, by kind.
@@ -157,7 +213,14 @@ mod tests {
     use crate::wire::{kind, sample as records};
 
     fn delivery(tell_processes: bool) -> Delivery<Processes> {
-        Delivery::new(Processes::new(), 4096, Vec::new(), tell_processes)
+        let settings = Settings::default();
+        Delivery::new(
+            Processes::new(),
+            4096,
+            Vec::new(),
+            tell_processes,
+            &settings,
+        )
     }
 
     /// Of every kind one, with paths of several components.

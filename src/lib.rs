@@ -44,6 +44,9 @@ mod error;
 pub mod event;
 #[cfg(stockade_kernel)]
 mod fence;
+// Elsewhere nobody reads rings; it is still tested.
+#[cfg_attr(not(stockade_kernel), allow(dead_code))]
+mod inference;
 #[cfg(stockade_kernel)]
 mod kernel;
 pub mod launch;

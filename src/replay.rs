@@ -146,6 +146,7 @@ impl Recording {
             opening.page_bytes,
             opening.rules,
             opening.tell_processes,
+            &opening.inference,
         );
         let mut bytes = Vec::new();
         loop {
@@ -227,10 +228,14 @@ fn from_json<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
 mod tests {
     use proptest::prelude::*;
 
+    use std::time::Duration;
+
     use super::*;
     use crate::event::{Loss, Process, sample};
+    use crate::inference::{Settings, said};
+    use crate::monitor::Filter;
     use crate::recording::Recorder;
-    use crate::wire::sample as records;
+    use crate::wire::{kind, sample as records};
 
     /// A machine where everything is known and nothing is looked up.
     struct Machine(u32);
@@ -258,6 +263,7 @@ mod tests {
             page_bytes: 4096,
             tell_processes,
             rules: vec!["no-keys".into(), "no-shadow".into()],
+            inference: Settings::new(&Filter::new().port_scan(2, Duration::from_secs(60))),
         }
     }
 
@@ -271,6 +277,7 @@ mod tests {
             opening.page_bytes,
             opening.rules.clone(),
             opening.tell_processes,
+            &opening.inference,
         );
         let mut recorder = Recorder::create(file.path()).unwrap();
         recorder.open(&opening, &sample::clock());
@@ -280,6 +287,18 @@ mod tests {
         for kind in records::KINDS {
             let names = [b"cat\0bin\0".as_slice(), b"here\0tmp\0", b"a\0b \xff\0"];
             delivery.deliver(&records::record(kind, 0, names, 1), &mut on);
+        }
+        for (sent, bytes) in [
+            (true, said::query(9, b"\x01a\x00")),
+            (false, said::answer(9)),
+        ] {
+            delivery.deliver(&records::payload(kind::DNS, sent, &bytes), &mut on);
+        }
+        for part in said::greeting("a.example").chunks(50) {
+            delivery.deliver(&records::payload(kind::TLS, true, part), &mut on);
+        }
+        for port in [1, 2] {
+            delivery.deliver(&records::refused(port), &mut on);
         }
         delivery.deliver(b"short", &mut on);
         for event in sample::samples() {
@@ -316,6 +335,10 @@ mod tests {
     fn what_was_delivered_is_delivered_again() {
         for tell_processes in [true, false] {
             let (bytes, before) = recorded(tell_processes);
+            for concluded in ["dns_query", "dns_answer", "tls", "port_scan"] {
+                let count = |of: &[Event]| of.iter().filter(|e| e.kind.name() == concluded).count();
+                assert_eq!(count(&before), 1 + count(&sample::samples()), "{concluded}");
+            }
             let (after, end) = replayed(bytes);
             assert_eq!(after, before);
             assert!(end.unwrap().is_complete());

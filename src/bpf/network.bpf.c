@@ -12,12 +12,16 @@ STK_EXPORT(stk_net);
 STK_EXPORT(stk_unix);
 STK_EXPORT(stk_net_key);
 STK_EXPORT(stk_net_sum);
+STK_EXPORT(stk_payload);
+STK_EXPORT(stk_raw_socket);
 
 /* include/linux/socket.h */
-#define STK_AF_UNIX  1
-#define STK_AF_INET  2
-#define STK_AF_INET6 10
-#define STK_MSG_PEEK 2
+#define STK_AF_UNIX      1
+#define STK_AF_INET      2
+#define STK_AF_INET6     10
+#define STK_AF_PACKET    17
+#define STK_MSG_PEEK     2
+#define STK_MSG_ERRQUEUE 0x2000
 /* include/uapi/linux/magic.h */
 #define STK_SOCKFS_MAGIC 0x534F434B
 /* include/uapi/asm-generic/errno.h */
@@ -33,6 +37,14 @@ enum {
 	STK_CONNS = 32768,
 	STK_CONN_CONNECTING = 0,
 	STK_CONN_OPEN = 1,
+	STK_DNS_PORT = 53,
+	/* TLS: the first byte of a handshake record, and of its message the type of a ClientHello. */
+	STK_TLS_HANDSHAKE = 22,
+	STK_TLS_CLIENT_HELLO = 1,
+	/* A greeting is looked for in so many bytes and so many calls of a connection. */
+	STK_TLS_BYTES = 16384,
+	STK_TLS_CALLS = 16,
+	STK_SEGMENTS = 8, /* of one call: writev(2) of a resolver has four */
 };
 
 /* A connection that somebody in scope made or accepted. */
@@ -47,6 +59,11 @@ struct stk_conn {
 	__u32 retransmits;
 	__u16 state;
 	__u16 incoming;
+	/* The greeting of TLS: calls that were looked at; bytes that are still to come, once it has begun. */
+	__u16 hello_calls;
+	__u16 hello_over;
+	__u32 hello_left;
+	__u32 pad;
 };
 
 /* By the address of the socket. Removed when it is closed, which every connection comes to before its memory is freed. */
@@ -71,6 +88,8 @@ struct {
 	__type(key, struct stk_net_key);
 	__type(value, struct stk_net_sum);
 } stk_net_sums SEC(".maps");
+
+STK_SCRATCH_MAP(stk_payload_buf);
 
 static __always_inline bool is_tcp(struct sock *sk)
 {
@@ -647,6 +666,335 @@ static __always_inline int on_udp_received(struct sock *sk, struct sk_buff *skb,
 	return 0;
 }
 
+/* struct iov_iter up to 5.13, and its name for the segments up to 6.3 (747b1f65d39a). */
+struct iov_iter___before_5_14 {
+	unsigned int type; /* and the direction in the lowest bit */
+} __attribute__((preserve_access_index));
+
+struct iov_iter___before_6_4 {
+	const struct iovec *iov;
+} __attribute__((preserve_access_index));
+
+/* Where the bytes are that a call has moved: the kernel's view of the buffers, or the caller's. */
+struct stk_buffers {
+	struct msghdr *msg;
+	/* Without `msg`: one piece, or segments. */
+	__u64 start;
+	__u64 segments;
+	/* Bytes of `msg` and of the piece, number of segments: a call can say that it has moved more (MSG_TRUNC). */
+	__u64 len;
+};
+
+/*
+ * Copies what a call has moved out of its segments, behind the fixed part of the record, and returns how much that was.
+ * `at` is the first of so many segments in the caller's memory; or, with `segments` 0, the kernel's of where the call
+ * ended, `skip` bytes into it. From there it goes back to the start: what has been moved says how far that is, so that
+ * nothing has to be kept from when the call began.
+ *
+ * Global, so that its loops are looked at once and not for each place that they are called from.
+ */
+__attribute__((noinline)) int net_gather(__u64 at, __u64 skip, __u32 moved, __u32 segments)
+{
+	__u32 cpu = bpf_get_smp_processor_id(), done = 0, want = moved;
+	struct stk_scratch *s = bpf_map_lookup_elem(&stk_payload_buf, &cpu);
+	struct iovec segment = {};
+	__u64 reached = skip;
+	int i;
+
+	if (!s)
+		return 0;
+	if (want > STK_PAYLOAD_MAX)
+		want = STK_PAYLOAD_MAX;
+	if (!segments) {
+		for (i = 0; i < STK_SEGMENTS && reached < moved; i++) {
+			at -= sizeof(segment);
+			if (bpf_probe_read_kernel(&segment, sizeof(segment), (void *)at))
+				return 0;
+			reached += segment.iov_len;
+		}
+		if (reached < moved)
+			return 0;
+		skip = reached - moved;
+	}
+	for (i = 0; i < STK_SEGMENTS && done < want; i++) {
+		__u32 off = done;
+		__u64 len;
+		long failed;
+
+		if (segments && i >= segments)
+			break;
+		if (segments)
+			failed = bpf_probe_read_user(&segment, sizeof(segment), (void *)at);
+		else
+			failed = bpf_probe_read_kernel(&segment, sizeof(segment), (void *)at);
+		if (failed)
+			break;
+		at += sizeof(segment);
+		len = segment.iov_len - skip;
+		if (len > want - done)
+			len = want - done;
+		asm volatile("" : "+r"(len), "+r"(off));
+		if (len > STK_PAYLOAD_MAX || off > STK_PAYLOAD_MAX)
+			break;
+		if (bpf_probe_read_user(s->rec + sizeof(struct stk_payload) + off, len,
+					(char *)segment.iov_base + skip))
+			break;
+		done += len;
+		skip = 0;
+	}
+	return done;
+}
+
+/* The same where the buffer is one piece in the caller's memory. */
+static __always_inline __u32 gather_one(struct stk_scratch *s, __u64 start, __u32 moved)
+{
+	__u32 len = moved;
+
+	if (len > STK_PAYLOAD_MAX)
+		len = STK_PAYLOAD_MAX;
+	asm volatile("" : "+r"(len));
+	if (len > STK_PAYLOAD_MAX)
+		return 0;
+	if (bpf_probe_read_user(s->rec + sizeof(struct stk_payload), len, (void *)start))
+		return 0;
+	return len;
+}
+
+/* What a call has moved, when it has returned. Of what the kernel itself sends, and of files and pipes, nothing. */
+static __always_inline __u32 gather(struct stk_scratch *s, const struct stk_buffers *from,
+				    __u32 moved)
+{
+	struct iov_iter___before_5_14 *old;
+	struct iov_iter___before_6_4 *named;
+	struct iov_iter *iter;
+	const struct iovec *at;
+	__u64 skip, copied;
+	__u32 type;
+
+	if (!from->len)
+		return 0;
+	if (from->segments)
+		return net_gather(from->segments, 0, moved, from->len);
+	if (!from->msg)
+		return gather_one(s, from->start, moved < from->len ? moved : from->len);
+	iter = (void *)from->msg + bpf_core_field_offset(struct msghdr, msg_iter);
+	copied = from->len - BPF_CORE_READ(iter, count);
+	if (moved > copied)
+		moved = copied;
+	if (!moved)
+		return 0;
+	old = (void *)iter;
+	named = (void *)iter;
+	skip = BPF_CORE_READ(iter, iov_offset);
+	if (bpf_core_field_exists(old->type))
+		type = BPF_CORE_READ(old, type) & ~1U;
+	else
+		type = BPF_CORE_READ(iter, iter_type);
+	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
+	    type == bpf_core_enum_value(enum iter_type, ITER_UBUF))
+		return gather_one(s, (__u64)BPF_CORE_READ(iter, ubuf) + skip - moved, moved);
+	if (type != bpf_core_enum_value(enum iter_type, ITER_IOVEC))
+		return 0;
+	if (bpf_core_field_exists(named->iov))
+		at = BPF_CORE_READ(named, iov);
+	else
+		at = BPF_CORE_READ(iter, __iov);
+	return net_gather((__u64)at, skip, moved, false);
+}
+
+/* The other end of a datagram. */
+struct stk_end {
+	__u8 address[16];
+	__u16 port;
+	__u16 local_port; /* of a socket that was asked through: its address may be another one's by now */
+	__u16 pad[2];
+};
+
+/* Whom sockets without a peer have asked last: not every caller wants to know from where an answer comes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct stk_end);
+} stk_dns_asked SEC(".maps");
+
+/* Sends what was gathered. `end` is the other end, where it is not the socket's. */
+static __always_inline void tell_payload(struct stk_scratch *s, __u64 seq, __u32 kind,
+					 struct sock *sk, const struct stk_end *end, __u32 moved,
+					 __u32 len, bool sent)
+{
+	struct stk_payload *rec = (struct stk_payload *)s->rec;
+
+	asm volatile("" : "+r"(len));
+	if (!len || len > STK_PAYLOAD_MAX) {
+		stk_lost(kind, STK_LOSS_READ);
+		return;
+	}
+	stk_header(&rec->hdr, kind, sizeof(*rec) + len);
+	flow_of(&rec->flow, sk);
+	if (end) {
+		__builtin_memcpy(rec->flow.remote, end->address, 16);
+		rec->flow.remote_port = end->port;
+	}
+	rec->moved = moved;
+	rec->len = len;
+	rec->sent = sent;
+	rec->incoming = kind == STK_KIND_DNS && rec->flow.local_port == STK_DNS_PORT;
+	stk_scratch_send(s, seq, kind, sizeof(*rec) + len);
+}
+
+static __always_inline int on_dns(struct sock *sk, const struct stk_buffers *from,
+				  struct stk_end *end, __u32 moved, bool sent)
+{
+	__u64 key = (__u64)sk, seq;
+	struct stk_scratch *s;
+
+	if (!stk_wanted())
+		return 0;
+	if (end && sent) {
+		end->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+		bpf_map_update_elem(&stk_dns_asked, &key, end, BPF_ANY);
+	}
+	s = stk_scratch_begin(&stk_payload_buf, STK_KIND_DNS, &seq);
+	if (s)
+		tell_payload(s, seq, STK_KIND_DNS, sk, end, moved, gather(s, from, moved), sent);
+	return 0;
+}
+
+/* How many bytes of a greeting are still to come behind these, its first. */
+static __always_inline __u32 hello_left(const __u8 *start, __u32 len)
+{
+	__u32 record, message;
+
+	/* The header of the record and of the message in it; what is shorter says nothing yet. */
+	if (len < 9)
+		return STK_TLS_BYTES;
+	if (start[5] != STK_TLS_CLIENT_HELLO)
+		return 0;
+	record = 5 + (start[3] << 8 | start[4]);
+	message = 9 + (start[6] << 16 | start[7] << 8 | start[8]);
+	/* In several records: each has a header of its own, and how many there will be is not known. */
+	if (record < message || message > STK_TLS_BYTES)
+		return STK_TLS_BYTES;
+	return message > len ? message - len : 0;
+}
+
+/* The start of what is sent through a connection that somebody in scope made. */
+static __always_inline int on_hello(struct sock *sk, const struct stk_buffers *from, __u32 moved)
+{
+	struct stk_scratch *s;
+	struct stk_conn *conn;
+	__u64 key = (__u64)sk, seq;
+	__u32 len;
+
+	/* Long past its start; nearly all calls end here. */
+	if (BPF_CORE_READ((struct tcp_sock *)sk, bytes_sent) > (__u64)STK_TLS_BYTES + moved)
+		return 0;
+	conn = bpf_map_lookup_elem(&stk_conns, &key);
+	if (!conn || conn->incoming || conn->hello_over || !stk_wanted())
+		return 0;
+	s = stk_scratch_begin(&stk_payload_buf, STK_KIND_TLS, &seq);
+	if (!s)
+		return 0;
+	len = gather(s, from, moved);
+	if (!conn->hello_calls) {
+		const __u8 *start = s->rec + sizeof(struct stk_payload);
+
+		if (!len || start[0] != STK_TLS_HANDSHAKE) {
+			conn->hello_over = 1;
+			return 0;
+		}
+		conn->hello_left = hello_left(start, len);
+	} else {
+		conn->hello_left = conn->hello_left > moved ? conn->hello_left - moved : 0;
+	}
+	conn->hello_calls++;
+	if (!len || !conn->hello_left || conn->hello_calls >= STK_TLS_CALLS)
+		conn->hello_over = 1;
+	tell_payload(s, seq, STK_KIND_TLS, sk, NULL, moved, len, true);
+	return 0;
+}
+
+/*
+ * A call has sent or received. It is looked into by its ports, and where TCP begins to send, by its first byte. `name` is
+ * the address that was given to the call, or by it.
+ */
+static __always_inline int on_moved(struct sock *sk, __u16 protocol, __be16 remote_port,
+				    __u16 local_port, const struct stk_buffers *from,
+				    const void *name, bool user, int moved, bool sent)
+{
+	__u64 key = (__u64)sk;
+	struct stk_end *asked, end = {};
+	__be16 port = remote_port;
+
+	if (moved <= 0)
+		return 0;
+	if (protocol == IPPROTO_TCP) {
+		if (port == bpf_htons(STK_DNS_PORT) || local_port == STK_DNS_PORT)
+			return on_dns(sk, from, NULL, moved, sent);
+		return sent ? on_hello(sk, from, moved) : 0;
+	}
+	if (protocol != IPPROTO_UDP)
+		return 0;
+	if (name) {
+		const void *at = &((const struct sockaddr_in6 *)name)->sin6_port;
+
+		if (user)
+			bpf_probe_read_user(&port, sizeof(port), at);
+		else
+			bpf_probe_read_kernel(&port, sizeof(port), at);
+		if (port != bpf_htons(STK_DNS_PORT) && local_port != STK_DNS_PORT)
+			return 0;
+		address_given(end.address, &end.port, name, user);
+		return on_dns(sk, from, &end, moved, sent);
+	}
+	if (port == bpf_htons(STK_DNS_PORT) || local_port == STK_DNS_PORT)
+		return on_dns(sk, from, NULL, moved, sent);
+	if (port || sent)
+		return 0;
+	asked = bpf_map_lookup_elem(&stk_dns_asked, &key);
+	if (!asked || asked->local_port != local_port)
+		return 0;
+	return on_dns(sk, from, asked, moved, sent);
+}
+
+static __always_inline int on_message(struct socket *socket, struct msghdr *msg, __u64 size,
+				      int moved, bool sent)
+{
+	struct stk_buffers from = { .msg = msg, .len = size };
+	struct sock *sk = socket->sk;
+
+	return on_moved(sk, sk->sk_protocol, sk->__sk_common.skc_dport, sk->__sk_common.skc_num,
+			&from, msg->msg_name, false, moved, sent);
+}
+
+/* Somebody asked for a socket beside the transports: packets with headers of its own, or what passes the network card. */
+static __always_inline int on_socket(int family, int type, int protocol, long result)
+{
+	struct stk_raw_socket *rec;
+	__u64 wake;
+
+	/* The way to ask for packets before AF_PACKET was there; it still works. */
+	if (family == STK_AF_INET && type == SOCK_PACKET)
+		family = STK_AF_PACKET;
+	if (family != STK_AF_PACKET &&
+	    !(type == SOCK_RAW && (family == STK_AF_INET || family == STK_AF_INET6)))
+		return 0;
+	if (filtered(result, 0) || !stk_wanted())
+		return 0;
+	wake = stk_wake(sizeof(*rec));
+	rec = stk_reserve(STK_KIND_RAW_SOCKET, NULL, sizeof(*rec));
+	if (!rec)
+		return 0;
+	stk_header(&rec->hdr, STK_KIND_RAW_SOCKET, sizeof(*rec));
+	rec->result = result < 0 ? result : 0;
+	rec->family = family;
+	rec->kind = type;
+	rec->protocol = family == STK_AF_PACKET ? bpf_ntohs(protocol) : protocol;
+	bpf_ringbuf_submit(rec, wake);
+	return 0;
+}
+
 /*
  * Defines what both forms have: net_NAME tells, net_count_NAME counts.
  *
@@ -789,6 +1137,50 @@ int BPF_PROG(net_udp_receive__fentry, struct sock *sk, struct sk_buff *skb, int 
 	return on_udp_received(sk, skb, len);
 }
 
+SEC("?fexit/inet_sendmsg")
+int BPF_PROG(net_sent_4__fexit, struct socket *socket, struct msghdr *msg, size_t size, int result)
+{
+	return on_message(socket, msg, size, result, true);
+}
+
+SEC("?fexit/inet6_sendmsg")
+int BPF_PROG(net_sent_6__fexit, struct socket *socket, struct msghdr *msg, size_t size, int result)
+{
+	return on_message(socket, msg, size, result, true);
+}
+
+SEC("?fexit/inet_recvmsg")
+int BPF_PROG(net_received_4__fexit, struct socket *socket, struct msghdr *msg, size_t size,
+	     int flags, int result)
+{
+	if (flags & (STK_MSG_PEEK | STK_MSG_ERRQUEUE))
+		return 0;
+	return on_message(socket, msg, size, result, false);
+}
+
+SEC("?fexit/inet6_recvmsg")
+int BPF_PROG(net_received_6__fexit, struct socket *socket, struct msghdr *msg, size_t size,
+	     int flags, int result)
+{
+	if (flags & (STK_MSG_PEEK | STK_MSG_ERRQUEUE))
+		return 0;
+	return on_message(socket, msg, size, result, false);
+}
+
+SEC("?fexit/__sock_create")
+int BPF_PROG(net_socket__fexit, struct net *net, int family, int type, int protocol,
+	     struct socket **socket, int kern, int result)
+{
+	return kern ? 0 : on_socket(family, type, protocol, result);
+}
+
+SEC("?tp/syscalls/sys_exit_socket")
+int net_socket__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	/* The lowest bits of the type are the type (SOCK_TYPE_MASK). */
+	return on_socket(ARG(1), ARG(2) & 0xf, ARG(3), ctx->ret);
+}
+
 /* Where the kernel refuses fexit: what all sockets sent and received. The peer is known where the socket is connected. */
 
 SEC("?raw_tp/sock_send_length")
@@ -815,4 +1207,143 @@ int BPF_PROG(net_udp_receive__raw_tp, struct sock *sk, int result, int flags)
 	key_of(&key, sk, false);
 	count_udp_received(&key, result);
 	return 0;
+}
+
+/* arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h */
+#if defined(__TARGET_ARCH_x86)
+enum {
+	STK_NR_read = 0,
+	STK_NR_write = 1,
+	STK_NR_readv = 19,
+	STK_NR_writev = 20,
+	STK_NR_sendto = 44,
+	STK_NR_recvfrom = 45,
+	STK_NR_sendmsg = 46,
+	STK_NR_recvmsg = 47,
+};
+#elif defined(__TARGET_ARCH_arm64)
+enum {
+	STK_NR_read = 63,
+	STK_NR_write = 64,
+	STK_NR_readv = 65,
+	STK_NR_writev = 66,
+	STK_NR_sendto = 206,
+	STK_NR_recvfrom = 207,
+	STK_NR_sendmsg = 211,
+	STK_NR_recvmsg = 212,
+};
+#endif
+
+/* Of several messages in one call so many are looked into; resolvers send two. */
+#define STK_MESSAGES 4
+
+/* The buffers and the address of the current system call. What is received has no address yet: that is written later. */
+static __always_inline bool call_buffers(struct stk_buffers *from, const void **name, bool sent)
+{
+	struct pt_regs *regs = stk_regs();
+	const struct user_msghdr *msg;
+	struct user_msghdr given;
+
+	/* Its arguments are in other registers, and its structs are others. */
+	if (stk_compat(regs))
+		return false;
+	switch (stk_syscall_nr(regs)) {
+	case STK_NR_sendto:
+		*name = (void *)PT_REGS_PARM5_CORE_SYSCALL(regs);
+	/* fallthrough */
+	case STK_NR_recvfrom:
+	case STK_NR_read:
+	case STK_NR_write:
+		from->start = PT_REGS_PARM2_CORE_SYSCALL(regs);
+		from->len = PT_REGS_PARM3_CORE_SYSCALL(regs);
+		return true;
+	case STK_NR_readv:
+	case STK_NR_writev:
+		from->segments = PT_REGS_PARM2_CORE_SYSCALL(regs);
+		from->len = PT_REGS_PARM3_CORE_SYSCALL(regs);
+		return true;
+	case STK_NR_sendmsg:
+	case STK_NR_recvmsg:
+		msg = (void *)PT_REGS_PARM2_CORE_SYSCALL(regs);
+		if (bpf_probe_read_user(&given, sizeof(given), msg))
+			return false;
+		if (sent)
+			*name = given.msg_name;
+		from->segments = (__u64)given.msg_iov;
+		from->len = given.msg_iovlen;
+		return true;
+	}
+	return false;
+}
+
+static __always_inline int on_call(struct sock *sk, int result, bool sent)
+{
+	struct stk_buffers from = {};
+	const void *name = NULL;
+	__u16 protocol, local;
+	__be16 remote;
+
+	if (result <= 0 || !is_inet(sk))
+		return 0;
+	protocol = BPF_CORE_READ(sk, sk_protocol);
+	remote = BPF_CORE_READ(sk, __sk_common.skc_dport);
+	local = BPF_CORE_READ(sk, __sk_common.skc_num);
+	/* Received from somebody who is known, and not the one. */
+	if (!sent && remote && remote != bpf_htons(STK_DNS_PORT) && local != STK_DNS_PORT)
+		return 0;
+	if (!call_buffers(&from, &name, sent))
+		return 0;
+	return on_moved(sk, protocol, remote, local, &from, name, true, result, sent);
+}
+
+SEC("?raw_tp/sock_send_length")
+int BPF_PROG(net_sent__raw_tp, struct sock *sk, int result)
+{
+	return on_call(sk, result, true);
+}
+
+SEC("?raw_tp/sock_recv_length")
+int BPF_PROG(net_received__raw_tp, struct sock *sk, int result, int flags)
+{
+	return flags & (STK_MSG_PEEK | STK_MSG_ERRQUEUE) ? 0 : on_call(sk, result, false);
+}
+
+/* Several messages in one call: which one it is cannot be told while they are moved. */
+static __always_inline int on_calls(long result, int flags, bool sent)
+{
+	struct sock *sk = sock_of_fd(ARG(1));
+	const struct mmsghdr *messages = (void *)ARG(2);
+	struct mmsghdr given;
+	__u16 protocol, local;
+	__be16 remote;
+	int i;
+
+	if (!sk || !is_inet(sk) || flags & (STK_MSG_PEEK | STK_MSG_ERRQUEUE))
+		return 0;
+	protocol = BPF_CORE_READ(sk, sk_protocol);
+	remote = BPF_CORE_READ(sk, __sk_common.skc_dport);
+	local = BPF_CORE_READ(sk, __sk_common.skc_num);
+	for (i = 0; i < STK_MESSAGES && i < result; i++) {
+		struct stk_buffers from = {};
+
+		if (bpf_probe_read_user(&given, sizeof(given), messages + i))
+			return 0;
+		from.segments = (__u64)given.msg_hdr.msg_iov;
+		from.len = given.msg_hdr.msg_iovlen;
+		on_moved(sk, protocol, remote, local, &from, given.msg_hdr.msg_name, true,
+			 given.msg_len, sent);
+	}
+	return 0;
+}
+
+SEC("?tp/syscalls/sys_exit_sendmmsg")
+int net_sent__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	return on_calls(ctx->ret, 0, true);
+}
+
+SEC("?tp/syscalls/sys_exit_recvmmsg")
+int net_received__tp(struct trace_event_raw_sys_exit *ctx)
+{
+	return on_calls(ctx->ret, ARG(4), false);
 }

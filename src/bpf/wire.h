@@ -31,7 +31,10 @@ enum stk_kind {
 	STK_KIND_MEMORY = 18,
 	STK_KIND_OOM = 19,
 	STK_KIND_DISK = 20,
-	STK_KIND_MAX = 21,
+	STK_KIND_DNS = 35,
+	STK_KIND_TLS = 36,
+	STK_KIND_RAW_SOCKET = 37,
+	STK_KIND_MAX = 41,
 };
 
 /* Why something did not arrive: lost, or left out on purpose. */
@@ -42,7 +45,8 @@ enum stk_loss {
 	STK_LOSS_SAMPLED = 3, /* the process is not in the sample */
 	STK_LOSS_THINNED = 4, /* the ring was filling up, and others were chosen to be heard */
 	STK_LOSS_LIMITED = 5, /* the process had sent its share */
-	STK_LOSS_MAX = 6,
+	STK_LOSS_READ = 6, /* memory of the caller could not be read */
+	STK_LOSS_MAX = 7,
 };
 
 /* What was lost on one CPU; the index is kind * STK_LOSS_MAX + cause. */
@@ -94,6 +98,7 @@ enum stk_limits {
 		49152, /* three paths, an interpreter and argv: 3 * 4352 + 256 + 32768, rounded up */
 	STK_ACCESS_KINDS = 9,
 	STK_UNIX_PATH = 108, /* sun_path of struct sockaddr_un */
+	STK_PAYLOAD_MAX = 4096, /* of one call; the largest answer that EDNS(0) is used for */
 };
 
 enum stk_scope {
@@ -280,6 +285,25 @@ struct stk_unix {
 	__u32 path_len; /* begins with NUL: abstract */
 	__u32 pad;
 	__u8 path[112]; /* STK_UNIX_PATH, rounded up */
+};
+
+/* Bytes that a call moved through a socket: a DNS message or a part of one, or of a TLS greeting. Followed by `len` of them. */
+struct stk_payload {
+	struct stk_hdr hdr;
+	struct stk_flow flow;
+	__u32 moved; /* by the call: more than len, where it was cut */
+	__u32 len;
+	__u32 sent; /* 0: received */
+	__u32 incoming; /* 1: the other end asks */
+};
+
+/* Somebody asked for a socket beside the transports. */
+struct stk_raw_socket {
+	struct stk_hdr hdr;
+	__s32 result; /* 0, or -errno */
+	__u32 family; /* AF_INET, AF_INET6, AF_PACKET */
+	__u32 kind; /* SOCK_RAW, SOCK_DGRAM, SOCK_PACKET */
+	__u32 protocol; /* of AF_PACKET an EtherType, both in the order of the machine */
 };
 
 struct stk_net_key {

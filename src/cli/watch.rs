@@ -43,6 +43,12 @@ pub(super) struct WatchArgs {
     /// Only operations that moved as many bytes as this
     #[arg(long, value_name = "BYTES")]
     min_bytes: Option<u64>,
+    /// Connects to so many addresses and ports that nobody answers are a port scan; 0 for never
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=256))]
+    scan_targets: u32,
+    /// Within so long, such as 60s
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    scan_window: Duration,
 }
 
 impl WatchArgs {
@@ -91,6 +97,7 @@ impl WatchArgs {
         if let Some(bytes) = self.min_bytes {
             filter = filter.min_bytes(bytes);
         }
+        filter = filter.port_scan(self.scan_targets, self.scan_window);
         Ok(builder.filter(filter).interval(self.interval))
     }
 }

@@ -189,7 +189,8 @@ fn kept(name: &[u8]) -> bool {
     .any(|prefix| name.starts_with(prefix.as_bytes()))
         || matches!(
             name,
-            b"__traceiter_block_rq_issue"
+            b"__sock_create"
+                | b"__traceiter_block_rq_issue"
                 | b"__traceiter_sched_process_exit"
                 | b"blk_mq_start_request"
                 | b"blk_mq_submit_bio"
@@ -199,9 +200,13 @@ fn kept(name: &[u8]) -> bool {
                 | b"exit_mm_release"
                 | b"finalize_exec"
                 | b"inet6_bind"
+                | b"inet6_recvmsg"
+                | b"inet6_sendmsg"
                 | b"inet_bind"
                 | b"inet_csk_accept"
                 | b"inet_listen"
+                | b"inet_recvmsg"
+                | b"inet_sendmsg"
                 | b"inet_stream_connect"
                 | b"skb_consume_udp"
                 | b"udp_sendmsg"

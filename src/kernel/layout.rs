@@ -221,6 +221,25 @@ same_layout!(
     }
 );
 same_layout!(
+    wire::PayloadRecord = network::types::stk_payload {
+        hdr,
+        flow,
+        moved,
+        len,
+        sent,
+        incoming,
+    }
+);
+same_layout!(
+    wire::RawSocketRecord = network::types::stk_raw_socket {
+        hdr,
+        result,
+        family,
+        kind,
+        protocol,
+    }
+);
+same_layout!(
     wire::NetKey = network::types::stk_net_key {
         task,
         remote,

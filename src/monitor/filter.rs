@@ -13,7 +13,7 @@ use crate::event::names;
 /// let filter = Filter::new().syscall("ptrace")?.errors_only().min_latency(Duration::from_millis(1));
 /// # Ok::<(), stockade::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Filter {
     pub(crate) errors_only: bool,
@@ -21,6 +21,22 @@ pub struct Filter {
     pub(crate) min_bytes: u64,
     /// Numbers by table: of the machine's own calls, of 32-bit programs.
     pub(crate) syscalls: [Vec<u32>; 2],
+    /// So many addresses and ports in this time are a port scan; 0: none is.
+    pub(crate) scan_targets: u32,
+    pub(crate) scan_window: Duration,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Filter {
+            errors_only: false,
+            min_latency: Duration::ZERO,
+            min_bytes: 0,
+            syscalls: [Vec::new(), Vec::new()],
+            scan_targets: 20,
+            scan_window: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Filter {
@@ -44,6 +60,14 @@ impl Filter {
     /// Only operations that moved as many bytes as this.
     pub fn min_bytes(mut self, bytes: u64) -> Self {
         self.min_bytes = bytes;
+        self
+    }
+
+    /// When a process is told to scan: after connects to so many distinct addresses and ports within so long that were
+    /// refused or not answered; 20 within a minute where it is not set, 256 at most. 0 switches it off.
+    pub fn port_scan(mut self, targets: u32, window: Duration) -> Self {
+        self.scan_targets = targets;
+        self.scan_window = window;
         self
     }
 

@@ -139,7 +139,7 @@ monitors! {
     "process" => Process, process, [Events], true: "Processes that start programs, are created and end.";
     "file" => File, file, [Events], true: "Files that are opened, removed and renamed, with the result.";
     "network" => Network, network, [Events, Summary], false:
-        "TCP connections with their bytes, sockets that are bound and listen, UDP by peer, connects of local sockets.";
+        "TCP connections with their bytes, DNS, names of TLS servers, sockets that are bound and listen, UDP by peer.";
     "syscall" => Syscall, syscall, [Summary, Events], false:
         "System calls: counts, errors and time by process and call; or single calls with their arguments.";
     "memory" => Memory, memory, [Summary, Events], false:

@@ -205,6 +205,60 @@ const UNIX: Probe = probe(
     "connects of local sockets",
 );
 
+const PAYLOAD: Probe = probe(
+    "network.payload",
+    &[
+        variant(
+            "fexit",
+            &[
+                Auto("net_sent_4__fexit"),
+                Auto("net_sent_6__fexit"),
+                Auto("net_received_4__fexit"),
+                Auto("net_received_6__fexit"),
+            ],
+            &[
+                Fentry,
+                Params("inet_sendmsg", 3),
+                Params("inet6_sendmsg", 3),
+                Params("inet_recvmsg", 4),
+                Params("inet6_recvmsg", 4),
+            ],
+            None,
+        ),
+        variant(
+            "raw_tp",
+            &[
+                Auto("net_sent__raw_tp"),
+                Auto("net_received__raw_tp"),
+                Tracepoint("net_sent__tp", "syscalls", "sys_exit_sendmmsg"),
+                Tracepoint("net_received__tp", "syscalls", "sys_exit_recvmmsg"),
+            ],
+            PT_REGS,
+            BLIND,
+        ),
+    ],
+    "DNS messages and the names of TLS servers",
+);
+
+const SOCKET: Probe = probe(
+    "network.socket",
+    &[
+        variant(
+            "fexit",
+            &[Auto("net_socket__fexit")],
+            &[Fentry, Params("__sock_create", 6)],
+            None,
+        ),
+        variant(
+            "tracepoint",
+            &[Tracepoint("net_socket__tp", "syscalls", "sys_exit_socket")],
+            PT_REGS,
+            BLIND,
+        ),
+    ],
+    "raw and packet sockets",
+);
+
 const RETRANSMIT: Probe = probe(
     "network.retransmit",
     &[variant(
@@ -227,7 +281,7 @@ const MOVED: Probe = probe(
     "what connections move before they are closed",
 );
 
-const EVENTS: &[Probe] = tcp!("net_", BIND, LISTEN, UNIX, RETRANSMIT);
+const EVENTS: &[Probe] = tcp!("net_", BIND, LISTEN, UNIX, RETRANSMIT, PAYLOAD, SOCKET);
 const SUMMARY: &[Probe] = tcp!("net_count_", MOVED);
 
 pub(super) fn parts(form: Form) -> Parts {

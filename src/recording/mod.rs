@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use write::Recorder;
 
 use crate::event::{About, ProcessId};
+use crate::inference::Settings;
 
 const MAGIC: [u8; 8] = *b"stockade";
 /// Of the file and of the records in it: one that grows or changes needs another.
@@ -75,6 +76,9 @@ pub(crate) struct Opening {
     pub(crate) tell_processes: bool,
     /// Names of the policy's rules, by number.
     pub(crate) rules: Vec<String>,
+    /// What events are concluded from several records. Older recordings have none.
+    #[serde(default)]
+    pub(crate) inference: Settings,
 }
 
 /// What is known of a process.

@@ -17,6 +17,7 @@ use crate::event::{
     Certificate, Clock, Event, FenceState, Kind, Loss, LossCount, ProbeState, Process, ProcessId,
 };
 use crate::fence::{self, Fence, is_canary};
+use crate::inference::{Lost, Settings};
 use crate::kernel::{
     Asker, Attached, Drops, KernelBtf, Loader, Losses, MapSizes, Object, ProbeReport, Records,
     Rings, Statistics as Counting, possible_cpus, release, securityfs_lsm, skipped,
@@ -59,6 +60,8 @@ pub(super) struct Live {
     asker: Asker,
     /// The kernel counts runs of programs, and their time.
     counting: Option<Counting>,
+    /// What was lost in reading what was said, as it was told.
+    unread: Lost,
     /// Calls that the kernel kept from a program, by program.
     skipped: BTreeMap<&'static str, u64>,
     self_tgid: u32,
@@ -221,8 +224,15 @@ impl Live {
         }
         let drops = loader.drops()?;
         let clock = clock(&boot_id);
+        let inference = Settings::new(&filter);
         let rules = policy.map_or_else(Vec::new, |p| p.rules.into_iter().map(|r| r.id).collect());
-        let mut delivery = Delivery::new(Processes::new(), page_bytes(), rules.clone(), told);
+        let mut delivery = Delivery::new(
+            Processes::new(),
+            page_bytes(),
+            rules.clone(),
+            told,
+            &inference,
+        );
         delivery.recorder = recorder.map(|mut recorder| {
             let opening = Opening {
                 kernel: release(),
@@ -230,6 +240,7 @@ impl Live {
                 page_bytes: page_bytes(),
                 tell_processes: told,
                 rules,
+                inference,
             };
             recorder.open(&opening, &clock);
             recorder
@@ -251,6 +262,7 @@ impl Live {
             summaries: Summaries::new(summaries, interval),
             asker,
             counting: None,
+            unread: Lost::new(),
             skipped: BTreeMap::new(),
             self_tgid,
             certificate,
@@ -336,6 +348,9 @@ impl Live {
         certificate.kinds = self.delivery.kinds();
         left_out::enter(&self.losses, &mut certificate.kinds);
         certificate.losses = loss_counts(&self.losses);
+        for (&(of, cause), &count) in &self.unread {
+            certificate.losses.push(loss_count(of, cause, None, count));
+        }
         certificate.skipped_programs = self.skipped.values().sum();
         for (name, count) in self.skipped {
             certificate.incomplete_reasons.push(format!(
@@ -429,10 +444,20 @@ impl Live {
                 _ => self.tell_loss(kind_name(kind), cause_name(cause), count, on),
             }
         }
-        let suppressed =
+        let unread = self.delivery.lost().clone();
+        let mut told = news.len();
+        for (&(of, cause), &count) in &unread {
+            let before = self.unread.get(&(of, cause)).copied().unwrap_or(0);
+            if count > before {
+                self.tell_loss(of, cause, count - before, on);
+                told += 1;
+            }
+        }
+        self.unread = unread;
+        told +=
             self.left_out
                 .tell_suppressed(&self.loader, &self.asker, at, &mut self.delivery, on)?;
-        Ok(news.len() + suppressed)
+        Ok(told)
     }
 
     fn programs_in_use(&self) -> impl Iterator<Item = &Attached> {

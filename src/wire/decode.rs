@@ -62,6 +62,7 @@ impl Decoder {
             kind::SYSCALL => syscall(bytes)?,
             kind::CONNECT..=kind::RETRANSMIT => network::net(bytes)?,
             kind::UNIX_CONNECT => network::unix(bytes, spare)?,
+            kind::RAW_SOCKET => network::raw_socket(bytes)?,
             kind::MEMORY => memory(bytes)?,
             kind::OOM => oom(bytes, self.page_bytes, spare)?,
             kind::DISK => Kind::Disk(super::disk::disk(&fixed(bytes)?, spare.string())),
@@ -196,17 +197,17 @@ pub(super) fn fixed<T: plain::Plain + Copy>(bytes: &[u8]) -> Result<T, Malformed
 }
 
 /// Takes the variable parts of a record one by one.
-struct Parts<'a>(&'a [u8]);
+pub(super) struct Parts<'a>(&'a [u8]);
 
 impl<'a> Parts<'a> {
-    fn take(&mut self, len: u32) -> Result<&'a [u8], Malformed> {
+    pub(super) fn take(&mut self, len: u32) -> Result<&'a [u8], Malformed> {
         let len = usize::try_from(len).map_err(|_| Malformed::Short)?;
         let (part, rest) = self.0.split_at_checked(len).ok_or(Malformed::Short)?;
         self.0 = rest;
         Ok(part)
     }
 
-    fn end(self) -> Result<(), Malformed> {
+    pub(super) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() {
             Ok(())
         } else {
@@ -215,7 +216,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn variable<T: plain::Plain + Copy>(bytes: &[u8]) -> Result<(T, Parts<'_>), Malformed> {
+pub(super) fn variable<T: plain::Plain + Copy>(bytes: &[u8]) -> Result<(T, Parts<'_>), Malformed> {
     let rec = read(bytes).ok_or(Malformed::Short)?;
     Ok((rec, Parts(&bytes[size_of::<T>()..])))
 }

@@ -13,7 +13,10 @@ pub(crate) use decode::{Decoder, Malformed, denied_rule, process_of};
 #[cfg(stockade_kernel)]
 pub(crate) use disk::{disk_device, disk_operation};
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
-pub(crate) use network::{NetKey, NetRecord, NetSum, RawFlow, UnixRecord, address, transport};
+pub(crate) use network::{
+    NetKey, NetRecord, NetSum, Payload, PayloadRecord, RawFlow, RawSocketRecord, UnixRecord,
+    address, payload, transport,
+};
 
 /// Values of `enum stk_kind`.
 pub(crate) mod kind {
@@ -35,7 +38,10 @@ pub(crate) mod kind {
     pub(crate) const MEMORY: u32 = 18;
     pub(crate) const OOM: u32 = 19;
     pub(crate) const DISK: u32 = 20;
-    pub(crate) const MAX: u32 = 21;
+    pub(crate) const DNS: u32 = 35;
+    pub(crate) const TLS: u32 = 36;
+    pub(crate) const RAW_SOCKET: u32 = 37;
+    pub(crate) const MAX: u32 = 41;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -60,6 +66,27 @@ pub(crate) mod kind {
         "memory",
         "oom",
         "disk",
+        // Of nobody yet.
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "none",
+        "dns",
+        "tls",
+        "raw_socket",
+        "none",
+        "none",
+        "none",
     ];
 }
 
@@ -68,11 +95,12 @@ pub(crate) mod loss {
     pub(crate) const SAMPLED: u32 = 3;
     pub(crate) const THINNED: u32 = 4;
     pub(crate) const LIMITED: u32 = 5;
-    pub(crate) const MAX: u32 = 6;
+    pub(crate) const MAX: u32 = 7;
 
     /// Names by value.
-    pub(crate) const NAMES: [&str; MAX as usize] =
-        ["ring", "scratch", "map", "sampled", "thinned", "limited"];
+    pub(crate) const NAMES: [&str; MAX as usize] = [
+        "ring", "scratch", "map", "sampled", "thinned", "limited", "read",
+    ];
 }
 
 /// Values of `enum stk_flag`.
@@ -500,6 +528,9 @@ mod tests {
             ("STK_KIND_UNIX_CONNECT", kind::UNIX_CONNECT),
             ("STK_KIND_MEMORY", kind::MEMORY),
             ("STK_KIND_OOM", kind::OOM),
+            ("STK_KIND_DNS", kind::DNS),
+            ("STK_KIND_TLS", kind::TLS),
+            ("STK_KIND_RAW_SOCKET", kind::RAW_SOCKET),
             ("STK_KIND_MAX", kind::MAX),
             ("STK_MEMORY_MMAP", memory_call::MMAP),
             ("STK_MEMORY_MUNMAP", memory_call::MUNMAP),

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::decode::{Malformed, Spare, errno, fixed, until_nul};
-use super::{Header, TaskKey, kind};
+use super::decode::{Malformed, Spare, errno, fixed, process_of, until_nul, variable};
+use super::{Header, TaskKey, kind, read};
 use crate::event::{
-    Accept, Bind, Close, Connect, Flow, Kind, Listen, Retransmit, Transport, UnixConnect,
+    Accept, Bind, Close, Connect, Flow, Kind, Listen, Process, RawSocket, Retransmit, SocketFamily,
+    Transport, UnixConnect,
 };
 
 record!(
@@ -48,6 +49,29 @@ record!(
 );
 
 record!(
+    /// `struct stk_payload`.
+    PayloadRecord {
+        hdr: Header,
+        flow: RawFlow,
+        moved: u32,
+        len: u32,
+        sent: u32,
+        incoming: u32,
+    }
+);
+
+record!(
+    /// `struct stk_raw_socket`.
+    RawSocketRecord {
+        hdr: Header,
+        result: i32,
+        family: u32,
+        kind: u32,
+        protocol: u32,
+    }
+);
+
+record!(
     /// `struct stk_net_key`.
     NetKey {
         task: TaskKey,
@@ -72,8 +96,25 @@ record!(
     }
 );
 
+const AF_INET: u32 = 2;
 const AF_INET6: u16 = 10;
+const AF_PACKET: u32 = 17;
 const SOCK_DGRAM: u32 = 2;
+
+/// Bytes that a call has moved through a socket: what several of them say together is an event.
+#[derive(Debug)]
+pub(crate) struct Payload<'a> {
+    /// `kind::DNS` or `kind::TLS`.
+    pub(crate) kind: u32,
+    pub(crate) time_ns: u64,
+    pub(crate) process: Process,
+    pub(crate) flow: Flow,
+    /// Not received.
+    pub(crate) sent: bool,
+    /// By the call: more than there are bytes, where they were cut.
+    pub(crate) moved: usize,
+    pub(crate) bytes: &'a [u8],
+}
 
 /// An address as the kernel half keeps it, and whether it is an IPv4 one of an IPv6 socket.
 pub(crate) fn address(bytes: [u8; 16], port: u16, family: u16) -> (SocketAddr, bool) {
@@ -93,8 +134,7 @@ pub(crate) fn transport(protocol: u16) -> Transport {
     }
 }
 
-fn flow(rec: &NetRecord) -> Flow {
-    let raw = &rec.flow;
+fn flow(raw: &RawFlow, incoming: bool) -> Flow {
     let (mut local, _) = address(raw.local, raw.local_port, raw.family);
     let (remote, mapped) = address(raw.remote, raw.remote_port, raw.family);
     // An IPv6 socket that is still nowhere, on its way to an IPv4 address.
@@ -105,7 +145,7 @@ fn flow(rec: &NetRecord) -> Flow {
         transport: transport(raw.protocol),
         local,
         remote,
-        incoming: rec.incoming != 0,
+        incoming,
         mapped,
     }
 }
@@ -117,13 +157,15 @@ pub(super) fn net(bytes: &[u8]) -> Result<Kind, Malformed> {
     let transport = transport(rec.flow.protocol);
     Ok(match rec.hdr.kind {
         kind::CONNECT => Kind::Connect(Connect {
-            flow: flow(&rec),
+            flow: flow(&rec.flow, rec.incoming != 0),
             errno,
             duration_ns: rec.duration_ns,
         }),
-        kind::ACCEPT => Kind::Accept(Accept { flow: flow(&rec) }),
+        kind::ACCEPT => Kind::Accept(Accept {
+            flow: flow(&rec.flow, rec.incoming != 0),
+        }),
         kind::CLOSE => Kind::Close(Close {
-            flow: flow(&rec),
+            flow: flow(&rec.flow, rec.incoming != 0),
             sent_bytes: rec.sent_bytes,
             received_bytes: rec.received_bytes,
             retransmits: rec.retransmits,
@@ -143,9 +185,48 @@ pub(super) fn net(bytes: &[u8]) -> Result<Kind, Malformed> {
             backlog: rec.value.cast_signed(),
             errno,
         }),
-        kind::RETRANSMIT => Kind::Retransmit(Retransmit { flow: flow(&rec) }),
+        kind::RETRANSMIT => Kind::Retransmit(Retransmit {
+            flow: flow(&rec.flow, rec.incoming != 0),
+        }),
         _ => return Err(Malformed::Unknown),
     })
+}
+
+/// The record as a payload, if it is one.
+pub(crate) fn payload(bytes: &[u8]) -> Option<Result<Payload<'_>, Malformed>> {
+    let hdr: Header = read(bytes)?;
+    matches!(hdr.kind, kind::DNS | kind::TLS).then(|| {
+        if usize::try_from(hdr.len) != Ok(bytes.len()) {
+            return Err(Malformed::Short);
+        }
+        let (rec, mut parts) = variable::<PayloadRecord>(bytes)?;
+        let bytes = parts.take(rec.len)?;
+        parts.end()?;
+        Ok(Payload {
+            kind: hdr.kind,
+            time_ns: hdr.time_ns,
+            process: process_of(&hdr),
+            flow: flow(&rec.flow, rec.incoming != 0),
+            sent: rec.sent != 0,
+            moved: usize::try_from(rec.moved).unwrap_or(usize::MAX),
+            bytes,
+        })
+    })
+}
+
+pub(super) fn raw_socket(bytes: &[u8]) -> Result<Kind, Malformed> {
+    let rec: RawSocketRecord = fixed(bytes)?;
+    Ok(Kind::RawSocket(RawSocket {
+        family: match rec.family {
+            AF_INET => SocketFamily::Ipv4,
+            AF_PACKET => SocketFamily::Packet,
+            family if family == u32::from(AF_INET6) => SocketFamily::Ipv6,
+            _ => return Err(Malformed::Unknown),
+        },
+        datagram: rec.kind == SOCK_DGRAM,
+        protocol: rec.protocol,
+        errno: errno(rec.result),
+    }))
 }
 
 pub(super) fn unix(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
@@ -169,7 +250,7 @@ pub(super) fn unix(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
 mod tests {
     use super::*;
     use crate::wire::bytes_of;
-    use crate::wire::sample::header;
+    use crate::wire::sample::{self, header};
 
     fn mapped(d: u8) -> [u8; 16] {
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, d]
@@ -224,6 +305,30 @@ mod tests {
         };
         assert_eq!(accept.flow.source(), accept.flow.remote);
         assert_eq!(accept.flow.destination(), accept.flow.local);
+    }
+
+    #[test]
+    fn a_payload_has_as_many_bytes_as_it_says() {
+        let bytes = sample::payload(kind::DNS, true, b"said");
+        let Some(Ok(whole)) = payload(&bytes) else {
+            panic!()
+        };
+        assert_eq!((whole.bytes, whole.moved), (b"said".as_slice(), 4));
+        assert_eq!(whole.flow.to_string(), "udp 127.0.0.1:1000->127.0.0.1:53");
+        for cut in size_of::<Header>()..bytes.len() {
+            assert!(
+                matches!(payload(&bytes[..cut]), Some(Err(Malformed::Short))),
+                "{cut}"
+            );
+        }
+        for (len, expected) in [(3, Malformed::Long), (5, Malformed::Short)] {
+            let mut lie = bytes.clone();
+            let at = std::mem::offset_of!(PayloadRecord, len);
+            lie[at..at + 4].copy_from_slice(&u32::to_ne_bytes(len));
+            assert_eq!(payload(&lie).and_then(Result::err), Some(expected));
+        }
+        // Everything else is not for this.
+        assert!(payload(&sample::refused(1)).is_none());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Records as the kernel half would send them, for tests.
 
 use super::{
-    DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, PATH_BUF, RawFileId,
-    RenameRecord, UnixRecord, VERDICT_DENY, bytes_of, flag, kind,
+    DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, NetRecord, PATH_BUF,
+    PayloadRecord, RawFileId, RawFlow, RenameRecord, UnixRecord, VERDICT_DENY, bytes_of, flag,
+    kind,
 };
 
 pub(crate) fn header(kind: u32, flags: u32, len: usize) -> Header {
@@ -147,6 +148,48 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
             bytes_of(&record).to_vec()
         }),
     }
+}
+
+fn flow(kind: u32, remote_port: u16) -> RawFlow {
+    let mut local = [0; 16];
+    local[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
+    RawFlow {
+        local,
+        remote: local,
+        local_port: 1000,
+        remote_port,
+        family: 2,
+        protocol: if kind == kind::DNS { 17 } else { 6 },
+    }
+}
+
+/// What a call has moved through a socket.
+pub(crate) fn payload(kind: u32, sent: bool, bytes: &[u8]) -> Vec<u8> {
+    let record = PayloadRecord {
+        hdr: header(kind, 0, size_of::<PayloadRecord>() + bytes.len()),
+        flow: flow(kind, 53),
+        moved: size(bytes.len()),
+        len: size(bytes.len()),
+        sent: sent.into(),
+        incoming: 0,
+    };
+    [bytes_of(&record), bytes].concat()
+}
+
+/// A connect to a port where nobody listens.
+pub(crate) fn refused(port: u16) -> Vec<u8> {
+    let record = NetRecord {
+        hdr: header(kind::CONNECT, 0, size_of::<NetRecord>()),
+        flow: flow(kind::CONNECT, port),
+        duration_ns: 5,
+        sent_bytes: 0,
+        received_bytes: 0,
+        retransmits: 0,
+        result: -111,
+        incoming: 0,
+        value: 0,
+    };
+    bytes_of(&record).to_vec()
 }
 
 fn size(n: usize) -> u32 {
