@@ -36,6 +36,8 @@ const FOR: &[(&str, &str, Version, Version)] = &[
     ("network.bind", "tracepoint", (5, 15), END),
     ("network.listen", "tracepoint", (5, 15), END),
     ("network.unix", "tracepoint", (5, 15), END),
+    ("network.payload", "raw_tp", (5, 15), END),
+    ("network.socket", "tracepoint", (5, 15), END),
     ("syscall.calls", "tracepoint", (7, 0), END),
     ("memory.mmap", "tracepoint/preemptible", (7, 0), END),
     ("memory.mmap", "tracepoint", (5, 15), END),
