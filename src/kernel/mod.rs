@@ -9,6 +9,7 @@ mod drops;
 mod layout;
 mod load;
 mod log;
+mod perf;
 mod ring;
 mod skel;
 mod stats;

@@ -2,11 +2,12 @@
 //! with its descriptor.
 
 use std::io::Read as _;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
+use super::perf;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A mount that is in no mount table.
@@ -74,28 +75,9 @@ impl Tracefs {
             .trim()
             .parse()
             .map_err(|e| failed("its id is not a number", std::io::Error::other(e)))?;
-        let mut attr = libbpf_rs::libbpf_sys::perf_event_attr {
-            type_: libbpf_rs::libbpf_sys::PERF_TYPE_TRACEPOINT,
-            size: u32::try_from(size_of::<libbpf_rs::libbpf_sys::perf_event_attr>()).unwrap_or(0),
-            config: id,
-            ..Default::default()
-        };
-        // SAFETY: `attr` is a valid perf_event_attr of the size it names and outlives the call.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_perf_event_open,
-                &raw mut attr,
-                -1, // every process
-                0,  // the program runs on every CPU all the same: it hangs on the tracepoint
-                -1,
-                libbpf_rs::libbpf_sys::PERF_FLAG_FD_CLOEXEC,
-            )
-        };
-        match i32::try_from(fd) {
-            // SAFETY: a non-negative result is a new descriptor that nobody else owns.
-            Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-            _ => Err(failed("perf_event_open", std::io::Error::last_os_error())),
-        }
+        let mut attr = perf::attributes(libbpf_rs::libbpf_sys::PERF_TYPE_TRACEPOINT, id);
+        // The program runs on every CPU all the same: it hangs on the tracepoint.
+        perf::open(&mut attr, 0).map_err(|e| failed("perf_event_open", e))
     }
 }
 
