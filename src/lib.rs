@@ -28,8 +28,8 @@
 //!
 //! # Features
 //!
-//! `cli` (on by default) builds the program; a library user writes `default-features = false`. `stream` adds
-//! `Sensor::into_stream`. `vendored` builds libelf
+//! `cli` (on by default) builds the program; a library user writes `default-features = false`. `symbolize` (on by
+//! default) finds functions and source lines for profiles. `stream` adds `Sensor::into_stream`. `vendored` builds libelf
 //! and zlib from source, `static` links them statically.
 
 #[cfg(all(test, stockade_kernel))]

@@ -37,6 +37,7 @@ const WHO: &[&str] = &[
     "oom",
     "disk",
     "disk_summary",
+    "profile",
     "suppressed",
 ];
 /// `all` in the table.
@@ -68,6 +69,7 @@ const ALL: &[&str] = &[
     "oom",
     "disk",
     "disk_summary",
+    "profile",
     "loss",
     "sampled",
     "suppressed",

@@ -31,6 +31,10 @@ enum stk_kind {
 	STK_KIND_MEMORY = 18,
 	STK_KIND_OOM = 19,
 	STK_KIND_DISK = 20,
+	/* Not records: samples, stacks and waits that found no room. */
+	STK_KIND_PROFILE = 21,
+	STK_KIND_STACK = 22,
+	STK_KIND_OFF_CPU = 23,
 	STK_KIND_DNS = 35,
 	STK_KIND_TLS = 36,
 	STK_KIND_RAW_SOCKET = 37,
@@ -457,6 +461,31 @@ struct stk_disk_sum {
 	__u64 device_ns;
 	__u64 queue[STK_DISK_SLOTS];
 	__u64 device[STK_DISK_SLOTS]; /* of those that reached the driver */
+};
+
+enum stk_profile_limits {
+	STK_STACK_DEPTH = 127, /* what the kernel unwinds: kernel.perf_event_max_stack */
+};
+
+/* Return addresses, leaf first. Its key is a hash of them. */
+struct stk_stack {
+	__u64 depth;
+	__u64 frames[STK_STACK_DEPTH];
+};
+
+struct stk_profile_key {
+	struct stk_task_key task;
+	__u64 user; /* key of a stk_stack; 0: there is none */
+	__u64 kernel;
+	__u8 comm
+		[STK_COMM_LEN]; /* the thread's name: it changes with an exec, in the middle of an epoch */
+	__u32 epoch; /* in which it was counted: user space takes those that are over */
+	__u32 preempted; /* 1: it could have run, and another task did */
+};
+
+struct stk_profile_sum {
+	__u64 count;
+	__u64 time_ns; /* of waits */
 };
 
 /* What iter/task_file says of one of our own descriptors. */

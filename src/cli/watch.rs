@@ -28,12 +28,18 @@ pub(super) struct WatchArgs {
     /// Block devices, as summary or as events
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     disk: Option<String>,
+    /// Where processes spend their time, as summary of what runs, or off-cpu
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    profile: Option<String>,
     /// Single events of these system calls, such as ptrace,mount
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     syscalls: Vec<String>,
     /// How often summaries are told, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     interval: Duration,
+    /// How often a profile looks at each CPU, in samples a second
+    #[arg(long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    freq: u32,
     /// Only operations that failed
     #[arg(long)]
     errors_only: bool,
@@ -66,6 +72,7 @@ impl WatchArgs {
             (Monitor::Syscall, &self.syscall),
             (Monitor::Memory, &self.memory),
             (Monitor::Disk, &self.disk),
+            (Monitor::Profile, &self.profile),
         ] {
             match form.as_deref() {
                 Some("") => watches.push(monitor.into()),
@@ -84,7 +91,7 @@ impl WatchArgs {
         for watch in watches {
             builder = builder.monitor(watch);
         }
-        let mut filter = Filter::new();
+        let mut filter = Filter::new().frequency(self.freq)?;
         for name in &self.syscalls {
             filter = filter.syscall(name)?;
         }

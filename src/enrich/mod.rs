@@ -3,6 +3,10 @@
 mod cgroups;
 pub(crate) mod mounts;
 mod processes;
+mod spaces;
+mod symbols;
 mod users;
 
 pub(crate) use processes::{MANY, Processes};
+pub(crate) use spaces::{Space, Spaces};
+pub(crate) use symbols::Symbols;

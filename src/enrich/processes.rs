@@ -129,14 +129,19 @@ impl Surroundings for Processes {
 
 /// From /proc, if the process that has this pid there is the one that is meant.
 fn executable_of(id: ProcessId) -> Option<Arc<str>> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.pid)).ok()?;
-    if started(&stat)? != id.start_ns / TICK_NS {
+    if !runs(id) {
         return None;
     }
     let path = std::fs::read_link(format!("/proc/{}/exe", id.pid)).ok()?;
     Some(Arc::from(
         text::escape(path.as_os_str().as_bytes()).as_str(),
     ))
+}
+
+/// Whether the process that has this pid in /proc is the one that is meant.
+pub(super) fn runs(id: ProcessId) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.pid)).ok();
+    stat.and_then(|stat| started(&stat)) == Some(id.start_ns / TICK_NS)
 }
 
 /// When it started, in ticks since boot: the 22nd field. The second one is a name in parentheses that can hold anything.

@@ -10,6 +10,7 @@ pub(crate) mod disk;
 pub(crate) mod memory;
 pub(crate) mod names;
 pub(crate) mod network;
+mod profile;
 #[doc(hidden)]
 pub mod sample;
 mod sampling;
@@ -30,6 +31,7 @@ pub use network::{
     Accept, Bind, Close, Connect, DnsAnswer, DnsQuery, DnsRecord, Flow, Listen, NetworkSummary,
     PortScan, RawSocket, Retransmit, SocketFamily, Tls, TlsUnknown, Transport, UnixConnect,
 };
+pub use profile::{Frame, Profile, ProfileMode};
 pub use sampling::{Sampled, Suppressed};
 pub use statistics::{LoadedProgram, Statistics};
 
@@ -62,6 +64,7 @@ pub const KINDS: &[&str] = &[
     "oom",
     "disk",
     "disk_summary",
+    "profile",
     "loss",
     "sampled",
     "suppressed",
@@ -189,6 +192,8 @@ pub enum Kind {
     Disk(Disk),
     /// What one process asked of one block device in a while.
     DiskSummary(Box<DiskSummary>),
+    /// How often or how long one process was found with one stack in a while.
+    Profile(Profile),
     /// Records that never arrived.
     Loss(Loss),
     /// Events were left out by sampling.
@@ -229,6 +234,7 @@ impl Kind {
             Kind::Oom(_) => "oom",
             Kind::Disk(_) => "disk",
             Kind::DiskSummary(_) => "disk_summary",
+            Kind::Profile(_) => "profile",
             Kind::Loss(_) => "loss",
             Kind::Sampled(_) => "sampled",
             Kind::Suppressed(_) => "suppressed",
@@ -526,6 +532,7 @@ impl Event {
             Kind::Denial(e) => e.path.truncated,
             Kind::DnsQuery(e) => e.truncated,
             Kind::DnsAnswer(e) => e.truncated,
+            Kind::Profile(e) => e.truncated,
             _ => false,
         }
     }
@@ -551,6 +558,7 @@ impl Event {
             Kind::Disk(e) => Some(e.errno == 0),
             Kind::Exit(_)
             | Kind::DiskSummary(_)
+            | Kind::Profile(_)
             | Kind::MemorySummary(_)
             | Kind::Oom(_)
             | Kind::SyscallSummary(_)
@@ -715,6 +723,7 @@ impl fmt::Display for Kind {
             Kind::Oom(e) => write!(f, "{e}"),
             Kind::Disk(e) => e.fmt(f),
             Kind::DiskSummary(e) => e.fmt(f),
+            Kind::Profile(e) => e.fmt(f),
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
             Kind::Sampled(e) => e.fmt(f),
             Kind::Suppressed(e) => e.fmt(f),

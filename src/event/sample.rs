@@ -2,6 +2,7 @@
 
 mod memory;
 mod network;
+mod profile;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -540,6 +541,8 @@ pub fn samples() -> Vec<Event> {
             disk(DiskOperation::Flush, 0x29, 0, false, 5),
         ),
         event(8_400_000, shell(), disk_summary()),
+        event(8_500_000, shell(), profile::running()),
+        event(8_500_000, worker(), profile::waiting()),
         event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
         event(9_000_001, nobody.clone(), loss("scope", "map", 1)),
         event(9_100_000, nobody, sampled()),

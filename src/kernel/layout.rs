@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::skel::{disk, fence, file, identity, memory, network, process, scope, syscall};
+use super::skel::{disk, fence, file, identity, memory, network, process, profile, scope, syscall};
 use crate::wire;
 
 macro_rules! same_layout {
@@ -340,3 +340,15 @@ same_layout!(
         device
     }
 );
+same_layout!(wire::RawStack = profile::types::stk_stack { depth, frames });
+same_layout!(
+    wire::ProfileKey = profile::types::stk_profile_key {
+        task,
+        user,
+        kernel,
+        comm,
+        epoch,
+        preempted
+    }
+);
+same_layout!(wire::ProfileSum = profile::types::stk_profile_sum { count, time_ns });

@@ -14,9 +14,9 @@ use super::btf::KernelBtf;
 use super::drops::Drops;
 use super::log::Capture;
 use super::ring::Rings;
-use super::table::Table;
+use super::table::{OwnTable, Table};
 use super::tracefs::{Tracefs, give_away};
-use super::{preemptible_tracepoints, refused, skel, trial};
+use super::{perf, preemptible_tracepoints, refused, skel, trial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire;
 
@@ -70,6 +70,7 @@ objects! {
     Network, network, NetworkSkelBuilder;
     Memory, memory, MemorySkelBuilder;
     Disk, disk, DiskSkelBuilder;
+    Profile, profile, ProfileSkelBuilder;
 }
 
 /// One thing to observe or to guard, and the ways to do it, best first.
@@ -158,12 +159,14 @@ pub(crate) enum Program {
     Auto(&'static str),
     /// It goes to a classic tracepoint: group and name.
     Tracepoint(&'static str, &'static str, &'static str),
+    /// A clock on every CPU calls it, as often as the loader was told.
+    Clock(&'static str),
 }
 
 impl Program {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Program::Auto(name) | Program::Tracepoint(name, ..) => name,
+            Program::Auto(name) | Program::Tracepoint(name, ..) | Program::Clock(name) => name,
         }
     }
 }
@@ -296,6 +299,8 @@ pub(crate) struct Loader {
     /// Whether inode tags may be created. Never by trial: 6.12 accepts the map without BPF LSM and would write into
     /// another module's memory.
     tags: bool,
+    /// How often clocks tick, in a second.
+    hz: u32,
 }
 
 impl fmt::Debug for Loader {
@@ -317,6 +322,7 @@ impl Loader {
             fentry: OnceCell::new(),
             tracefs: Tracefs::default(),
             tags,
+            hz: 0,
         }
     }
 
@@ -325,9 +331,31 @@ impl Loader {
         self.config.scope
     }
 
+    /// This process, as the kernel's programs know it.
+    pub(crate) fn self_tgid(&self) -> u32 {
+        self.config.self_tgid
+    }
+
+    /// How often the clocks are to tick that call programs, in a second.
+    pub(crate) fn set_frequency(&mut self, hz: u32) {
+        self.hz = hz;
+    }
+
+    /// As it was set.
+    pub(crate) fn frequency(&self) -> u32 {
+        self.hz
+    }
+
     /// A map that an object brought along.
-    pub(crate) fn map<'a>(&'a self, name: &'a str) -> Result<Table<'a>> {
+    pub(crate) fn map(&self, name: &'static str) -> Result<Table<&MapHandle>> {
         Ok(Table::new(name, self.handle(name)?))
+    }
+
+    /// The same for another thread.
+    pub(crate) fn own_map(&self, name: &'static str) -> Result<OwnTable> {
+        let map = MapHandle::try_from(self.handle(name)?)
+            .map_err(|e| refused(&format!("the map {name}"), &e, &[]))?;
+        Ok(Table::new(name, map))
     }
 
     /// The consumer of the rings that the objects brought along.
@@ -603,37 +631,38 @@ impl Loader {
                     ));
                     break;
                 };
-                let link = match wanted {
+                let links = match wanted {
                     Program::Auto(_) => program
                         .attach()
+                        .map(|link| vec![link])
                         .map_err(|e| refused(wanted.name(), &e, &capture.take())),
                     Program::Tracepoint(_, group, event) => {
-                        self.tracefs.perf_event(group, event).and_then(|fd| {
-                            // libbpf closes the descriptor with the link; when attaching fails, nobody does.
-                            let raw = fd.as_raw_fd();
-                            let link = program
-                                .attach_perf_event(raw)
-                                .map_err(|e| refused(wanted.name(), &e, &capture.take()))?;
-                            give_away(fd);
-                            Ok(link)
-                        })
+                        let event = self.tracefs.perf_event(group, event);
+                        event.and_then(|fd| on_perf_events(&program, vec![fd], capture))
+                    }
+                    Program::Clock(_) => {
+                        let clocks = perf::clocks(self.hz);
+                        clocks.and_then(|fds| on_perf_events(&program, fds, capture))
                     }
                 };
-                let held = link.and_then(|link| {
-                    let program = program.as_fd().try_clone_to_owned().map_err(|e| {
-                        Error::new(
-                            ErrorKind::Io,
-                            format!("descriptor of {}: {e}", wanted.name()),
-                        )
-                    })?;
-                    Ok(Attached {
-                        name: wanted.name(),
-                        link,
-                        program,
-                    })
+                let held = links.and_then(|links| {
+                    let hold = |link| {
+                        let program = program.as_fd().try_clone_to_owned().map_err(|e| {
+                            Error::new(
+                                ErrorKind::Io,
+                                format!("descriptor of {}: {e}", wanted.name()),
+                            )
+                        })?;
+                        Ok(Attached {
+                            name: wanted.name(),
+                            link,
+                            program,
+                        })
+                    };
+                    links.into_iter().map(hold).collect::<Result<Vec<_>>>()
                 });
                 match held {
-                    Ok(held) => own.push(held),
+                    Ok(held) => own.extend(held),
                     Err(e) => {
                         failure = Some(e);
                         break;
@@ -674,6 +703,23 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// Hangs a program on perf events, which its links own from then on.
+fn on_perf_events(
+    program: &libbpf_rs::ProgramMut<'_>,
+    events: Vec<OwnedFd>,
+    capture: &Capture,
+) -> Result<Vec<Link>> {
+    let attach = |event: OwnedFd| {
+        let link = program
+            .attach_perf_event(event.as_raw_fd())
+            .map_err(|e| refused(&program.name().to_string_lossy(), &e, &capture.take()))?;
+        // libbpf closes the descriptor with the link; when attaching fails, nobody does.
+        give_away(event);
+        Ok(link)
+    };
+    events.into_iter().map(attach).collect()
 }
 
 #[cfg(test)]

@@ -27,8 +27,10 @@ pub(crate) use load::{
     Attached, Loader, MapSizes, Needs, Object, PT_REGS, Probe, ProbeReport, Program, Trial,
     Variant, Verdict, skipped, tracepoint,
 };
+pub(crate) use perf::{Change, Changes};
 pub(crate) use ring::{Records, Rings};
 pub(crate) use stats::Statistics;
+pub(crate) use table::OwnTable;
 pub(crate) use tracefs::{securityfs_lockdown, securityfs_lsm};
 
 use crate::error::{Error, ErrorKind};

@@ -28,3 +28,4 @@ skeleton!(syscall, "syscall");
 skeleton!(network, "network");
 skeleton!(memory, "memory");
 skeleton!(disk, "disk");
+skeleton!(profile, "profile");

@@ -1,5 +1,6 @@
 //! A map of the kernel half, read and written by system calls that disturb nobody's programs.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
@@ -11,21 +12,23 @@ use crate::error::Result;
 /// So many calls in one go: real-time for well below a millisecond.
 const TOGETHER: usize = 256;
 
-/// A map with keys and values.
-#[derive(Clone, Copy)]
-pub(crate) struct Table<'a> {
-    name: &'a str,
-    map: &'a MapHandle,
+/// A map with keys and values, borrowed from the loader or, for another thread, with a descriptor of its own.
+pub(crate) struct Table<M> {
+    name: &'static str,
+    map: M,
 }
 
-impl fmt::Debug for Table<'_> {
+/// A map with a descriptor of its own.
+pub(crate) type OwnTable = Table<MapHandle>;
+
+impl<M> fmt::Debug for Table<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Table").field(&self.name).finish()
     }
 }
 
-impl<'a> Table<'a> {
-    pub(super) fn new(name: &'a str, map: &'a MapHandle) -> Self {
+impl<M: Borrow<MapHandle>> Table<M> {
+    pub(super) fn new(name: &'static str, map: M) -> Self {
         Table { name, map }
     }
 
@@ -33,6 +36,7 @@ impl<'a> Table<'a> {
     pub(crate) fn set(&self, key: &[u8], value: &[u8], what: impl fmt::Display) -> Result<()> {
         let _steady = Steady::hold();
         self.map
+            .borrow()
             .update(key, value, MapFlags::ANY)
             .map_err(|e| refused(&what.to_string(), &e, &[]))
     }
@@ -45,7 +49,7 @@ impl<'a> Table<'a> {
 
     /// All keys, in order. Finding them disturbs nobody.
     pub(crate) fn keys(&self) -> Vec<Vec<u8>> {
-        let mut keys: Vec<Vec<u8>> = self.map.keys().collect();
+        let mut keys: Vec<Vec<u8>> = self.map.borrow().keys().collect();
         keys.sort_unstable();
         // One that is removed meanwhile makes the kernel begin anew.
         keys.dedup();
@@ -54,8 +58,21 @@ impl<'a> Table<'a> {
 
     /// Keys and their values, in the order of the keys.
     pub(crate) fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mut entries = Vec::new();
-        let mut keys = self.keys().into_iter();
+        self.entries_of(self.keys())
+    }
+
+    /// The same of those keys that are wanted, which are removed.
+    pub(crate) fn take(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut keys = self.keys();
+        keys.retain(|key| wanted(key));
+        let taken = self.entries_of(keys.clone())?;
+        self.remove(&keys)?;
+        Ok(taken)
+    }
+
+    fn entries_of(&self, keys: Vec<Vec<u8>>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut entries = Vec::with_capacity(keys.len());
+        let mut keys = keys.into_iter();
         loop {
             let some: Vec<_> = keys.by_ref().take(TOGETHER).collect();
             if some.is_empty() {
@@ -75,7 +92,7 @@ impl<'a> Table<'a> {
         for some in keys.chunks(TOGETHER) {
             let _steady = Steady::hold();
             for key in some {
-                match self.map.delete(key) {
+                match self.map.borrow().delete(key) {
                     Err(e) if e.kind() != libbpf_rs::ErrorKind::NotFound => {
                         return Err(refused(&format!("clearing the map {}", self.name), &e, &[]));
                     }
@@ -88,6 +105,7 @@ impl<'a> Table<'a> {
 
     fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.map
+            .borrow()
             .lookup(key, MapFlags::ANY)
             .map_err(|e| refused(&format!("reading the map {}", self.name), &e, &[]))
     }

@@ -57,7 +57,7 @@ const SUMMARY: &[Probe] = probe!("disk_count_complete__raw_tp");
 pub(super) fn parts(form: Form) -> Parts {
     match form {
         Form::Events => Parts::events(Object::Disk, EVENTS),
-        Form::Summary => Parts {
+        Form::Summary | Form::OffCpu => Parts {
             summary: Some(Box::new(Counts(Tally::new("stk_disk_sums")))),
             ..Parts::events(Object::Disk, SUMMARY)
         },

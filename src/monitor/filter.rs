@@ -24,6 +24,7 @@ pub struct Filter {
     /// So many addresses and ports in this time are a port scan; 0: none is.
     pub(crate) scan_targets: u32,
     pub(crate) scan_window: Duration,
+    pub(crate) frequency: u32,
 }
 
 impl Default for Filter {
@@ -35,6 +36,7 @@ impl Default for Filter {
             syscalls: [Vec::new(), Vec::new()],
             scan_targets: 20,
             scan_window: Duration::from_secs(60),
+            frequency: 99,
         }
     }
 }
@@ -43,6 +45,24 @@ impl Filter {
     /// Everything.
     pub fn new() -> Self {
         Filter::default()
+    }
+
+    /// How often a profile looks at what each CPU runs, in samples a second; 99 where it is not set, which keeps out of
+    /// step with what happens a hundred times a second.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage): not from 1 to 10000.
+    pub fn frequency(mut self, hz: u32) -> Result<Self> {
+        if !(1..=10_000).contains(&hz) {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("{hz} samples a second are not possible"),
+            )
+            .with_hint("choose a frequency from 1 to 10000"));
+        }
+        self.frequency = hz;
+        Ok(self)
     }
 
     /// Only operations that failed.

@@ -199,7 +199,7 @@ pub(super) fn parts(form: Form) -> Parts {
             fill: |loader, _| choose(loader, Form::Events),
             ..Parts::events(Object::Memory, EVENTS)
         },
-        Form::Summary => Parts {
+        Form::Summary | Form::OffCpu => Parts {
             fill: |loader, _: &Filter| choose(loader, Form::Summary),
             summary: Some(Box::new(Counts::new())),
             ..Parts::events(Object::Memory, SUMMARY)
@@ -358,7 +358,7 @@ fn sizes(state: &MemoryState) -> Option<MemorySizes> {
 }
 
 impl Summary for Counts {
-    fn start(&mut self, attached: &[Attached]) -> Result<()> {
+    fn start(&mut self, _: &Loader, attached: &[Attached]) -> Result<()> {
         if let Some(program) = attached
             .iter()
             .find(|a| matches!(a.name(), STATE | STATE_ABOUT))

@@ -12,6 +12,8 @@ mod network;
 #[cfg(stockade_kernel)]
 mod process;
 #[cfg(stockade_kernel)]
+mod profile;
+#[cfg(stockade_kernel)]
 mod summary;
 #[cfg(stockade_kernel)]
 mod syscall;
@@ -22,6 +24,8 @@ use std::str::FromStr;
 pub use filter::Filter;
 #[cfg(stockade_kernel)]
 pub(crate) use process::TRACK;
+#[cfg(stockade_kernel)]
+pub(crate) use profile::map_sizes as profile_sizes;
 #[cfg(stockade_kernel)]
 pub(crate) use summary::{Flush, Summary};
 
@@ -37,15 +41,20 @@ pub enum Form {
     Events,
     /// What was counted in the kernel by process and object, from time to time.
     Summary,
+    /// The same, of the time that threads were off the CPU instead of on it.
+    OffCpu,
 }
 
 impl Form {
+    const ALL: [Form; 3] = [Form::Events, Form::Summary, Form::OffCpu];
+
     /// Its name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Form::Events => "events",
             Form::Summary => "summary",
+            Form::OffCpu => "off-cpu",
         }
     }
 }
@@ -54,12 +63,13 @@ impl FromStr for Form {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        [Form::Events, Form::Summary]
+        Form::ALL
             .into_iter()
             .find(|f| f.name() == name)
             .ok_or_else(|| {
-                Error::new(ErrorKind::Usage, format!("there is no form \"{name}\""))
-                    .with_hint("a monitor reports as events or as summary")
+                Error::new(ErrorKind::Usage, format!("there is no form \"{name}\"")).with_hint(
+                    "a monitor reports as events or as summary, and a profile can be off-cpu",
+                )
             })
     }
 }
@@ -146,6 +156,8 @@ monitors! {
         "Memory: faults, mappings and sizes by process, or single mappings; and who is killed when it is short.";
     "disk" => Disk, disk, [Summary, Events], false:
         "Requests to block devices: counts, bytes, errors and latencies by process and device; or single requests.";
+    "profile" => Profile, profile, [Summary, OffCpu], false:
+        "Where processes spend their time: samples of the stacks that run, or the time that threads are off the CPU.";
 }
 
 impl Monitor {

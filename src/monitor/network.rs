@@ -287,7 +287,7 @@ const SUMMARY: &[Probe] = tcp!("net_count_", MOVED);
 pub(super) fn parts(form: Form) -> Parts {
     let probes = match form {
         Form::Events => EVENTS,
-        Form::Summary => SUMMARY,
+        Form::Summary | Form::OffCpu => SUMMARY,
     };
     Parts {
         // UDP has no connections: it is counted in either form.

@@ -11,8 +11,13 @@ use crate::wire::{Header, TaskKey, bytes_of, process_of, read};
 /// A monitor's counters.
 pub(crate) trait Summary: fmt::Debug + Send {
     /// Called once, when everything is attached and the scope is filled in.
-    fn start(&mut self, _: &[Attached]) -> Result<()> {
+    fn start(&mut self, _: &Loader, _: &[Attached]) -> Result<()> {
         Ok(())
+    }
+
+    /// Why not everything is known of what was told, in sentences for the end record.
+    fn shortcomings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Tells what has been counted since the last call.
@@ -28,6 +33,8 @@ pub(crate) struct Flush<'a> {
     pub(crate) time_ns: u64,
     /// Since the last look.
     pub(crate) window_ns: u64,
+    /// Nothing is attached any more, and nobody will look again.
+    pub(crate) is_last: bool,
 }
 
 impl Flush<'_> {
@@ -38,7 +45,10 @@ impl Flush<'_> {
 
     /// Forgets the processes that had ended before the counters were read.
     pub(crate) fn forget_ended(&self) -> Result<()> {
-        let map = self.loader.map("stk_who")?;
+        // Where no monitor has such counters, there is no such map.
+        let Ok(map) = self.loader.map("stk_who") else {
+            return Ok(());
+        };
         let mut ended = map.keys();
         ended.retain(|key| read::<TaskKey>(key).is_some_and(|task| !self.alive.contains(&task)));
         map.remove(&ended)

@@ -51,7 +51,7 @@ pub(super) fn parts(form: Form) -> Parts {
             fill: choose,
             ..Parts::events(Object::Syscall, EVENTS)
         },
-        Form::Summary => Parts {
+        Form::Summary | Form::OffCpu => Parts {
             summary: Some(Box::new(Counts(Tally::new("stk_syscall_sums")))),
             ..Parts::events(Object::Syscall, SUMMARY)
         },

@@ -90,6 +90,7 @@ impl Counters {
             | Kind::DiskSummary(_)
             | Kind::Loss(_)
             | Kind::Sampled(_)
+            | Kind::Profile(_)
             | Kind::Suppressed(_) => {}
         }
     }

@@ -22,7 +22,7 @@ use crate::kernel::{
     Asker, Attached, Drops, KernelBtf, Loader, Losses, MapSizes, Object, ProbeReport, Records,
     Rings, Statistics as Counting, possible_cpus, release, securityfs_lsm, skipped,
 };
-use crate::monitor::{Monitor, TRACK, Watch};
+use crate::monitor::{Monitor, TRACK, Watch, profile_sizes};
 use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{Config, TASK_ENDED, TaskEntry, filter_bit, loss, read, scope_bit};
@@ -139,6 +139,7 @@ impl Live {
         if process_limit > 0 {
             sizes.insert("stk_rates", left_out::PROCESSES);
         }
+        sizes.extend(profile_sizes(&filter, cpus));
         if let Some(plan) = &plan {
             sizes.insert("stk_keys", plan.keys());
         }
@@ -148,6 +149,7 @@ impl Live {
             sizes,
             plan.as_ref().is_some_and(fence::Plan::tags),
         );
+        loader.set_frequency(filter.frequency);
         let boot_id =
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut certificate = Certificate {
@@ -209,7 +211,7 @@ impl Live {
             }
         };
         for summary in &mut summaries {
-            summary.start(&attached)?;
+            summary.start(&loader, &attached)?;
         }
         if let (Some(fence), Some(rules)) = (&fence, &policy) {
             certificate.fence = Some(FenceState {
@@ -299,9 +301,9 @@ impl Live {
             self.losses_checked = now;
         }
         if self.summaries.is_due(now) {
-            delivered += self
-                .summaries
-                .tell(&self.loader, &self.asker, &mut self.delivery, on)?;
+            delivered +=
+                self.summaries
+                    .tell(&self.loader, &self.asker, &mut self.delivery, false, on)?;
         }
         if delivered > 0
             && let Some(recorder) = &mut self.delivery.recorder
@@ -339,7 +341,7 @@ impl Live {
         self.fence = None;
         self.deliver_rest(on)?;
         self.summaries
-            .tell(&self.loader, &self.asker, &mut self.delivery, on)?;
+            .tell(&self.loader, &self.asker, &mut self.delivery, true, on)?;
         self.tell_losses(on)?;
         let mut certificate = self.certificate;
         certificate.ended_ns = boot_ns();
@@ -367,6 +369,9 @@ impl Live {
                     .push(loss_count(name, "decode", None, count));
             }
         }
+        certificate
+            .incomplete_reasons
+            .extend(self.summaries.shortcomings());
         let lost: u64 = certificate.losses.iter().map(|l| l.count).sum();
         if lost > 0 {
             certificate

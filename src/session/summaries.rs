@@ -31,12 +31,18 @@ impl Summaries {
         !self.all.is_empty() && now.duration_since(self.told) >= self.interval
     }
 
+    /// Why not everything is known of what was told.
+    pub(super) fn shortcomings(&self) -> impl Iterator<Item = String> {
+        self.all.iter().flat_map(|summary| summary.shortcomings())
+    }
+
     /// Tells what is new, and forgets the processes that have ended.
     pub(super) fn tell(
         &mut self,
         loader: &Loader,
         asker: &Asker,
         delivery: &mut Delivery<Processes>,
+        is_last: bool,
         on: &mut dyn FnMut(&Event),
     ) -> Result<usize> {
         if self.all.is_empty() {
@@ -49,6 +55,7 @@ impl Summaries {
             alive: &alive,
             time_ns: boot_ns(),
             window_ns: u64::try_from(now.duration_since(self.told).as_nanos()).unwrap_or(u64::MAX),
+            is_last,
         };
         let mut told = 0;
         for summary in &mut self.all {

@@ -40,6 +40,7 @@ macro_rules! class {
 }
 
 mod disk;
+mod profile;
 
 /// How many processes are kept: the events of several CPUs come mixed. About 500 bytes each.
 const KEPT: usize = 64;
@@ -124,6 +125,7 @@ impl Json {
             Kind::Oom(e) => line.oom_kill(e, clock, &mut self.id),
             Kind::Disk(e) => line.disk(e),
             Kind::DiskSummary(e) => line.disk_summary(e),
+            Kind::Profile(e) => line.profile(e),
             Kind::Loss(e) => line.loss(e),
             Kind::Sampled(e) => line.sampled(e),
             Kind::Suppressed(e) => line.suppressed(e),
@@ -200,6 +202,7 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Oom(_) => class!("oom", "event", "process", "info"),
         Kind::Disk(_) => class!("disk", "event", "host", "access"),
         Kind::DiskSummary(_) => class!("disk_summary", "metric", "host", "info"),
+        Kind::Profile(_) => class!("profile", "metric", "process", "info"),
         // The schema's word for "events are missing here"; they belong to no category.
         Kind::Loss(_) => b",\"v\":1,\"event.action\":\"loss\",\"event.kind\":\"pipeline_error\"",
         Kind::Sampled(_) => {

@@ -288,6 +288,7 @@ mod tests {
             "oom",
             "disk",
             "disk_summary",
+            "profile",
             "loss",
         ] {
             lines.push_str(&line(false, &first(action)));
@@ -322,6 +323,7 @@ mod tests {
 10:00:00.008 oom        4711    4520 sh              OUT OF MEMORY anon=16384KiB file=64KiB shmem=0KiB swap=8KiB virtual=69632KiB tables=72KiB score_adj=0 asked_by=4520 (make)
 10:00:00.008 disk       4711    4520 sh              nvme0n1 write sector=8402944 bytes=4096 flags=sync queue=6.1us device=212.4us
 10:00:00.008 disk       4711    4520 sh              nvme0n1 write ios=12 bytes=49152 errors=1 queue=[4us:9 8us:3] device=[128us:11 4.2s:1] in=10.0s
+10:00:00.008 profile    4711    4520 sh              cpu samples=12 time=121.212ms user=[0x7ffd00001000 evaltree evalcommand libc.so.6+0xff2a4] kernel=[do_syscall_64 vfs_read] in=10.0s
 10:00:00.009 LOST    412 open (ring)
 "#
         );
@@ -428,6 +430,11 @@ INCOMPLETE
                         Kind::Oom(e) => e.trigger_comm = name.clone(),
                         Kind::Disk(e) => e.device.name = name.clone(),
                         Kind::DiskSummary(e) => e.device.name = name.clone(),
+                        Kind::Profile(e) => {
+                            for frame in e.user.iter_mut().chain(&mut e.kernel) {
+                                frame.function = Some(name.as_str().into());
+                            }
+                        }
                         // The rest has no names.
                         _ => {}
                     }

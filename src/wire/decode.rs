@@ -119,6 +119,7 @@ impl Decoder {
             | Kind::NetworkSummary(_)
             | Kind::Memory(_)
             | Kind::MemorySummary(_)
+            | Kind::Profile(_)
             | Kind::Loss(_)
             | Kind::Sampled(_)
             | Kind::Suppressed(_) => {}

@@ -38,6 +38,7 @@ pub(crate) mod kind {
     pub(crate) const MEMORY: u32 = 18;
     pub(crate) const OOM: u32 = 19;
     pub(crate) const DISK: u32 = 20;
+    // 21 to 23 are losses of profiles and not records.
     pub(crate) const DNS: u32 = 35;
     pub(crate) const TLS: u32 = 36;
     pub(crate) const RAW_SOCKET: u32 = 37;
@@ -66,10 +67,10 @@ pub(crate) mod kind {
         "memory",
         "oom",
         "disk",
+        "profile",
+        "stack",
+        "off_cpu",
         // Of nobody yet.
-        "none",
-        "none",
-        "none",
         "none",
         "none",
         "none",
@@ -148,11 +149,14 @@ macro_rules! record {
 // Behind the macro that it uses.
 mod memory;
 mod network;
+mod profile;
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use memory::{
     MemoryForm, MemoryKey, MemoryRecord, MemoryState, MemorySum, OomRecord, memory_call,
     memory_flag,
 };
+#[cfg_attr(not(stockade_kernel), allow(unused_imports))]
+pub(crate) use profile::{ProfileKey, ProfileSum, RawStack, STACK_DEPTH};
 
 record!(
     /// `struct stk_hdr`.

@@ -24,6 +24,8 @@ mod net;
 #[cfg(target_os = "linux")]
 mod pressure;
 #[cfg(target_os = "linux")]
+mod profile;
+#[cfg(target_os = "linux")]
 mod recording;
 #[cfg(target_os = "linux")]
 mod scope;
@@ -45,6 +47,10 @@ fn main() {
         memory::eat(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--storm") {
         pressure::main(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--burn") {
+        profile::burn(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--doze") {
+        profile::doze(&args[2..])
     } else {
         let tests: Vec<harness::Test> = [
             variants::TESTS,
@@ -58,6 +64,7 @@ fn main() {
             recording::TESTS,
             pressure::TESTS,
             sensor::TESTS,
+            profile::TESTS,
         ]
         .into_iter()
         .flatten()
