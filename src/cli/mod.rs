@@ -2,6 +2,7 @@
 
 mod doctor;
 mod enforce;
+mod flame;
 mod monitor;
 mod output;
 mod replay;
@@ -41,6 +42,7 @@ enum Command {
     Run(run::RunArgs),
     Enforce(enforce::EnforceArgs),
     Replay(replay::ReplayArgs),
+    Flame(flame::FlameArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::main(args),
         Command::Enforce(args) => enforce::main(args),
         Command::Replay(args) => replay::main(&args),
+        Command::Flame(args) => flame::main(args),
         Command::Doctor(args) => doctor::main(&args),
     };
     match outcome {

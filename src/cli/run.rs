@@ -88,12 +88,8 @@ pub(super) fn main(args: RunArgs) -> Outcome {
         }
     };
     let mut run = Run {
-        child: &mut child,
-        stop: &stop,
         fenced: session.fence().is_some(),
-        told: 0,
-        ended: None,
-        waiting: None,
+        ..Run::watched(&mut child, &stop)
     };
     let followed = follow(session, output, |session, _| run.is_over(session));
     let (fenced, ended) = (run.fenced, run.ended);
@@ -113,7 +109,7 @@ pub(super) fn main(args: RunArgs) -> Outcome {
 }
 
 /// A command on its way.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     child: &'a mut Child,
     stop: &'a Stop,
     fenced: bool,
@@ -124,10 +120,22 @@ struct Run<'a> {
     waiting: Option<u32>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// A command without a fence.
+    pub(super) fn watched(child: &'a mut Child, stop: &'a Stop) -> Self {
+        Run {
+            child,
+            stop,
+            fenced: false,
+            told: 0,
+            ended: None,
+            waiting: None,
+        }
+    }
+
     /// A watched command is over when it has ended; a fenced one when nobody is left inside the fence, because the
     /// fence ends with this program.
-    fn is_over(&mut self, session: &Session) -> stockade::Result<bool> {
+    pub(super) fn is_over(&mut self, session: &Session) -> stockade::Result<bool> {
         if self.ended.is_none() {
             self.forward();
             match self.child.try_wait() {

@@ -131,7 +131,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a number of seconds, 0.1 or more".to_owned())
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// A time with its unit.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let number = number.parse().ok();

@@ -16,9 +16,11 @@
 //! ```
 
 mod day;
+mod folded;
 mod json;
 mod text;
 
+pub use folded::Folded;
 pub use json::Json;
 pub use text::Text;
 

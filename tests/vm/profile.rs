@@ -41,6 +41,11 @@ pub(crate) const TESTS: &[Test] = &[
         in_kernel,
     ),
     Test::new("profile_says_which_stacks_are_cut_off", Needs::Watch, deep),
+    Test::new(
+        "flame_graph_of_a_profile_shows_what_a_command_does",
+        Needs::Watch,
+        flame,
+    ),
 ];
 
 /// Turns of a loop at a time, and up to twice as many: long enough that a sample between two calls is rare, and not always
@@ -418,6 +423,17 @@ fn deep(ctx: &Ctx) -> Outcome {
     for event in cut {
         assert_eq!(event["stockade.profile.truncated"], true, "{event}");
     }
+    let out = ctx.path("folded");
+    let args = ["flame", "--format", "folded", "--output", text(&out)];
+    let ended = stockade(ctx, args.iter().chain(&burn));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let folded = fs::read_to_string(&out).expect("the stacks");
+    assert!(folded.contains("stockade_deep;stockade_deep"), "{folded}");
+    assert!(
+        ended.stderr.contains("without their outer functions"),
+        "{}",
+        ended.stderr
+    );
     Outcome::Passed
 }
 
@@ -467,5 +483,49 @@ fn waits(ctx: &Ctx) -> Outcome {
         assert!(us <= expected, "{place}: {us} us of {expected}");
         assert!(us * 10 >= expected * 8, "{place}: {us} us of {expected}");
     }
+    Outcome::Passed
+}
+
+fn flame(ctx: &Ctx) -> Outcome {
+    let svg = ctx.path("out.svg");
+    let helper = text(&ctx.helper);
+    let ended = stockade(
+        ctx,
+        [
+            "flame",
+            "--freq",
+            "397",
+            "--output",
+            text(&svg),
+            "--",
+            helper,
+            "--burn",
+            "1",
+        ],
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let picture = fs::read_to_string(&svg).expect("the picture");
+    assert!(picture.contains("burn_seventy ("), "{picture}");
+    assert!(ended.stderr.contains(" samples in "), "{}", ended.stderr);
+    let nobody = stockade(
+        ctx,
+        [
+            "flame",
+            "--format",
+            "folded",
+            "--pid",
+            "4194305",
+            "--duration",
+            "1s",
+        ],
+    );
+    assert_eq!(nobody.code, 40, "{}", nobody.stderr);
+    let wrong = stockade(ctx, ["flame", "--format", "folded", "--duration", "1s"]);
+    assert_eq!(wrong.code, 2, "{}", wrong.stderr);
+    let missing = stockade(
+        ctx,
+        ["flame", "--format", "folded", "--", "/no/such/program"],
+    );
+    assert_eq!(missing.code, 127, "{}", missing.stderr);
     Outcome::Passed
 }
