@@ -27,7 +27,18 @@ enum {
 #define STK_FMODE_READ  0x1
 #define STK_FMODE_WRITE 0x2
 /* include/linux/fs.h */
-#define STK_ATTR_SIZE (1 << 3)
+#define STK_FMODE_CREATED  (1 << 20)
+#define STK_ATTR_MODE      (1 << 0)
+#define STK_ATTR_UID       (1 << 1)
+#define STK_ATTR_GID       (1 << 2)
+#define STK_ATTR_SIZE      (1 << 3)
+#define STK_ATTR_ATIME     (1 << 4)
+#define STK_ATTR_MTIME     (1 << 5)
+#define STK_ATTR_ATIME_SET (1 << 7)
+#define STK_ATTR_MTIME_SET (1 << 8)
+#define STK_ATTR_FORCE     (1 << 9) /* the kernel's own wish: a write takes the set-id bits away */
+#define STK_ATTR_FILE      (1 << 13)
+#define STK_ATTR_OPEN      (1 << 15) /* on behalf of an open with O_TRUNC */
 /* include/linux/sched/signal.h */
 #define STK_SIGNAL_GROUP_EXIT 0x4
 /* include/linux/err.h */
@@ -45,28 +56,85 @@ enum {
 #if defined(__TARGET_ARCH_x86)
 enum {
 	STK_NR_open = 2,
-	STK_NR_rename = 82,
 	STK_NR_exit = 60,
+	STK_NR_truncate = 76,
+	STK_NR_ftruncate = 77,
+	STK_NR_rename = 82,
+	STK_NR_mkdir = 83,
+	STK_NR_rmdir = 84,
 	STK_NR_creat = 85,
+	STK_NR_link = 86,
 	STK_NR_unlink = 87,
+	STK_NR_symlink = 88,
+	STK_NR_chmod = 90,
+	STK_NR_fchmod = 91,
+	STK_NR_chown = 92,
+	STK_NR_fchown = 93,
+	STK_NR_lchown = 94,
+	STK_NR_utime = 132,
+	STK_NR_mknod = 133,
+	STK_NR_mount = 165,
+	STK_NR_umount2 = 166,
+	STK_NR_setxattr = 188,
+	STK_NR_lsetxattr = 189,
+	STK_NR_fsetxattr = 190,
+	STK_NR_removexattr = 197,
+	STK_NR_lremovexattr = 198,
+	STK_NR_fremovexattr = 199,
 	STK_NR_exit_group = 231,
+	STK_NR_utimes = 235,
 	STK_NR_openat = 257,
+	STK_NR_mkdirat = 258,
+	STK_NR_mknodat = 259,
+	STK_NR_fchownat = 260,
+	STK_NR_futimesat = 261,
 	STK_NR_unlinkat = 263,
 	STK_NR_renameat = 264,
+	STK_NR_linkat = 265,
+	STK_NR_symlinkat = 266,
+	STK_NR_fchmodat = 268,
+	STK_NR_utimensat = 280,
 	STK_NR_renameat2 = 316,
+	STK_NR_move_mount = 429,
 	STK_NR_openat2 = 437,
+	STK_NR_fchmodat2 = 452,
+	STK_NR_setxattrat = 463,
+	STK_NR_removexattrat = 466,
 };
 /* arch/x86/include/asm/thread_info.h */
 #define STK_TS_COMPAT 0x0002
 #elif defined(__TARGET_ARCH_arm64)
 enum {
+	STK_NR_setxattr = 5,
+	STK_NR_lsetxattr = 6,
+	STK_NR_fsetxattr = 7,
+	STK_NR_removexattr = 14,
+	STK_NR_lremovexattr = 15,
+	STK_NR_fremovexattr = 16,
+	STK_NR_mknodat = 33,
+	STK_NR_mkdirat = 34,
 	STK_NR_unlinkat = 35,
+	STK_NR_symlinkat = 36,
+	STK_NR_linkat = 37,
 	STK_NR_renameat = 38,
+	STK_NR_umount2 = 39,
+	STK_NR_mount = 40,
+	STK_NR_truncate = 45,
+	STK_NR_ftruncate = 46,
+	STK_NR_fchmod = 52,
+	STK_NR_fchmodat = 53,
+	STK_NR_fchownat = 54,
+	STK_NR_fchown = 55,
 	STK_NR_openat = 56,
+	STK_NR_utimensat = 88,
 	STK_NR_exit = 93,
 	STK_NR_exit_group = 94,
 	STK_NR_renameat2 = 276,
+	STK_NR_move_mount = 429,
 	STK_NR_openat2 = 437,
+	STK_NR_fchmodat2 = 452,
+	STK_NR_setxattrat = 463,
+	STK_NR_removexattrat = 466,
 };
 #endif
 

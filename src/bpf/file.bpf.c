@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Opens, removals and renames, each with its result.
+ * What happens to files: opens, creations, removals and renames here, other changes in change.bpf.h, each with its
+ * result.
  *
  * Best variant: the functions that do the work, which io_uring goes through too and which tax nobody else. Where the
  * kernel refuses fentry: the exit tracepoints of the system calls, and at last sys_exit for all of them. Those see the
@@ -12,6 +13,7 @@
 
 STK_EXPORT(stk_file);
 STK_EXPORT(stk_rename);
+STK_EXPORT(stk_change);
 
 STK_SCRATCH_MAP(stk_file_buf);
 STK_SCRATCH_WALK(stk_file_buf, file_walk)
@@ -27,7 +29,7 @@ struct stk_pending {
 	__u32 rename_flags;
 	__u32 old_name_len;
 	__u32 new_name_len;
-	__u32 unused;
+	__u32 op; /* stk_change_op; 0 for an unlink or a rename */
 	__u8 old_name[STK_NAME_MAX];
 	__u8 new_name[STK_NAME_MAX];
 };
@@ -86,11 +88,13 @@ static __always_inline struct file *file_of_fd(struct task_struct *task, __u32 f
 	return file;
 }
 
-/* Where a relative name starts: the working directory, or what the caller's directory descriptor stands for. */
-static __always_inline void put_base(struct stk_file *rec, int dfd)
+/*
+ * Appends at `at` where a relative name starts: the working directory, or what the caller's directory descriptor stands
+ * for. Returns what the walk does.
+ */
+static __always_inline __u32 walk_base(__u32 at, int dfd)
 {
 	struct task_struct *task = stk_current();
-	__u32 at = sizeof(*rec) + rec->path_len, off;
 	struct stk_place place;
 
 	if (dfd == STK_AT_FDCWD) {
@@ -101,10 +105,17 @@ static __always_inline void put_base(struct stk_file *rec, int dfd)
 		struct file *file = dfd < 0 ? NULL : file_of_fd(task, dfd);
 
 		if (!file)
-			return;
+			return at;
 		place = stk_place_of(&file->f_path);
 	}
-	off = file_walk(place.dentry, place.mnt, at, at + STK_PATH_MAX);
+	return file_walk(place.dentry, place.mnt, at, at + STK_PATH_MAX);
+}
+
+static __always_inline void put_base(struct stk_file *rec, int dfd)
+{
+	__u32 at = sizeof(*rec) + rec->path_len;
+	__u32 off = walk_base(at, dfd);
+
 	if (off & STK_WALK_CUT)
 		rec->hdr.flags |= STK_FLAG_CWD_CUT;
 	rec->base_len = (off & STK_WALK_OFF) - at;
@@ -123,15 +134,20 @@ static __always_inline void finish(struct stk_file *rec, struct stk_scratch *s, 
 static __always_inline void emit_open(struct file *file, bool typed, long result, __u32 open_flags,
 				      int dfd, const char *name, bool user)
 {
+	__u32 kind = STK_KIND_OPEN;
 	struct stk_scratch *s;
 	struct stk_file *rec;
 	__u64 seq;
 	long n;
 
-	s = stk_scratch_begin(&stk_file_buf, STK_KIND_OPEN, &seq);
+	if (stk_config.filter & STK_FILTER_ERRORS && file)
+		return;
+	if (file && (typed ? file->f_mode : BPF_CORE_READ(file, f_mode)) & STK_FMODE_CREATED)
+		kind = STK_KIND_CREATE;
+	s = stk_scratch_begin(&stk_file_buf, kind, &seq);
 	if (!s)
 		return;
-	rec = start(s, STK_KIND_OPEN, result, open_flags);
+	rec = start(s, kind, result, open_flags);
 	if (file) {
 		struct inode *inode = typed ? file->f_inode : BPF_CORE_READ(file, f_inode);
 
@@ -152,7 +168,7 @@ static __always_inline void emit_open(struct file *file, bool typed, long result
 				put_base(rec, dfd);
 		}
 	}
-	finish(rec, s, seq, STK_KIND_OPEN);
+	finish(rec, s, seq, kind);
 }
 
 static __always_inline int on_open(int dfd, struct filename *name, const struct open_flags *op,
@@ -197,7 +213,7 @@ static __always_inline void id_of_dentry(struct stk_file_id *id, struct dentry *
 		__builtin_memset(id, 0, sizeof(*id));
 }
 
-static __always_inline int on_path_unlink(const struct path *dir, struct dentry *dentry)
+static __always_inline int on_path_removal(const struct path *dir, struct dentry *dentry, __u32 op)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct stk_pending *p;
@@ -207,11 +223,16 @@ static __always_inline int on_path_unlink(const struct path *dir, struct dentry 
 	p = pending_new();
 	if (!p)
 		return 0;
+	p->op = op;
 	p->dentry = dentry;
 	p->mnt = dir->mnt;
 	id_of_dentry(&p->file, dentry);
+	if (op) {
+		p->old_dir = dir->dentry;
+		copy_name(p->old_name, dentry);
+	}
 	if (bpf_map_update_elem(&stk_pending_ops, &tid, p, BPF_ANY))
-		stk_lost(STK_KIND_UNLINK, STK_LOSS_MAP);
+		stk_lost(op ? STK_KIND_RMDIR : STK_KIND_UNLINK, STK_LOSS_MAP);
 	return 0;
 }
 
@@ -226,6 +247,8 @@ static __always_inline int on_unlinked(struct dentry *dentry, int result)
 
 	/* Nothing pending: nobody asked. Another dentry: a layer below the one that the caller named (overlayfs). */
 	if (!p || p->dentry != dentry)
+		return 0;
+	if (stk_config.filter & STK_FILTER_ERRORS && result >= 0)
 		return 0;
 	s = stk_scratch_begin(&stk_file_buf, STK_KIND_UNLINK, &seq);
 	if (!s)
@@ -253,6 +276,7 @@ static __always_inline int on_path_rename(const struct path *old_dir, struct den
 	p = pending_new();
 	if (!p)
 		return 0;
+	p->op = 0;
 	p->dentry = old_dentry;
 	p->old_dir = old_dir->dentry;
 	p->new_dir = new_dir->dentry;
@@ -280,6 +304,8 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 	long n;
 
 	if (!p || p->dentry != old_dentry)
+		return 0;
+	if (stk_config.filter & STK_FILTER_ERRORS && result >= 0)
 		return 0;
 	s = stk_scratch_begin(&stk_file_buf, STK_KIND_RENAME, &seq);
 	if (!s)
@@ -340,6 +366,8 @@ static __always_inline int sys_unlink(int dfd, const char *name, long ret)
 	__u8 *path;
 	long n;
 
+	if (stk_config.filter & STK_FILTER_ERRORS && ret >= 0)
+		return 0;
 	s = stk_scratch_begin(&stk_file_buf, STK_KIND_UNLINK, &seq);
 	if (!s)
 		return 0;
@@ -365,6 +393,8 @@ static __always_inline int sys_rename(const char *old, const char *new, __u32 fl
 	__u8 *data;
 	long n;
 
+	if (stk_config.filter & STK_FILTER_ERRORS && ret >= 0)
+		return 0;
 	s = stk_scratch_begin(&stk_file_buf, STK_KIND_RENAME, &seq);
 	if (!s)
 		return 0;
@@ -409,7 +439,7 @@ int BPF_PROG(file_open_7__fexit, int dfd, struct filename *name, const struct op
 SEC("?fentry/security_path_unlink")
 int BPF_PROG(file_unlink_begin__fentry, const struct path *dir, struct dentry *dentry)
 {
-	return on_path_unlink(dir, dentry);
+	return on_path_removal(dir, dentry, 0);
 }
 
 /* 5.10: (dir, dentry, delegated); later a user namespace or id map comes first. */
@@ -625,3 +655,5 @@ int BPF_PROG(file_rename__tp_btf, struct pt_regs *regs, long ret)
 #endif
 	return 0;
 }
+
+#include "change.bpf.h"

@@ -35,10 +35,19 @@ enum stk_kind {
 	STK_KIND_PROFILE = 21,
 	STK_KIND_STACK = 22,
 	STK_KIND_OFF_CPU = 23,
-	STK_KIND_DNS = 35,
-	STK_KIND_TLS = 36,
-	STK_KIND_RAW_SOCKET = 37,
-	STK_KIND_MAX = 41,
+	STK_KIND_CREATE = 24,
+	STK_KIND_LINK = 25,
+	STK_KIND_SYMLINK = 26,
+	STK_KIND_MKDIR = 27,
+	STK_KIND_RMDIR = 28,
+	STK_KIND_MKNOD = 29,
+	STK_KIND_SETATTR = 30,
+	STK_KIND_XATTR = 31,
+	STK_KIND_MOUNT = 32,
+	STK_KIND_DNS = 33,
+	STK_KIND_TLS = 34,
+	STK_KIND_RAW_SOCKET = 35,
+	STK_KIND_MAX = 36,
 };
 
 /* Why something did not arrive: lost, or left out on purpose. */
@@ -63,7 +72,7 @@ enum stk_flag {
 	STK_FLAG_ARGS_UNREAD = 1 << 1, /* a page of argv could not be read */
 	STK_FLAG_PATH_CUT = 1 << 2, /* only the leaf-most components are there */
 	STK_FLAG_CWD_CUT = 1 << 3,
-	STK_FLAG_PATH2_CUT = 1 << 4, /* the new path of a rename */
+	STK_FLAG_PATH2_CUT = 1 << 4, /* the new path of a rename, the old path of a link */
 	STK_FLAG_DELETED = 1 << 5, /* the name was already gone */
 	STK_FLAG_NO_MOUNT =
 		1 << 6, /* path starts at the root of the file system, not of the mount tree */
@@ -195,8 +204,8 @@ struct stk_exit {
 };
 
 /*
- * Open and unlink. Followed by the path, leaf first, NUL after each component; or, with STK_FLAG_AS_GIVEN, by one string
- * and, when it is relative, the directory it starts from.
+ * Open, create and unlink. Followed by the path, leaf first, NUL after each component; or, with STK_FLAG_AS_GIVEN, by
+ * one string and, when it is relative, the directory it starts from.
  */
 struct stk_file {
 	struct stk_hdr hdr;
@@ -216,6 +225,59 @@ struct stk_rename {
 	__u32 rename_flags;
 	__u32 old_len;
 	__u32 new_len;
+};
+
+enum stk_change_op {
+	STK_CHANGE_LINK = 1,
+	STK_CHANGE_SYMLINK = 2,
+	STK_CHANGE_MKDIR = 3,
+	STK_CHANGE_RMDIR = 4,
+	STK_CHANGE_MKNOD = 5,
+	STK_CHANGE_CHMOD = 6,
+	STK_CHANGE_CHOWN = 7,
+	STK_CHANGE_UTIMES = 8,
+	STK_CHANGE_TRUNCATE = 9,
+	STK_CHANGE_SETXATTR = 10,
+	STK_CHANGE_REMOVEXATTR = 11,
+	STK_CHANGE_MOUNT = 12,
+	STK_CHANGE_UMOUNT = 13,
+};
+
+/* What of a change is there. */
+enum stk_change_set {
+	STK_SET_MODE = 1 << 0,
+	STK_SET_UID = 1 << 1,
+	STK_SET_GID = 1 << 2,
+	STK_SET_SIZE = 1 << 3,
+	STK_SET_ATIME = 1 << 4,
+	STK_SET_MTIME = 1 << 5,
+	STK_SET_DEV = 1 << 6,
+	STK_SET_FLAGS = 1 << 7,
+};
+
+/*
+ * Everything else that changes names, attributes and mounts. Followed by the path as above, the directory that it starts
+ * from, `other` and `type`: of a link the old path (leaf first, NUL after each component; with STK_FLAG_AS_GIVEN one
+ * string), of a symlink its target, of an attribute its name, of a mount its source and the type of its file system.
+ */
+struct stk_change {
+	struct stk_hdr hdr;
+	struct stk_file_id file;
+	__u64 size;
+	__s64 atime_ns; /* since 1970 */
+	__s64 mtime_ns;
+	__s32 result;
+	__u32 op; /* stk_change_op */
+	__u32 set; /* stk_change_set bits */
+	__u32 mode;
+	__u32 uid;
+	__u32 gid;
+	__u32 dev; /* major << 20 | minor */
+	__u32 flags; /* of mount(2), of umount2(2) */
+	__u32 path_len;
+	__u32 base_len;
+	__u32 other_len;
+	__u32 type_len;
 };
 
 struct stk_denial {

@@ -5,6 +5,7 @@
 //! into wall-clock time.
 
 mod certificate;
+mod change;
 mod clock;
 pub(crate) mod disk;
 pub(crate) mod memory;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
+pub use change::{Change, ChangeOperation, Mount};
 pub use clock::Clock;
 pub use disk::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
@@ -41,8 +43,22 @@ pub const KINDS: &[&str] = &[
     "fork",
     "exit",
     "open",
+    "create",
     "unlink",
     "rename",
+    "link",
+    "symlink",
+    "mkdir",
+    "rmdir",
+    "mknod",
+    "chmod",
+    "chown",
+    "utimes",
+    "truncate",
+    "setxattr",
+    "removexattr",
+    "mount",
+    "umount",
     "denial",
     "syscall",
     "syscall_summary",
@@ -146,10 +162,18 @@ pub enum Kind {
     Exit(Exit),
     /// A file was opened, or could not be.
     Open(Open),
+    /// An open made the file.
+    Create(Open),
     /// A name was removed, or could not be.
     Unlink(Unlink),
     /// A file was renamed, or could not be.
     Rename(Rename),
+    /// A name or an attribute of a file was changed, or could not be.
+    Change(Change),
+    /// Something was mounted, or could not be.
+    Mount(Mount),
+    /// Something was unmounted, or could not be.
+    Umount(Mount),
     /// The fence refused an access, or would have in enforcing mode.
     Denial(Denial),
     /// A system call that was chosen has returned.
@@ -211,6 +235,10 @@ impl Kind {
             Kind::Fork(_) => "fork",
             Kind::Exit(_) => "exit",
             Kind::Open(_) => "open",
+            Kind::Create(_) => "create",
+            Kind::Change(e) => e.operation.name(),
+            Kind::Mount(_) => "mount",
+            Kind::Umount(_) => "umount",
             Kind::Unlink(_) => "unlink",
             Kind::Rename(_) => "rename",
             Kind::Denial(_) => "denial",
@@ -526,7 +554,9 @@ impl Event {
     pub fn is_truncated(&self) -> bool {
         match &self.kind {
             Kind::Exec(e) => e.args_truncated || e.executable.truncated || e.cwd.truncated,
-            Kind::Open(e) => e.path.truncated,
+            Kind::Open(e) | Kind::Create(e) => e.path.truncated,
+            Kind::Change(e) => e.path.truncated || e.from.as_ref().is_some_and(|p| p.truncated),
+            Kind::Mount(e) | Kind::Umount(e) => e.path.truncated,
             Kind::Unlink(e) => e.path.truncated,
             Kind::Rename(e) => e.from.truncated || e.to.truncated,
             Kind::Denial(e) => e.path.truncated,
@@ -541,7 +571,9 @@ impl Event {
     #[must_use]
     pub fn succeeded(&self) -> Option<bool> {
         match &self.kind {
-            Kind::Open(e) => Some(e.errno == 0),
+            Kind::Open(e) | Kind::Create(e) => Some(e.errno == 0),
+            Kind::Change(e) => Some(e.errno == 0),
+            Kind::Mount(e) | Kind::Umount(e) => Some(e.errno == 0),
             Kind::Unlink(e) => Some(e.errno == 0),
             Kind::Rename(e) => Some(e.errno == 0),
             Kind::Denial(e) => Some(!e.refused),
@@ -652,7 +684,7 @@ impl fmt::Display for Kind {
                     e.lifetime_ns as f64 / 1e6
                 )
             }
-            Kind::Open(e) => {
+            Kind::Open(e) | Kind::Create(e) => {
                 write!(f, "path={} flags=", e.path)?;
                 names::write_flags(f, e.flags, |flags, each| names::open_flags(flags, each))?;
                 write!(f, "{}", Failed(e.errno))
@@ -666,6 +698,9 @@ impl fmt::Display for Kind {
                 }
                 write!(f, "{}", Failed(e.errno))
             }
+            Kind::Change(e) => e.fmt(f),
+            Kind::Mount(e) => e.write(f, |flags, each| names::mount_flags(flags, each)),
+            Kind::Umount(e) => e.write(f, |flags, each| names::umount_flags(flags, each)),
             Kind::Denial(e) => {
                 f.write_str(if e.refused {
                     "DENIED rule="

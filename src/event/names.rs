@@ -1,4 +1,4 @@
-//! What Linux calls its numbers: errnos, signals, flags of open(2) and renameat2(2).
+//! What Linux calls its numbers: errnos, signals, flags of open(2), renameat2(2), mount(2) and umount2(2).
 //!
 //! The tables are those of x86 and arm (asm-generic); a number without a name stays a number.
 
@@ -96,6 +96,41 @@ const RENAME_FLAGS: [(u32, &str); 3] = [
     (1, "RENAME_NOREPLACE"),
     (2, "RENAME_EXCHANGE"),
     (4, "RENAME_WHITEOUT"),
+];
+
+/// include/uapi/linux/mount.h.
+const MOUNT_FLAGS: [(u32, &str); 23] = [
+    (1 << 0, "MS_RDONLY"),
+    (1 << 1, "MS_NOSUID"),
+    (1 << 2, "MS_NODEV"),
+    (1 << 3, "MS_NOEXEC"),
+    (1 << 4, "MS_SYNCHRONOUS"),
+    (1 << 5, "MS_REMOUNT"),
+    (1 << 6, "MS_MANDLOCK"),
+    (1 << 7, "MS_DIRSYNC"),
+    (1 << 8, "MS_NOSYMFOLLOW"),
+    (1 << 10, "MS_NOATIME"),
+    (1 << 11, "MS_NODIRATIME"),
+    (1 << 12, "MS_BIND"),
+    (1 << 13, "MS_MOVE"),
+    (1 << 14, "MS_REC"),
+    (1 << 15, "MS_SILENT"),
+    (1 << 16, "MS_POSIXACL"),
+    (1 << 17, "MS_UNBINDABLE"),
+    (1 << 18, "MS_PRIVATE"),
+    (1 << 19, "MS_SLAVE"),
+    (1 << 20, "MS_SHARED"),
+    (1 << 21, "MS_RELATIME"),
+    (1 << 24, "MS_STRICTATIME"),
+    (1 << 25, "MS_LAZYTIME"),
+];
+
+/// include/linux/fs.h.
+const UMOUNT_FLAGS: [(u32, &str); 4] = [
+    (1 << 0, "MNT_FORCE"),
+    (1 << 1, "MNT_DETACH"),
+    (1 << 2, "MNT_EXPIRE"),
+    (1 << 3, "UMOUNT_NOFOLLOW"),
 ];
 
 /// The name of an errno.
@@ -206,6 +241,16 @@ pub(crate) fn open_flags(flags: u32, mut each: impl FnMut(&'static str)) -> u32 
 /// Likewise for renameat2(2).
 pub(crate) fn rename_flags(flags: u32, each: impl FnMut(&'static str)) -> u32 {
     named(flags, &RENAME_FLAGS, each)
+}
+
+/// Likewise for mount(2).
+pub(crate) fn mount_flags(flags: u32, each: impl FnMut(&'static str)) -> u32 {
+    named(flags, &MOUNT_FLAGS, each)
+}
+
+/// Likewise for umount2(2).
+pub(crate) fn umount_flags(flags: u32, each: impl FnMut(&'static str)) -> u32 {
+    named(flags, &UMOUNT_FLAGS, each)
 }
 
 fn named(mut rest: u32, table: &[(u32, &'static str)], mut each: impl FnMut(&'static str)) -> u32 {

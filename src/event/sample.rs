@@ -1,5 +1,6 @@
 //! One of everything, for tests and documentation: every kind, each optional field present and absent, each flag set.
 
+mod change;
 mod memory;
 mod network;
 mod profile;
@@ -549,6 +550,7 @@ pub fn samples() -> Vec<Event> {
         event(9_100_001, shell(), suppressed()),
     ]);
     all.extend(memory::samples());
+    all.extend(change::samples());
     all
 }
 

@@ -103,6 +103,27 @@ same_layout!(
     }
 );
 same_layout!(
+    wire::ChangeRecord = file::types::stk_change {
+        hdr,
+        file,
+        size,
+        atime_ns,
+        mtime_ns,
+        result,
+        op,
+        set,
+        mode,
+        uid,
+        gid,
+        dev,
+        flags,
+        path_len,
+        base_len,
+        other_len,
+        type_len,
+    }
+);
+same_layout!(
     wire::DenialRecord = fence::types::stk_denial {
         hdr,
         file,

@@ -145,6 +145,9 @@ pub(crate) enum Needs {
     Params(&'static str, usize),
     /// It takes fentry and fexit programs.
     Fentry,
+    /// It does not: then one program on the system calls' exits stands for several probes, and must not stand beside
+    /// theirs. That is a choice and no ability: whoever tries every variant passes over it.
+    NoFentry,
     /// Its tracepoints can be preempted. Where they cannot, it is no shortcoming and not reported.
     PreemptibleTracepoints,
 }
@@ -475,7 +478,7 @@ impl Loader {
         report: &mut ProbeReport,
     ) -> Result<Option<usize>> {
         for (index, variant) in probe.variants.iter().enumerate().skip(from) {
-            match self.unmet(variant)? {
+            match self.unmet(variant.needs)? {
                 None => return Ok(Some(index)),
                 Some(Unmet::NoShortcoming(_)) => {}
                 Some(Unmet::Shortcoming(why)) => {
@@ -486,9 +489,9 @@ impl Loader {
         Ok(None)
     }
 
-    /// Which of a variant's needs this kernel does not meet, the first of them.
-    fn unmet(&self, variant: &Variant) -> Result<Option<Unmet>> {
-        for need in variant.needs {
+    /// Which of these needs of a variant this kernel does not meet, the first of them.
+    fn unmet<'n>(&self, needs: impl IntoIterator<Item = &'n Needs>) -> Result<Option<Unmet>> {
+        for need in needs {
             let why = match need {
                 Needs::PreemptibleTracepoints if preemptible_tracepoints() => None,
                 Needs::PreemptibleTracepoints => {
@@ -497,6 +500,14 @@ impl Loader {
                     )));
                 }
                 Needs::Fentry => self.refuses_fentry()?,
+                Needs::NoFentry => match self.refuses_fentry()? {
+                    Some(_) => None,
+                    None => {
+                        return Ok(Some(Unmet::NoShortcoming(
+                            "this kernel takes fentry and fexit programs".into(),
+                        )));
+                    }
+                },
                 Needs::Function(name) => self.unfit(name, None)?,
                 Needs::Params(name, wanted) => self.unfit(name, Some(*wanted))?,
             };
@@ -516,8 +527,14 @@ impl Loader {
     ) -> Result<Vec<Trial>> {
         let mut trials = Vec::new();
         for probe in probes {
-            for variant in probe.variants {
-                let verdict = match self.unmet(variant)? {
+            // Those without programs are seen by another probe's.
+            let variants = probe.variants.iter().filter(|v| !v.programs.is_empty());
+            for variant in variants {
+                let able = variant
+                    .needs
+                    .iter()
+                    .filter(|n| !matches!(n, Needs::NoFentry));
+                let verdict = match self.unmet(able)? {
                     Some(Unmet::NoShortcoming(why) | Unmet::Shortcoming(why)) => {
                         Verdict::NotApplicable(why)
                     }

@@ -1,12 +1,23 @@
-//! Open, unlink and rename: the functions that do the work, else the system calls that ask for it.
+//! What happens to files: the functions that do the work, else the system calls that ask for it.
 
 use super::{Form, Parts};
-use crate::kernel::Needs::{Fentry, Function, Params};
+use crate::kernel::Needs::{Fentry, Function, NoFentry, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
-use crate::kernel::{Object, PT_REGS, Probe, Program, Variant};
+use crate::kernel::{Needs, Object, PT_REGS, Probe, Program, Variant};
 
 /// What is not seen by those who look at system calls.
 const BLIND: Option<&str> = Some("io_uring, 32-bit calls and kernel-internal users are not seen");
+
+/// Who has to know the mount in which something is changed, see change.bpf.h.
+const NOTED: Needs = Function("mnt_want_write");
+
+/// Seen by the program of `file.changes`, where that one goes by the system calls.
+const BY_SYSCALL: Variant = Variant {
+    name: "tp_btf/sys_exit",
+    programs: &[],
+    needs: &[NoFentry],
+    blind: None,
+};
 
 /// A tax on every system call of the machine: last.
 macro_rules! sys_exit {
@@ -118,6 +129,315 @@ const PROBES: &[Probe] = &[
         without: "files that are renamed",
         excused_without: None,
     },
+    Probe {
+        name: "file.changes",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[Auto("file_want__fentry"), Auto("file_want_file__fentry")],
+                needs: &[Fentry, NOTED, Function("mnt_want_write_file")],
+                blind: None,
+            },
+            // One program for all: to leave the exits of 30 calls takes seconds.
+            Variant {
+                name: "tp_btf/sys_exit",
+                programs: &[Auto("file_change__tp_btf")],
+                needs: &[NoFentry],
+                blind: BLIND,
+            },
+        ],
+        without: "names, attributes and mounts that are changed",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.mkdir",
+        variants: &[
+            Variant {
+                name: "fexit/5",
+                programs: &[Auto("file_mkdir_5__fexit")],
+                needs: &[Fentry, NOTED, Params("vfs_mkdir", 5)],
+                blind: None,
+            },
+            Variant {
+                name: "fexit",
+                programs: &[Auto("file_mkdir_4__fexit")],
+                needs: &[Fentry, NOTED, Params("vfs_mkdir", 4)],
+                blind: None,
+            },
+            Variant {
+                name: "fexit/3",
+                programs: &[Auto("file_mkdir_3__fexit")],
+                needs: &[Fentry, NOTED, Params("vfs_mkdir", 3)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "directories that are made",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.rmdir",
+        variants: &[
+            Variant {
+                name: "fexit/4",
+                programs: &[
+                    Auto("file_rmdir_begin__fentry"),
+                    Auto("file_rmdir_end_4__fexit"),
+                ],
+                needs: &[
+                    Fentry,
+                    Function("security_path_rmdir"),
+                    Params("vfs_rmdir", 4),
+                ],
+                blind: None,
+            },
+            Variant {
+                name: "fexit/do_rmdir",
+                programs: &[
+                    Auto("file_rmdir_begin__fentry"),
+                    Auto("file_rmdir_end__fexit"),
+                ],
+                needs: &[
+                    Fentry,
+                    Function("security_path_rmdir"),
+                    Params("do_rmdir", 2),
+                ],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "directories that are removed",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.mknod",
+        variants: &[
+            Variant {
+                name: "fexit/6",
+                programs: &[
+                    Auto("file_mknod_6__fexit"),
+                    Auto("file_mknod_regular_4__fexit"),
+                ],
+                needs: &[
+                    Fentry,
+                    NOTED,
+                    Params("vfs_mknod", 6),
+                    Params("vfs_create", 4),
+                ],
+                blind: None,
+            },
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_mknod_5__fexit"),
+                    Auto("file_mknod_regular_5__fexit"),
+                ],
+                needs: &[
+                    Fentry,
+                    NOTED,
+                    Params("vfs_mknod", 5),
+                    Params("vfs_create", 5),
+                ],
+                blind: None,
+            },
+            Variant {
+                name: "fexit/4",
+                programs: &[
+                    Auto("file_mknod_4__fexit"),
+                    Auto("file_mknod_regular_4__fexit"),
+                ],
+                needs: &[
+                    Fentry,
+                    NOTED,
+                    Params("vfs_mknod", 4),
+                    Params("vfs_create", 4),
+                ],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "devices, pipes and sockets that are made",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.link",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[Auto("file_link_5__fexit")],
+                needs: &[Fentry, NOTED, Params("vfs_link", 5)],
+                blind: None,
+            },
+            Variant {
+                name: "fexit/4",
+                programs: &[Auto("file_link_4__fexit")],
+                needs: &[Fentry, NOTED, Params("vfs_link", 4)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "files that get another name",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.symlink",
+        variants: &[
+            Variant {
+                name: "fexit/5",
+                programs: &[Auto("file_symlink_5__fexit")],
+                needs: &[Fentry, NOTED, Params("vfs_symlink", 5)],
+                blind: None,
+            },
+            Variant {
+                name: "fexit",
+                programs: &[Auto("file_symlink_4__fexit")],
+                needs: &[Fentry, NOTED, Params("vfs_symlink", 4)],
+                blind: None,
+            },
+            Variant {
+                name: "fexit/3",
+                programs: &[Auto("file_symlink_3__fexit")],
+                needs: &[Fentry, NOTED, Params("vfs_symlink", 3)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "symbolic links that are made",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.attributes",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_attributes_begin_4__fentry"),
+                    Auto("file_attributes_end_4__fexit"),
+                ],
+                needs: &[Fentry, NOTED, Params("notify_change", 4)],
+                blind: None,
+            },
+            Variant {
+                name: "fexit/3",
+                programs: &[
+                    Auto("file_attributes_begin_3__fentry"),
+                    Auto("file_attributes_end_3__fexit"),
+                ],
+                needs: &[Fentry, NOTED, Params("notify_change", 3)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "changes of permissions, owners, times and sizes",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.xattr",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_setxattr_6__fexit"),
+                    Auto("file_removexattr_3__fexit"),
+                ],
+                needs: &[
+                    Fentry,
+                    NOTED,
+                    Params("vfs_setxattr", 6),
+                    Params("vfs_removexattr", 3),
+                ],
+                blind: None,
+            },
+            Variant {
+                name: "fexit/5",
+                programs: &[
+                    Auto("file_setxattr_5__fexit"),
+                    Auto("file_removexattr_2__fexit"),
+                ],
+                needs: &[
+                    Fentry,
+                    NOTED,
+                    Params("vfs_setxattr", 5),
+                    Params("vfs_removexattr", 2),
+                ],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "extended attributes that are set and removed",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.acl",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[Auto("file_set_acl__fexit"), Auto("file_remove_acl__fexit")],
+                needs: &[
+                    Fentry,
+                    NOTED,
+                    Params("vfs_set_acl", 4),
+                    Params("vfs_remove_acl", 3),
+                ],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "lists of access rights that are set and removed",
+        excused_without: Some("vfs_set_acl"),
+    },
+    Probe {
+        name: "file.mount",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[Auto("file_mount__fexit")],
+                needs: &[Fentry, Params("path_mount", 5)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "file systems that are mounted",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.move_mount",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_move_mount_begin__fentry"),
+                    Auto("file_move_mount_end__fexit"),
+                ],
+                needs: &[
+                    Fentry,
+                    Function("security_move_mount"),
+                    Function(MOVE_MOUNT),
+                ],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "file systems that are mounted by the newer calls",
+        excused_without: None,
+    },
+    Probe {
+        name: "file.umount",
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_umount_begin__fentry"),
+                    Auto("file_umount_end__fexit"),
+                ],
+                needs: &[Fentry, Params("path_umount", 2)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
+        without: "file systems that are unmounted",
+        excused_without: None,
+    },
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -160,3 +480,9 @@ mod calls {
         Tracepoint("file_renameat__tp", "syscalls", "sys_exit_renameat"),
     ];
 }
+
+/// How the kernel names the function behind a system call.
+#[cfg(target_arch = "x86_64")]
+const MOVE_MOUNT: &str = "__x64_sys_move_mount";
+#[cfg(not(target_arch = "x86_64"))]
+const MOVE_MOUNT: &str = "__arm64_sys_move_mount";

@@ -147,7 +147,7 @@ macro_rules! monitors {
 
 monitors! {
     "process" => Process, process, [Events], true: "Processes that start programs, are created and end.";
-    "file" => File, file, [Events], true: "Files that are opened, removed and renamed, with the result.";
+    "file" => File, file, [Events], true: "Files that are opened, created, removed, renamed and changed, and mounts, with the result.";
     "network" => Network, network, [Events, Summary], false:
         "TCP connections with their bytes, DNS, names of TLS servers, sockets that are bound and listen, UDP by peer.";
     "syscall" => Syscall, syscall, [Summary, Events], false:

@@ -47,7 +47,10 @@ impl LeftOut {
     ) {
         let (time_ns, window_ns) = at;
         let of = kind_name(kind);
-        let seen = delivery.seen(of);
+        let seen = match kind::TOLD_AS.iter().find(|(record, _)| *record == of) {
+            Some((_, events)) => delivery.seen(events),
+            None => delivery.seen(&[of]),
+        };
         let kept = seen - self.kept.insert(of, seen).unwrap_or(0);
         let reason = if cause == loss::SAMPLED {
             "asked"

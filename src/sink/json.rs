@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::day::Day;
 use crate::event::{
-    Certificate, Clock, Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Loss, Open,
-    Process, ProcessId, Rename, Sampled, Suppressed, Syscall, SyscallSummary, Unlink, names,
+    Certificate, ChangeOperation, Clock, Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind,
+    Loss, Open, Process, ProcessId, Rename, Sampled, Suppressed, Syscall, SyscallSummary, Unlink,
+    names,
 };
 
 /// `,"name":`
@@ -18,6 +19,7 @@ macro_rules! key {
     };
 }
 
+mod change;
 mod memory;
 mod network;
 
@@ -101,9 +103,12 @@ impl Json {
             Kind::Exec(e) => line.exec(e),
             Kind::Fork(e) => line.fork(e, clock, &mut self.id),
             Kind::Exit(e) => line.exit(e),
-            Kind::Open(e) => line.open(e),
+            Kind::Open(e) | Kind::Create(e) => line.open(e),
             Kind::Unlink(e) => line.unlink(e),
             Kind::Rename(e) => line.rename(e),
+            Kind::Change(e) => line.change(e, &mut self.today),
+            Kind::Mount(e) => line.mount(e),
+            Kind::Umount(e) => line.umount(e),
             Kind::Denial(e) => line.denial(e),
             Kind::Syscall(e) => line.syscall(e),
             Kind::SyscallSummary(e) => line.syscall_summary(e),
@@ -180,6 +185,22 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Open(_) => class!("open", "event", "file", "access"),
         Kind::Unlink(_) => class!("unlink", "event", "file", "deletion"),
         Kind::Rename(_) => class!("rename", "event", "file", "change"),
+        Kind::Create(_) => class!("create", "event", "file", "creation"),
+        Kind::Change(e) => match e.operation {
+            ChangeOperation::Link => class!("link", "event", "file", "creation"),
+            ChangeOperation::Symlink => class!("symlink", "event", "file", "creation"),
+            ChangeOperation::Mkdir => class!("mkdir", "event", "file", "creation"),
+            ChangeOperation::Rmdir => class!("rmdir", "event", "file", "deletion"),
+            ChangeOperation::Mknod => class!("mknod", "event", "file", "creation"),
+            ChangeOperation::Chmod => class!("chmod", "event", "file", "change"),
+            ChangeOperation::Chown => class!("chown", "event", "file", "change"),
+            ChangeOperation::Utimes => class!("utimes", "event", "file", "change"),
+            ChangeOperation::Truncate => class!("truncate", "event", "file", "change"),
+            ChangeOperation::Setxattr => class!("setxattr", "event", "file", "change"),
+            ChangeOperation::Removexattr => class!("removexattr", "event", "file", "change"),
+        },
+        Kind::Mount(_) => class!("mount", "event", "host", "change"),
+        Kind::Umount(_) => class!("umount", "event", "host", "change"),
         Kind::Denial(Denial { refused: true, .. }) => class!("denial", "alert", "file", "denied"),
         Kind::Denial(Denial { refused: false, .. }) => class!("denial", "alert", "file", "allowed"),
         Kind::Syscall(_) => class!("syscall", "event", "process", "info"),
@@ -347,9 +368,7 @@ impl Line<'_> {
 
     fn rename(&mut self, e: &Rename) {
         self.path(&e.to);
-        self.string(key!("stockade.old_path"), &e.from.path);
-        self.flag(key!("stockade.old_path_truncated"), e.from.truncated);
-        self.flag(key!("stockade.old_path_as_given"), e.from.as_given);
+        self.old_path(&e.from);
         if e.flags != 0 {
             self.flags(key!("stockade.rename.flags"), |each| {
                 names::rename_flags(e.flags, each)
@@ -363,6 +382,12 @@ impl Line<'_> {
             self.number(key!("stockade.replaced.generation"), replaced.generation);
         }
         self.error(e.errno);
+    }
+
+    fn old_path(&mut self, path: &FilePath) {
+        self.string(key!("stockade.old_path"), &path.path);
+        self.flag(key!("stockade.old_path_truncated"), path.truncated);
+        self.flag(key!("stockade.old_path_as_given"), path.as_given);
     }
 
     fn denial(&mut self, e: &Denial) {
@@ -842,6 +867,22 @@ mod tests {
                 }
                 Kind::Open(e) => e.path.path = s.into(),
                 Kind::Unlink(e) => e.path.path = s.into(),
+                Kind::Create(e) => e.path.path = s.into(),
+                Kind::Change(e) => {
+                    e.path.path = s.into();
+                    if let Some(from) = &mut e.from {
+                        from.path = s.into();
+                    }
+                    for text in e.target.iter_mut().chain(&mut e.attribute) {
+                        *text = s.into();
+                    }
+                }
+                Kind::Mount(e) | Kind::Umount(e) => {
+                    e.path.path = s.into();
+                    for text in e.source.iter_mut().chain(&mut e.fs_type) {
+                        *text = s.into();
+                    }
+                }
                 Kind::Rename(e) => {
                     e.from.path = s.into();
                     e.to.path = s.into();
@@ -884,7 +925,13 @@ mod tests {
                     "stockade.script",
                     "stockade.interpreter",
                 ],
-                Kind::Open(_) | Kind::Unlink(_) | Kind::Denial(_) => &["process.name", "file.path"],
+                Kind::Open(_)
+                | Kind::Create(_)
+                | Kind::Unlink(_)
+                | Kind::Denial(_)
+                | Kind::Mount(_)
+                | Kind::Umount(_)
+                | Kind::Change(_) => &["process.name", "file.path"],
                 Kind::Rename(_) => &["process.name", "file.path", "stockade.old_path"],
                 Kind::UnixConnect(_) => &["process.name", "stockade.unix.path"],
                 Kind::DnsQuery(_) | Kind::DnsAnswer(_) => &["process.name", "dns.question.name"],
@@ -900,6 +947,16 @@ mod tests {
             }
             if let Kind::Exec(_) = event.kind {
                 assert_eq!(value["process.args"], serde_json::json!([s, s]));
+            }
+            // Names that only some have.
+            for key in [
+                "stockade.old_path",
+                "file.target_path",
+                "stockade.xattr.name",
+                "stockade.mount.source",
+                "stockade.mount.type",
+            ] {
+                assert!(value.get(key).is_none_or(|name| name == s), "{key}");
             }
             if let Kind::Denial(_) = event.kind {
                 assert_eq!(value["rule.id"], format!("x{s}"));

@@ -401,6 +401,22 @@ INCOMPLETE
                         }
                         Kind::Open(e) => e.path.path = name.clone(),
                         Kind::Unlink(e) => e.path.path = name.clone(),
+                        Kind::Create(e) => e.path.path = name.clone(),
+                        Kind::Change(e) => {
+                            e.path.path = name.clone();
+                            if let Some(from) = &mut e.from {
+                                from.path = name.clone();
+                            }
+                            for text in e.target.iter_mut().chain(&mut e.attribute) {
+                                *text = name.clone();
+                            }
+                        }
+                        Kind::Mount(e) | Kind::Umount(e) => {
+                            e.path.path = name.clone();
+                            for text in e.source.iter_mut().chain(&mut e.fs_type) {
+                                *text = name.clone();
+                            }
+                        }
                         Kind::Rename(e) => {
                             e.from.path = name.clone();
                             e.to.path = name.clone();

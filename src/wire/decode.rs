@@ -4,8 +4,8 @@ use std::mem::offset_of;
 
 use super::{
     ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
-    MemoryRecord, OomRecord, RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, flag, kind,
-    memory_call, network, read,
+    MemoryRecord, OomRecord, RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, change, flag,
+    kind, memory_call, network, read,
 };
 use crate::event::{
     Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Memory, OomKill, Open, Process,
@@ -55,9 +55,11 @@ impl Decoder {
             kind::EXEC => exec(bytes, spare)?,
             kind::FORK => fork(bytes)?,
             kind::EXIT => exit(bytes, self.page_bytes)?,
-            kind::OPEN => open(bytes, spare)?,
+            kind::OPEN => Kind::Open(open(bytes, spare)?),
+            kind::CREATE => Kind::Create(open(bytes, spare)?),
             kind::UNLINK => unlink(bytes, spare)?,
             kind::RENAME => rename(bytes, spare)?,
+            kind::LINK..=kind::MOUNT => change::change(bytes, spare)?,
             kind::DENIAL => denial(bytes, spare)?,
             kind::SYSCALL => syscall(bytes)?,
             kind::CONNECT..=kind::RETRANSMIT => network::net(bytes)?,
@@ -87,7 +89,20 @@ impl Decoder {
                     spare.put(name);
                 }
             }
-            Kind::Open(e) => spare.put(e.path.path),
+            Kind::Open(e) | Kind::Create(e) => spare.put(e.path.path),
+            Kind::Change(e) => {
+                spare.put(e.path.path);
+                let from = e.from.map(|from| from.path);
+                for name in from.into_iter().chain(e.target).chain(e.attribute) {
+                    spare.put(name);
+                }
+            }
+            Kind::Mount(e) | Kind::Umount(e) => {
+                spare.put(e.path.path);
+                for name in e.source.into_iter().chain(e.fs_type) {
+                    spare.put(name);
+                }
+            }
             Kind::Unlink(e) => spare.put(e.path.path),
             Kind::UnixConnect(e) => spare.put(e.path),
             Kind::Rename(e) => {
@@ -262,7 +277,7 @@ fn join_plain(parts: &str, out: &mut String) {
     out.push_str(&parts[..end]);
 }
 
-fn path(parts: &[u8], truncated: bool, flags: u32, spare: &mut Spare) -> FilePath {
+pub(super) fn path(parts: &[u8], truncated: bool, flags: u32, spare: &mut Spare) -> FilePath {
     FilePath {
         path: join(parts, truncated, spare.string()),
         truncated,
@@ -272,7 +287,7 @@ fn path(parts: &[u8], truncated: bool, flags: u32, spare: &mut Spare) -> FilePat
 }
 
 /// A string of the caller, after the directory it starts from.
-fn given(bytes: &[u8], base: &[u8], flags: u32, spare: &mut Spare) -> FilePath {
+pub(super) fn given(bytes: &[u8], base: &[u8], flags: u32, spare: &mut Spare) -> FilePath {
     let mut out = spare.string();
     if !base.is_empty() {
         out = join(base, flags & flag::CWD_CUT != 0, out);
@@ -300,7 +315,7 @@ fn file_id(raw: RawFileId) -> FileId {
 }
 
 /// An identity that is all zero stands for "none": no file system has magic 0.
-fn optional_file_id(raw: RawFileId) -> Option<FileId> {
+pub(super) fn optional_file_id(raw: RawFileId) -> Option<FileId> {
     (raw.fs_magic != 0).then(|| file_id(raw))
 }
 
@@ -367,14 +382,14 @@ fn fork(bytes: &[u8]) -> Result<Kind, Malformed> {
     }))
 }
 
-fn open(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
+fn open(bytes: &[u8], spare: &mut Spare) -> Result<Open, Malformed> {
     let (rec, parts) = variable::<FileRecord>(bytes)?;
-    Ok(Kind::Open(Open {
+    Ok(Open {
         path: file_path(&rec, parts, spare)?,
         file: optional_file_id(rec.file),
         flags: rec.open_flags,
         errno: errno(rec.result),
-    }))
+    })
 }
 
 fn unlink(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {

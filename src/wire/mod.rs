@@ -39,10 +39,15 @@ pub(crate) mod kind {
     pub(crate) const OOM: u32 = 19;
     pub(crate) const DISK: u32 = 20;
     // 21 to 23 are losses of profiles and not records.
-    pub(crate) const DNS: u32 = 35;
-    pub(crate) const TLS: u32 = 36;
-    pub(crate) const RAW_SOCKET: u32 = 37;
-    pub(crate) const MAX: u32 = 41;
+    pub(crate) const CREATE: u32 = 24;
+    pub(crate) const LINK: u32 = 25;
+    #[cfg(test)]
+    pub(crate) const SETATTR: u32 = 30;
+    pub(crate) const MOUNT: u32 = 32;
+    pub(crate) const DNS: u32 = 33;
+    pub(crate) const TLS: u32 = 34;
+    pub(crate) const RAW_SOCKET: u32 = 35;
+    pub(crate) const MAX: u32 = 36;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -70,24 +75,27 @@ pub(crate) mod kind {
         "profile",
         "stack",
         "off_cpu",
-        // Of nobody yet.
-        "none",
-        "none",
-        "none",
-        "none",
-        "none",
-        "none",
-        "none",
-        "none",
-        "none",
-        "none",
-        "none",
+        "create",
+        "link",
+        "symlink",
+        "mkdir",
+        "rmdir",
+        "mknod",
+        "setattr",
+        "xattr",
+        "mount",
         "dns",
         "tls",
         "raw_socket",
-        "none",
-        "none",
-        "none",
+    ];
+
+    /// Records that are told as events of other names than theirs.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) const TOLD_AS: &[(&str, &[&str])] = &[
+        ("dns", &["dns_query", "dns_answer"]),
+        ("setattr", &["chmod", "chown", "utimes", "truncate"]),
+        ("xattr", &["setxattr", "removexattr"]),
+        ("mount", &["mount", "umount"]),
     ];
 }
 
@@ -147,9 +155,12 @@ macro_rules! record {
 }
 
 // Behind the macro that it uses.
+mod change;
 mod memory;
 mod network;
 mod profile;
+#[cfg_attr(not(stockade_kernel), allow(unused_imports))]
+pub(crate) use change::ChangeRecord;
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use memory::{
     MemoryForm, MemoryKey, MemoryRecord, MemoryState, MemorySum, OomRecord, memory_call,
@@ -491,6 +502,7 @@ pub(crate) fn read<T: plain::Plain + Copy>(bytes: &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::change::{change_op, change_set};
     use super::*;
 
     /// The value of an enumerator in the shared header.
@@ -535,6 +547,9 @@ mod tests {
             ("STK_KIND_DNS", kind::DNS),
             ("STK_KIND_TLS", kind::TLS),
             ("STK_KIND_RAW_SOCKET", kind::RAW_SOCKET),
+            ("STK_KIND_CREATE", kind::CREATE),
+            ("STK_KIND_LINK", kind::LINK),
+            ("STK_KIND_MOUNT", kind::MOUNT),
             ("STK_KIND_MAX", kind::MAX),
             ("STK_MEMORY_MMAP", memory_call::MMAP),
             ("STK_MEMORY_MUNMAP", memory_call::MUNMAP),
@@ -568,6 +583,27 @@ mod tests {
             ("STK_RULE_FLAG_CANARY", RULE_FLAG_CANARY),
             ("STK_TASK_FOLLOW", TASK_FOLLOW),
             ("STK_TASK_ENDED", TASK_ENDED),
+            ("STK_CHANGE_LINK", change_op::LINK),
+            ("STK_CHANGE_SYMLINK", change_op::SYMLINK),
+            ("STK_CHANGE_MKDIR", change_op::MKDIR),
+            ("STK_CHANGE_RMDIR", change_op::RMDIR),
+            ("STK_CHANGE_MKNOD", change_op::MKNOD),
+            ("STK_CHANGE_CHMOD", change_op::CHMOD),
+            ("STK_CHANGE_CHOWN", change_op::CHOWN),
+            ("STK_CHANGE_UTIMES", change_op::UTIMES),
+            ("STK_CHANGE_TRUNCATE", change_op::TRUNCATE),
+            ("STK_CHANGE_SETXATTR", change_op::SETXATTR),
+            ("STK_CHANGE_REMOVEXATTR", change_op::REMOVEXATTR),
+            ("STK_CHANGE_MOUNT", change_op::MOUNT),
+            ("STK_CHANGE_UMOUNT", change_op::UMOUNT),
+            ("STK_SET_MODE", change_set::MODE),
+            ("STK_SET_UID", change_set::UID),
+            ("STK_SET_GID", change_set::GID),
+            ("STK_SET_SIZE", change_set::SIZE),
+            ("STK_SET_ATIME", change_set::ATIME),
+            ("STK_SET_MTIME", change_set::MTIME),
+            ("STK_SET_DEV", change_set::DEV),
+            ("STK_SET_FLAGS", change_set::FLAGS),
         ] {
             assert_eq!(of_c(&format!("{name} ")), value, "{name}");
         }

@@ -1,5 +1,6 @@
 //! Records as the kernel half would send them, for tests.
 
+use super::change::{ChangeRecord, change_op};
 use super::{
     DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, NetRecord, PATH_BUF,
     PayloadRecord, RawFileId, RawFlow, RenameRecord, UnixRecord, VERDICT_DENY, bytes_of, flag,
@@ -35,7 +36,7 @@ pub(crate) fn file_id() -> RawFileId {
 }
 
 /// The kinds that [`record`] knows.
-pub(crate) const KINDS: [u32; 8] = [
+pub(crate) const KINDS: [u32; 12] = [
     kind::EXEC,
     kind::FORK,
     kind::EXIT,
@@ -44,6 +45,10 @@ pub(crate) const KINDS: [u32; 8] = [
     kind::RENAME,
     kind::DENIAL,
     kind::UNIX_CONNECT,
+    kind::CREATE,
+    kind::LINK,
+    kind::SETATTR,
+    kind::MOUNT,
 ];
 
 /// A record of this kind that holds as many of the names as it has room for; `number` is in its other fields.
@@ -92,7 +97,7 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
             };
             bytes_of(&record).to_vec()
         }),
-        kind::OPEN | kind::UNLINK => {
+        kind::OPEN | kind::UNLINK | kind::CREATE => {
             let base = if given { b } else { b"" };
             build(size_of::<FileRecord>(), &[a, base], &|hdr| {
                 let record = FileRecord {
@@ -118,6 +123,35 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
             };
             bytes_of(&record).to_vec()
         }),
+        kind::LINK | kind::SETATTR | kind::MOUNT => {
+            let base = if given { b } else { b"" };
+            build(size_of::<ChangeRecord>(), &[a, base, b, c], &|hdr| {
+                let record = ChangeRecord {
+                    hdr,
+                    file: file_id(),
+                    size: u64::from(number),
+                    atime_ns: -1,
+                    mtime_ns: i64::from(number),
+                    result: -1,
+                    op: match kind {
+                        kind::LINK => change_op::LINK,
+                        kind::SETATTR => change_op::SETXATTR,
+                        _ => change_op::MOUNT,
+                    },
+                    set: number,
+                    mode: number,
+                    uid: number,
+                    gid: number,
+                    dev: number,
+                    flags: number,
+                    path_len: size(a.len()),
+                    base_len: size(base.len()),
+                    other_len: size(b.len()),
+                    type_len: size(c.len()),
+                };
+                bytes_of(&record).to_vec()
+            })
+        }
         kind::UNIX_CONNECT => build(size_of::<UnixRecord>(), &[], &|hdr| {
             let mut record = UnixRecord {
                 hdr,
