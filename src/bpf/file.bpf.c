@@ -249,7 +249,7 @@ static __always_inline int on_unlinked(struct dentry *dentry, int result)
 	if (!p || p->dentry != dentry)
 		return 0;
 	if (stk_config.filter & STK_FILTER_ERRORS && result >= 0)
-		return 0;
+		goto done;
 	s = stk_scratch_begin(&stk_file_buf, STK_KIND_UNLINK, &seq);
 	if (!s)
 		goto done;
@@ -306,7 +306,7 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 	if (!p || p->dentry != old_dentry)
 		return 0;
 	if (stk_config.filter & STK_FILTER_ERRORS && result >= 0)
-		return 0;
+		goto done;
 	s = stk_scratch_begin(&stk_file_buf, STK_KIND_RENAME, &seq);
 	if (!s)
 		goto done;

@@ -127,8 +127,8 @@ static __always_inline bool stk_essential(__u32 kind)
 /* Comes by the thousand in a process that is busy: thinned first. */
 static __always_inline bool stk_chatty(__u32 kind)
 {
-	return kind == STK_KIND_OPEN || kind == STK_KIND_SYSCALL || kind == STK_KIND_MEMORY ||
-	       kind == STK_KIND_DISK;
+	return kind == STK_KIND_OPEN || kind == STK_KIND_CREATE || kind == STK_KIND_SYSCALL ||
+	       kind == STK_KIND_MEMORY || kind == STK_KIND_DISK;
 }
 
 /*

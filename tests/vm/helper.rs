@@ -9,7 +9,9 @@ use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid, XattrFlags,
+};
 use rustix::io::{Errno, Result};
 
 use crate::harness::poll;
@@ -273,6 +275,109 @@ fn operation(words: &[&str]) -> Result<()> {
             rustix::fs::setxattr(path, "trusted.stockade", b"changed", XattrFlags::empty())
         }
         "removexattr" => rustix::fs::removexattr(path, "trusted.stockade"),
+        // Any other operation, without rights.
+        "as-nobody" => {
+            // SAFETY: plain numbers; this process is for this step alone.
+            check(unsafe { libc::setresgid(65534, 65534, 65534) }.into())?;
+            // SAFETY: as above.
+            check(unsafe { libc::setresuid(65534, 65534, 65534) }.into())?;
+            operation(&words[1..])
+        }
+        "in-root" => {
+            rustix::process::chroot(path)?;
+            operation(&words[2..])
+        }
+        // What the tests of changes do, each once and for good.
+        "make-dir" => rustix::fs::mkdir(path, Mode::from_raw_mode(0o751)),
+        "remove-dir" => rustix::fs::rmdir(path),
+        "make-link" => rustix::fs::link(path, second),
+        "make-symlink" => rustix::fs::symlink(path, second),
+        "make-node" => {
+            let (kind, mode) = match second {
+                "char" => (FileType::CharacterDevice, 0o640),
+                "fifo" => (FileType::Fifo, 0o600),
+                _ => (FileType::RegularFile, 0o604),
+            };
+            let device = rustix::fs::makedev(1, 3);
+            rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(mode), device)
+        }
+        "fchmod" => rustix::fs::fchmod(open(path, OFlags::RDONLY)?, Mode::from_raw_mode(0o4711)),
+        "fchown" => {
+            let group = Some(Gid::from_raw(34));
+            rustix::fs::fchown(open(path, OFlags::RDONLY)?, None, group)
+        }
+        "futimens" => {
+            let time = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
+            let times = rustix::fs::Timestamps {
+                last_access: time(0, rustix::fs::UTIME_OMIT),
+                last_modification: time(1_000_000_000, 7),
+            };
+            rustix::fs::futimens(open(path, OFlags::RDWR)?, &times)
+        }
+        "resize" => rustix::fs::ftruncate(open(path, OFlags::RDWR)?, 12_345),
+        "resize-limited" => {
+            let limit = rustix::process::Rlimit {
+                current: Some(10),
+                maximum: Some(10),
+            };
+            rustix::process::setrlimit(rustix::process::Resource::Fsize, limit)?;
+            // SAFETY: the kernel's own handling; the signal would end this process before it can tell the errno.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+            rustix::fs::ftruncate(open(path, OFlags::RDWR)?, 54_321)
+        }
+        "set-acl" => {
+            // Version 2; owner rw, user 7 r, group r, mask r, others none (include/uapi/linux/posix_acl_xattr.h).
+            let mut acl = 2_u32.to_le_bytes().to_vec();
+            for (tag, rights, id) in [
+                (1_u16, 6_u16, !0),
+                (2, 4, 7_u32),
+                (4, 4, !0),
+                (16, 4, !0),
+                (32, 0, !0),
+            ] {
+                acl.extend(tag.to_le_bytes());
+                acl.extend(rights.to_le_bytes());
+                acl.extend(id.to_le_bytes());
+            }
+            rustix::fs::setxattr(path, "system.posix_acl_access", &acl, XattrFlags::empty())
+        }
+        "remove-acl" => rustix::fs::removexattr(path, "system.posix_acl_access"),
+        "set-attribute" => {
+            let fd = open(path, OFlags::RDWR)?;
+            rustix::fs::fsetxattr(fd, second, b"1", XattrFlags::empty())
+        }
+        "mount" => {
+            let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+            rustix::mount::mount("some source", path, second, flags, None)
+        }
+        "move-mount" => {
+            use rustix::mount::{
+                FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+                fsconfig_set_string, fsmount, fsopen, move_mount,
+            };
+            let context = fsopen(second, FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_set_string(&context, "source", "another source")?;
+            fsconfig_create(&context)?;
+            let mount = fsmount(
+                &context,
+                FsMountFlags::FSMOUNT_CLOEXEC,
+                MountAttrFlags::empty(),
+            )?;
+            move_mount(
+                &mount,
+                "",
+                CWD,
+                path,
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+            )
+        }
+        "umount" => rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH),
+        "create" => rustix::fs::open(
+            path,
+            OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o640),
+        )
+        .map(drop),
         "mkdir" => rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)),
         "chroot-open" => {
             rustix::process::chroot(path)?;

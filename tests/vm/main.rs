@@ -8,6 +8,8 @@ mod disk;
 #[cfg(target_os = "linux")]
 mod fence;
 #[cfg(target_os = "linux")]
+mod file;
+#[cfg(target_os = "linux")]
 mod harness;
 #[cfg(target_os = "linux")]
 mod helper;
@@ -65,6 +67,7 @@ fn main() {
             pressure::TESTS,
             sensor::TESTS,
             profile::TESTS,
+            file::TESTS,
         ]
         .into_iter()
         .flatten()
