@@ -99,9 +99,11 @@ impl Parts {
 }
 
 /// Registers the monitors: name on the command line, variant, module, forms with the usual one first, whether it is on
-/// when nobody chooses, what it reports. The command line, the doctor and the documentation tables read this list.
+/// when nobody chooses; what it is about, which events it has, where it sees them. The command line, the doctor and the
+/// README's table (`tests/docs.rs` compares it) read this list.
 macro_rules! monitors {
-    ($($name:literal => $variant:ident, $module:ident, [$($form:ident),+], $usual:literal: $what:literal;)+) => {
+    ($($name:literal => $variant:ident, $module:ident, [$($form:ident),+], $usual:literal:
+        $what:literal, $events:literal, $through:literal;)+) => {
         /// A source of events.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -125,6 +127,18 @@ macro_rules! monitors {
                 match self { $(Monitor::$variant => $what,)+ }
             }
 
+            /// Its events with what they hold, in Markdown.
+            #[must_use]
+            pub fn events(self) -> &'static str {
+                match self { $(Monitor::$variant => $events,)+ }
+            }
+
+            /// Where in the kernel it sees them, in Markdown.
+            #[must_use]
+            pub fn through(self) -> &'static str {
+                match self { $(Monitor::$variant => $through,)+ }
+            }
+
             /// The forms it can report in, the usual one first.
             #[must_use]
             pub fn forms(self) -> &'static [Form] {
@@ -146,18 +160,44 @@ macro_rules! monitors {
 }
 
 monitors! {
-    "process" => Process, process, [Events], true: "Processes that start programs, are created and end.";
-    "file" => File, file, [Events], true: "Files that are opened, created, removed, renamed and changed, and mounts, with the result.";
+    "process" => Process, process, [Events], true:
+        "Processes that start programs, are created and end.",
+        "`exec` with all arguments up to 32 KiB, `fork`, `exit` with code or signal, CPU time and memory",
+        "the scheduler's tracepoints";
+    "file" => File, file, [Events], true:
+        "Files that are opened, created, removed, renamed and changed, and mounts, with the result.",
+        "`open`, `create`, `unlink`, `rename`, `link`, `symlink`, `mkdir`, `rmdir`, `mknod`, `chmod`, \
+         `chown`, `utimes`, `truncate`, `setxattr`, `removexattr` (lists of access rights too), `mount`, \
+         `umount`, each with its result and the file's identity",
+        "the kernel functions that do the work; where those cannot be traced, the system calls";
     "network" => Network, network, [Events, Summary], false:
-        "TCP connections with their bytes, DNS, names of TLS servers, sockets that are bound and listen, UDP by peer.";
+        "TCP connections with their bytes, DNS, names of TLS servers, sockets that are bound and listen, UDP by peer.",
+        "`connect`, `accept` and `close` of TCP with the bytes each way, `bind`, `listen`, `retransmit`, \
+         `unix_connect`; `dns_query` and `dns_answer` with names, addresses and latency; `tls` with the \
+         server's name; `raw_socket`; `port_scan`; `network_summary`: bytes and packets by process and peer, \
+         for UDP or, as summary, for all",
+        "changes of state of TCP sockets, and the kernel functions behind the calls, with what they moved; \
+         where those cannot be traced, the system calls";
     "syscall" => Syscall, syscall, [Summary, Events], false:
-        "System calls: counts, errors and time by process and call; or single calls with their arguments.";
+        "System calls: counts, errors and time by process and call; or single calls with their arguments.",
+        "`syscall_summary`: calls, errors and time by process and call; `syscall`: single calls with their \
+         arguments, those that `--syscalls` names",
+        "both ends of every system call";
     "memory" => Memory, memory, [Summary, Events], false:
-        "Memory: faults, mappings and sizes by process, or single mappings; and who is killed when it is short.";
+        "Memory: faults, mappings and sizes by process, or single mappings; and who is killed when it is short.",
+        "`memory_summary`: page faults, `mmap`, `munmap` and `brk` with bytes and failures, resident, swapped \
+         and virtual size by process; `memory`: single changes; always `oom`",
+        "the kernel's own counters, read at each interval and at the end of a process; the three system calls";
     "disk" => Disk, disk, [Summary, Events], false:
-        "Requests to block devices: counts, bytes, errors and latencies by process and device; or single requests.";
+        "Requests to block devices: counts, bytes, errors and latencies by process and device; or single requests.",
+        "`disk_summary`: requests, bytes, errors and histograms of the time in the queue and in the device, \
+         by process, device and operation; `disk`: single requests with sector, flags and result",
+        "where a request is made, issued and completed";
     "profile" => Profile, profile, [Summary, OffCpu], false:
-        "Where processes spend their time: samples of the stacks that run, or the time that threads are off the CPU.";
+        "Where processes spend their time: samples of the stacks that run, or the time that threads are off the CPU.",
+        "`profile`: samples by process and stack, of the program and the kernel, with functions and source \
+         lines; as `off-cpu` how long threads were waiting instead, and where",
+        "a clock on each CPU; where the scheduler switches";
 }
 
 impl Monitor {
