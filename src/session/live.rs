@@ -29,6 +29,8 @@ use crate::wire::{Config, TASK_ENDED, TaskEntry, filter_bit, loss, read, scope_b
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
 const DENIAL_RING_BYTES: u32 = 1 << 20;
+/// So many followed processes have room where nobody is fenced: 25 MB.
+const WATCHED: u32 = 1 << 18;
 /// How often losses are looked for and told in the stream.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often wall-clock time is compared with boot time again: it can be set, and drifts.
@@ -134,7 +136,15 @@ impl Live {
             ("stk_comms", size(resolved.comms())),
         ]);
         if resolved.follows_tasks() {
-            sizes.insert("stk_tasks", max_processes());
+            let all = max_processes();
+            // A fence has room for every process that can be, or a full set would let one out. Who only watches is told
+            // (`scope`), and spared 500 MB where pid_max is 4 million.
+            let room = if plan.is_some() {
+                all
+            } else {
+                all.min(WATCHED)
+            };
+            sizes.insert("stk_tasks", room);
         }
         if process_limit > 0 {
             sizes.insert("stk_rates", left_out::PROCESSES);
