@@ -8,6 +8,7 @@ use libbpf_rs::libbpf_sys as sys;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::possible_cpus;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What each CPU may have to tell before it is read: some 600 programs that start.
@@ -49,13 +50,10 @@ fn on_every_cpu(what: &str, attr: &mut sys::perf_event_attr) -> Result<Vec<Owned
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Load, format!("{what}: perf_event_open: {e}")).with_source(e)
     };
-    let possible = libbpf_rs::num_possible_cpus()
-        .ok()
-        .and_then(|n| i32::try_from(n).ok())
-        .unwrap_or(1);
     let mut events = Vec::new();
-    for cpu in 0..possible {
-        match open(attr, cpu) {
+    for cpu in 0..possible_cpus()? {
+        // The kernel's own numbers of CPUs are signed.
+        match open(attr, cpu.cast_signed()) {
             Ok(event) => events.push(event),
             // Not online.
             Err(e) if e.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
