@@ -84,7 +84,7 @@ run_row() {
 		scripts/kernels.sh "$kernel"
 		release=$(cat "target/vm/kernels/$kernel/release")
 		say "row $row: $release with lsm=$lsm"
-		VM_LSM=$lsm VM_TIMEOUT=${VM_TIMEOUT:-900} scripts/vm.sh "$kernel" "${arguments[@]}" </dev/null | tee "$log" ||
+		VM_LSM=$lsm VM_TIMEOUT=${VM_TIMEOUT:-1800} scripts/vm.sh "$kernel" "${arguments[@]}" </dev/null | tee "$log" ||
 			status=$?
 	fi
 	closing=$(grep -E '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$' "$log" | tail -n 1 || true)

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -199,14 +200,24 @@ fn counts(ended: &Ended) -> BTreeMap<&'static str, [u64; 4]> {
         .collect()
 }
 
+/// What the program does before it storms; the same in every test.
+fn before(ctx: &Ctx) -> &'static BTreeMap<&'static str, [u64; 4]> {
+    static BEFORE: OnceLock<BTreeMap<&str, [u64; 4]>> = OnceLock::new();
+    BEFORE.get_or_init(|| {
+        let calm = Storm {
+            processes: 0,
+            opens: 0,
+            connects: 0,
+            writes: 0,
+            refused: 0,
+        };
+        counts(&run(ctx, calm, &["--sample", "all"], |_| ()))
+    })
+}
+
 /// By kind: what was seen, lost and left out is what was generated, to the last one.
 fn all_are_counted(ctx: &Ctx, ended: &Ended, storm: Storm) -> BTreeMap<&'static str, [u64; 4]> {
-    // What the program does before it storms.
-    let calm = Storm {
-        processes: 0,
-        ..storm
-    };
-    let before = counts(&run(ctx, calm, &["--sample", "all"], |_| ()));
+    let before = before(ctx);
     let found = counts(ended);
     for (kind, program, each) in [
         ("open", "file_open", storm.opens + storm.refused),
@@ -246,10 +257,10 @@ fn anonymous_kib(pid: u32) -> Option<u64> {
 /// Forks, opens, connects and writes at once, with the ring as it is, and refused opens among them.
 fn flood(ctx: &Ctx) -> Outcome {
     let storm = Storm {
-        processes: 60,
-        opens: 200,
+        processes: 40,
+        opens: 150,
         connects: 20,
-        writes: 200,
+        writes: 150,
         refused: 5,
     };
     let refused = ctx.path("refused");
