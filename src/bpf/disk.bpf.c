@@ -317,8 +317,7 @@ static __always_inline void send(struct stk_request *request, __u64 queue_ns, __
 		return;
 	if (request->bytes < stk_config.min_bytes)
 		return;
-	wake = stk_wake(sizeof(*rec));
-	rec = stk_reserve(STK_KIND_DISK, &request->begun.hdr, sizeof(*rec));
+	rec = stk_reserve(STK_KIND_DISK, &request->begun.hdr, sizeof(*rec), &wake);
 	if (!rec)
 		return;
 	rec->hdr = request->begun.hdr;

@@ -349,8 +349,7 @@ static __always_inline void send(struct change *change)
 		return;
 	if (change->bytes < stk_config.min_bytes)
 		return;
-	wake = stk_wake(sizeof(*rec));
-	rec = stk_reserve(STK_KIND_MEMORY, NULL, sizeof(*rec));
+	rec = stk_reserve(STK_KIND_MEMORY, NULL, sizeof(*rec), &wake);
 	if (!rec)
 		return;
 	stk_header(&rec->hdr, STK_KIND_MEMORY, sizeof(*rec));
@@ -453,18 +452,8 @@ out:
 
 #if defined(__TARGET_ARCH_x86)
 #define CALL(hook, name) SEC("?" hook "/__x64_sys_" name)
-enum {
-	NR_MMAP = 9,
-	NR_MUNMAP = 11,
-	NR_BRK = 12
-};
 #else
 #define CALL(hook, name) SEC("?" hook "/__arm64_sys_" name)
-enum {
-	NR_MMAP = 222,
-	NR_MUNMAP = 215,
-	NR_BRK = 214
-};
 #endif
 
 /* The functions behind the calls: nothing else pays. */
@@ -524,7 +513,7 @@ int memory_brk_exit__tp(struct trace_event_raw_sys_exit *ctx)
 SEC("?raw_tp/sys_exit")
 int BPF_PROG(memory_mmap__raw_tp, struct pt_regs *regs, long result)
 {
-	if (stk_syscall_nr(regs) != NR_MMAP || stk_compat(regs))
+	if (stk_syscall_nr(regs) != STK_NR_mmap || stk_compat(regs))
 		return 0;
 	return on_map(STK_MEMORY_MMAP, regs, result);
 }
@@ -532,7 +521,7 @@ int BPF_PROG(memory_mmap__raw_tp, struct pt_regs *regs, long result)
 SEC("?raw_tp/sys_exit")
 int BPF_PROG(memory_munmap__raw_tp, struct pt_regs *regs, long result)
 {
-	if (stk_syscall_nr(regs) != NR_MUNMAP || stk_compat(regs))
+	if (stk_syscall_nr(regs) != STK_NR_munmap || stk_compat(regs))
 		return 0;
 	return on_map(STK_MEMORY_MUNMAP, regs, result);
 }
@@ -540,13 +529,14 @@ int BPF_PROG(memory_munmap__raw_tp, struct pt_regs *regs, long result)
 SEC("?raw_tp/sys_enter")
 int BPF_PROG(memory_brk_enter__raw_tp, struct pt_regs *regs, long nr)
 {
-	return nr != NR_BRK || stk_compat(regs) ? 0 : on_brk_enter();
+	return nr != STK_NR_brk || stk_compat(regs) ? 0 : on_brk_enter();
 }
 
 SEC("?raw_tp/sys_exit")
 int BPF_PROG(memory_brk_exit__raw_tp, struct pt_regs *regs, long result)
 {
-	return stk_syscall_nr(regs) != NR_BRK || stk_compat(regs) ? 0 : on_brk_exit(regs, result);
+	return stk_syscall_nr(regs) != STK_NR_brk || stk_compat(regs) ? 0
+								      : on_brk_exit(regs, result);
 }
 
 /* ---- Who is killed for it ---- */
@@ -561,6 +551,7 @@ static __always_inline int on_oom(struct task_struct *victim, bool exact)
 	struct task_struct *trigger;
 	struct mm_struct *mm;
 	struct stk_oom *rec;
+	__u64 wake;
 
 	if ((__u64)victim >> 32 == 0) {
 		stk_lost(STK_KIND_OOM, STK_LOSS_MAP);
@@ -571,7 +562,7 @@ static __always_inline int on_oom(struct task_struct *victim, bool exact)
 	mm = BPF_CORE_READ(victim, mm);
 	if (mm)
 		read_sizes(&state, mm, exact);
-	rec = stk_reserve(STK_KIND_OOM, NULL, sizeof(*rec));
+	rec = stk_reserve(STK_KIND_OOM, NULL, sizeof(*rec), &wake);
 	if (!rec)
 		return 0;
 	stk_header_of(&rec->hdr, victim, STK_KIND_OOM, sizeof(*rec));
@@ -586,7 +577,8 @@ static __always_inline int on_oom(struct task_struct *victim, bool exact)
 	rec->trigger_tgid = BPF_CORE_READ(trigger, tgid);
 	rec->score_adj = BPF_CORE_READ(victim, signal, oom_score_adj);
 	bpf_get_current_comm(rec->trigger_comm, sizeof(rec->trigger_comm));
-	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
+	/* Too rare and too grave to wait for others. */
+	bpf_ringbuf_submit(rec, wake | BPF_RB_FORCE_WAKEUP);
 	return 0;
 }
 

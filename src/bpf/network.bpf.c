@@ -194,8 +194,7 @@ static __always_inline struct stk_net *record(__u32 kind, const struct stk_hdr *
 {
 	struct stk_net *rec;
 
-	*wake = stk_wake(sizeof(*rec));
-	rec = stk_reserve(kind, who, sizeof(*rec));
+	rec = stk_reserve(kind, who, sizeof(*rec), wake);
 	if (!rec)
 		return NULL;
 	if (who) {
@@ -574,8 +573,7 @@ static __always_inline int on_unix(struct sock *sk, const void *address, int len
 	/* AF_UNSPEC: lets go of the peer. */
 	if (family != STK_AF_UNIX)
 		return 0;
-	wake = stk_wake(sizeof(*rec));
-	rec = stk_reserve(STK_KIND_UNIX_CONNECT, NULL, sizeof(*rec));
+	rec = stk_reserve(STK_KIND_UNIX_CONNECT, NULL, sizeof(*rec), &wake);
 	if (!rec)
 		return 0;
 	stk_header(&rec->hdr, STK_KIND_UNIX_CONNECT, sizeof(*rec));
@@ -982,8 +980,7 @@ static __always_inline int on_socket(int family, int type, int protocol, long re
 		return 0;
 	if (filtered(result, 0) || !stk_wanted())
 		return 0;
-	wake = stk_wake(sizeof(*rec));
-	rec = stk_reserve(STK_KIND_RAW_SOCKET, NULL, sizeof(*rec));
+	rec = stk_reserve(STK_KIND_RAW_SOCKET, NULL, sizeof(*rec), &wake);
 	if (!rec)
 		return 0;
 	stk_header(&rec->hdr, STK_KIND_RAW_SOCKET, sizeof(*rec));
@@ -1208,31 +1205,6 @@ int BPF_PROG(net_udp_receive__raw_tp, struct sock *sk, int result, int flags)
 	count_udp_received(&key, result);
 	return 0;
 }
-
-/* arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h */
-#if defined(__TARGET_ARCH_x86)
-enum {
-	STK_NR_read = 0,
-	STK_NR_write = 1,
-	STK_NR_readv = 19,
-	STK_NR_writev = 20,
-	STK_NR_sendto = 44,
-	STK_NR_recvfrom = 45,
-	STK_NR_sendmsg = 46,
-	STK_NR_recvmsg = 47,
-};
-#elif defined(__TARGET_ARCH_arm64)
-enum {
-	STK_NR_read = 63,
-	STK_NR_write = 64,
-	STK_NR_readv = 65,
-	STK_NR_writev = 66,
-	STK_NR_sendto = 206,
-	STK_NR_recvfrom = 207,
-	STK_NR_sendmsg = 211,
-	STK_NR_recvmsg = 212,
-};
-#endif
 
 /* Of several messages in one call so many are looked into; resolvers send two. */
 #define STK_MESSAGES 4

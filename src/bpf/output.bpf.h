@@ -131,14 +131,19 @@ static __always_inline bool stk_chatty(__u32 kind)
 	       kind == STK_KIND_MEMORY || kind == STK_KIND_DISK;
 }
 
+/* Bytes in the ring that nobody has read yet. */
+static __always_inline __u64 stk_filled(void)
+{
+	return bpf_ringbuf_query(&stk_events, BPF_RB_AVAIL_DATA);
+}
+
 /*
  * How far the ring has gone to thin out this kind: 2^n processes of which one is heard; 64 when only what is essential
  * still gets in. The fuller the ring, the higher, and nothing to remember: it falls again as the ring empties.
  */
-static __always_inline __u32 stk_thinning(__u32 kind)
+static __always_inline __u32 stk_thinning(__u32 kind, __u64 filled)
 {
 	__u64 sixteenth = stk_config.ring_bytes / 16;
-	__u64 filled = bpf_ringbuf_query(&stk_events, BPF_RB_AVAIL_DATA);
 	__u32 from = stk_chatty(kind) ? 8 : 12;
 
 	if (filled >= 15 * sixteenth)
@@ -195,8 +200,22 @@ static __always_inline bool stk_in_limit(__u32 kind, const struct stk_task_key *
 	return false;
 }
 
-/* Whether a record of this process is to be made; NULL is the current one. What is left out is counted. */
-static __always_inline bool stk_admitted(__u32 kind, const struct stk_hdr *whose)
+/* NULL is the current process. */
+static __always_inline void stk_key_of(struct stk_task_key *key, const struct stk_hdr *whose)
+{
+	if (whose) {
+		key->start_ns = whose->start_ns;
+		key->tgid = whose->tgid;
+	} else {
+		stk_current_key(key);
+	}
+}
+
+/*
+ * Whether a record of this process is to be made, while the ring is filled so far; NULL is the current one. What is left
+ * out is counted.
+ */
+static __always_inline bool stk_admitted(__u32 kind, const struct stk_hdr *whose, __u64 filled)
 {
 	struct stk_task_key key;
 	__u64 lot;
@@ -204,12 +223,7 @@ static __always_inline bool stk_admitted(__u32 kind, const struct stk_hdr *whose
 	if (stk_essential(kind))
 		return true;
 	if (stk_config.sample > 1 || stk_config.process_limit) {
-		if (whose) {
-			key.start_ns = whose->start_ns;
-			key.tgid = whose->tgid;
-		} else {
-			stk_current_key(&key);
-		}
+		stk_key_of(&key, whose);
 		lot = stk_lot(&key);
 		if (stk_config.sample > 1 && (lot >> 32) % stk_config.sample) {
 			stk_lost(kind, STK_LOSS_SAMPLED);
@@ -219,16 +233,11 @@ static __always_inline bool stk_admitted(__u32 kind, const struct stk_hdr *whose
 			return false;
 	}
 	if (stk_config.thin) {
-		__u32 thinning = stk_thinning(kind);
+		__u32 thinning = stk_thinning(kind, filled);
 
 		if (!thinning)
 			return true;
-		if (whose) {
-			key.start_ns = whose->start_ns;
-			key.tgid = whose->tgid;
-		} else {
-			stk_current_key(&key);
-		}
+		stk_key_of(&key, whose);
 		/* Who is heard at one level is heard at all below. */
 		if (thinning == 64 || stk_lot(&key) & ((1ULL << (thinning & 31)) - 1)) {
 			stk_lost(kind, STK_LOSS_THINNED);
@@ -242,10 +251,9 @@ static __always_inline bool stk_admitted(__u32 kind, const struct stk_hdr *whose
  * The consumer runs on a timer; waking it costs the producer up to 8 us (see docs/ARCHITECTURE.md). So it is woken only
  * by the record that crosses a quarter, half or three quarters of the ring.
  */
-static __always_inline __u64 stk_wake(__u32 len)
+static __always_inline __u64 stk_wake(__u64 before, __u32 len)
 {
 	__u64 quarter = stk_config.ring_bytes / 4;
-	__u64 before = bpf_ringbuf_query(&stk_events, BPF_RB_AVAIL_DATA);
 	__u64 after = before + len;
 
 	if ((before < quarter && after >= quarter) ||
@@ -258,17 +266,23 @@ static __always_inline __u64 stk_wake(__u32 len)
 /* Sends `len` bytes of a record that was built elsewhere. */
 static __always_inline void stk_send(void *rec, __u32 kind, __u64 len)
 {
-	if (bpf_ringbuf_output(&stk_events, rec, len, stk_wake(len)))
+	if (bpf_ringbuf_output(&stk_events, rec, len, stk_wake(stk_filled(), len)))
 		stk_lost(kind, STK_LOSS_RING);
 }
 
-/* Room for a record in the ring; NULL when it is left out or there is none, and that is counted. */
-static __always_inline void *stk_reserve(__u32 kind, const struct stk_hdr *whose, __u64 len)
+/*
+ * Room for a record in the ring, and how it is to be submitted; NULL when it is left out or there is none, and that is
+ * counted.
+ */
+static __always_inline void *stk_reserve(__u32 kind, const struct stk_hdr *whose, __u64 len,
+					 __u64 *wake)
 {
+	__u64 filled = stk_filled();
 	void *rec;
 
-	if (!stk_admitted(kind, whose))
+	if (!stk_admitted(kind, whose, filled))
 		return NULL;
+	*wake = stk_wake(filled, len);
 	rec = bpf_ringbuf_reserve(&stk_events, len, 0);
 	if (!rec)
 		stk_lost(kind, STK_LOSS_RING);

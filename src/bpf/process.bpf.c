@@ -165,8 +165,7 @@ static __always_inline int on_fork(struct task_struct *child)
 		return 0; /* a thread */
 	if (!stk_wanted())
 		return 0;
-	wake = stk_wake(sizeof(*rec));
-	rec = stk_reserve(STK_KIND_FORK, NULL, sizeof(*rec));
+	rec = stk_reserve(STK_KIND_FORK, NULL, sizeof(*rec), &wake);
 	if (!rec)
 		return 0;
 	stk_header(&rec->hdr, STK_KIND_FORK, sizeof(*rec));
@@ -248,8 +247,7 @@ static __always_inline int on_exit(void)
 	} else if (bpf_map_lookup_elem(&stk_exiting, &key)) {
 		return 0;
 	}
-	wake = stk_wake(sizeof(*rec));
-	rec = stk_reserve(STK_KIND_EXIT, NULL, sizeof(*rec));
+	rec = stk_reserve(STK_KIND_EXIT, NULL, sizeof(*rec), &wake);
 	if (!rec)
 		return 0;
 	stk_header(&rec->hdr, STK_KIND_EXIT, sizeof(*rec));

@@ -285,7 +285,7 @@ static __always_inline struct stk_scratch *stk_scratch_begin(void *map, __u32 ki
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct stk_scratch *s;
 
-	if (!stk_admitted(kind, NULL))
+	if (!stk_admitted(kind, NULL, stk_filled()))
 		return NULL;
 	s = bpf_map_lookup_elem(map, &cpu);
 	if (!s) {

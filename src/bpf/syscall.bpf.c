@@ -149,8 +149,7 @@ static __always_inline void send(struct pt_regs *regs, struct stk_call *call, __
 		return;
 	if (duration_ns < stk_config.min_latency_ns)
 		return;
-	wake = stk_wake(sizeof(*rec));
-	rec = stk_reserve(STK_KIND_SYSCALL, NULL, sizeof(*rec));
+	rec = stk_reserve(STK_KIND_SYSCALL, NULL, sizeof(*rec), &wake);
 	if (!rec)
 		return;
 	stk_header(&rec->hdr, STK_KIND_SYSCALL, sizeof(*rec));
