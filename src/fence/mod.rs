@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{Asker, Attached, Loader, Object, Probe, ProbeReport, Records, Rings};
+use crate::kernel::{
+    Asker, Attachments, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
+};
 use crate::policy::{Mode, RuleSet};
 use crate::wire::{ACCESS_KINDS, Armed, FileKey, Guard, RULE_CANARY, RULE_FLAG_CANARY, bytes_of};
 
@@ -202,7 +204,8 @@ impl Plan {
             let mut rings = rings(loader)?;
             self.canary.reachable()?;
             self.tag_canary.reachable()?;
-            set_epoch(loader, FIRST_EPOCH)?;
+            let armed_at = loader.own_map("stk_armed_at")?;
+            set_epoch(&armed_at, FIRST_EPOCH)?;
             let mut proof = self.canary.prove(&mut rings, seen)?;
             if tags && matches!(proof, canary::Proof::Refused) {
                 proof = self.tag_canary.prove(&mut rings, seen)?;
@@ -212,6 +215,7 @@ impl Plan {
                     return Ok((
                         Fence {
                             attached,
+                            armed_at,
                             reports,
                             mechanism,
                             tags,
@@ -228,7 +232,7 @@ impl Plan {
                     ));
                 }
                 canary::Proof::Open(why) => {
-                    set_epoch(loader, 0)?;
+                    set_epoch(&armed_at, 0)?;
                     tried.push(format!("{}: {why}", mechanism.name()));
                 }
             }
@@ -288,7 +292,9 @@ impl Plan {
 /// A policy that is armed and proved. Dropping it takes the fence down.
 #[derive(Debug)]
 pub(crate) struct Fence {
-    pub(crate) attached: Vec<Attached>,
+    pub(crate) attached: Attachments,
+    /// Unlike its programs, it is over at once.
+    armed_at: OwnTable,
     pub(crate) reports: Vec<ProbeReport>,
     pub(crate) mechanism: Mechanism,
     pub(crate) tags: bool,
@@ -299,8 +305,15 @@ pub(crate) struct Fence {
     _canaries: [Canary; 2],
 }
 
-fn set_epoch(loader: &Loader, epoch: u32) -> Result<()> {
-    loader.map("stk_armed_at")?.set(
+impl Drop for Fence {
+    fn drop(&mut self) {
+        // What cannot be told to the programs ends with them.
+        let _ = set_epoch(&self.armed_at, 0);
+    }
+}
+
+fn set_epoch(armed_at: &OwnTable, epoch: u32) -> Result<()> {
+    armed_at.set(
         &0u32.to_ne_bytes(),
         bytes_of(&Armed { epoch, pad: 0 }),
         "arming the fence",

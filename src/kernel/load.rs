@@ -6,10 +6,10 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
-use libbpf_rs::libbpf_sys::{bpf_prog_get_info_by_fd, bpf_prog_info as ProgramInfo};
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder};
 use libbpf_rs::{Link, MapCore as _, MapHandle};
 
+use super::attached::{Attached, Attachments};
 use super::btf::KernelBtf;
 use super::drops::Drops;
 use super::log::Capture;
@@ -224,69 +224,6 @@ enum Unmet {
     Shortcoming(String),
 }
 
-/// A program that runs as long as this lives.
-pub(crate) struct Attached {
-    name: &'static str,
-    link: Link,
-    program: OwnedFd,
-}
-
-impl fmt::Debug for Attached {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached")
-            .field("name", &self.name)
-            .field("link", &self.link.as_fd())
-            .finish()
-    }
-}
-
-impl Attached {
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// The link of an iterator, for [`read_iterator`]: it can be read as long as this descriptor is open.
-    pub(crate) fn iterator(&self) -> Result<OwnedFd> {
-        self.link
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| Error::new(ErrorKind::Io, format!("descriptor of {}: {e}", self.name)))
-    }
-
-    /// How often the kernel skipped the program because it was already running on that CPU: such a call was neither
-    /// seen nor judged. Known from 5.12 on.
-    fn skipped(&self) -> u64 {
-        self.info().map_or(0, |info| info.recursion_misses)
-    }
-
-    /// The program as the kernel has it.
-    pub(crate) fn info(&self) -> Result<ProgramInfo> {
-        let mut info = ProgramInfo::default();
-        let mut len = u32::try_from(size_of_val(&info)).unwrap_or(0);
-        // SAFETY: `info` is a valid bpf_prog_info of `len` bytes; the kernel fills in at most that much.
-        let result = unsafe {
-            bpf_prog_get_info_by_fd(self.program.as_raw_fd(), &raw mut info, &raw mut len)
-        };
-        match result {
-            0 => Ok(info),
-            error => {
-                let error = libbpf_rs::Error::from_raw_os_error(-error);
-                Err(refused(&format!("asking for {}", self.name), &error, &[]))
-            }
-        }
-    }
-}
-
-/// By program, how many calls the kernel kept from it: neither seen nor judged.
-pub(crate) fn skipped<'a>(
-    attached: impl Iterator<Item = &'a Attached>,
-) -> BTreeMap<&'static str, u64> {
-    attached
-        .map(|a| (a.name, a.skipped()))
-        .filter(|(_, count)| *count > 0)
-        .collect()
-}
-
 /// Sizes of maps by name, in entries (bytes for rings).
 pub(crate) type MapSizes = BTreeMap<&'static str, u32>;
 
@@ -391,8 +328,8 @@ impl Loader {
         &mut self,
         object: Object,
         probes: &'static [Probe],
-    ) -> Result<(Vec<Attached>, Vec<ProbeReport>)> {
-        let mut attached = Vec::new();
+    ) -> Result<(Attachments, Vec<ProbeReport>)> {
+        let mut attached = Attachments::default();
         let mut reports: Vec<ProbeReport> = probes
             .iter()
             .map(|p| ProbeReport {
@@ -633,53 +570,16 @@ impl Loader {
         loaded: &libbpf_rs::Object,
         capture: &Capture,
         variants: &[&'static Variant],
-        attached: &mut Vec<Attached>,
+        attached: &mut Attachments,
     ) -> Vec<Option<Error>> {
         let mut results = Vec::with_capacity(variants.len());
         for variant in variants {
             // A variant's programs stand or fall together: dropping `own` detaches what was attached of it.
-            let mut own = Vec::with_capacity(variant.programs.len());
+            let mut own = Attachments::default();
             let mut failure = None;
             for wanted in variant.programs {
-                let Some(program) = loaded.progs_mut().find(|p| p.name() == wanted.name()) else {
-                    failure = Some(Error::new(
-                        ErrorKind::Load,
-                        format!("no program {}; this is a defect", wanted.name()),
-                    ));
-                    break;
-                };
-                let links = match wanted {
-                    Program::Auto(_) => program
-                        .attach()
-                        .map(|link| vec![link])
-                        .map_err(|e| refused(wanted.name(), &e, &capture.take())),
-                    Program::Tracepoint(_, group, event) => {
-                        let event = self.tracefs.perf_event(group, event);
-                        event.and_then(|fd| on_perf_events(&program, vec![fd], capture))
-                    }
-                    Program::Clock(_) => {
-                        let clocks = perf::clocks(self.hz);
-                        clocks.and_then(|fds| on_perf_events(&program, fds, capture))
-                    }
-                };
-                let held = links.and_then(|links| {
-                    let hold = |link| {
-                        let program = program.as_fd().try_clone_to_owned().map_err(|e| {
-                            Error::new(
-                                ErrorKind::Io,
-                                format!("descriptor of {}: {e}", wanted.name()),
-                            )
-                        })?;
-                        Ok(Attached {
-                            name: wanted.name(),
-                            link,
-                            program,
-                        })
-                    };
-                    links.into_iter().map(hold).collect::<Result<Vec<_>>>()
-                });
-                match held {
-                    Ok(held) => own.extend(held),
+                match self.attach_program(loaded, capture, wanted) {
+                    Ok(one) => own.push(one),
                     Err(e) => {
                         failure = Some(e);
                         break;
@@ -687,11 +587,40 @@ impl Loader {
                 }
             }
             if failure.is_none() {
-                attached.append(&mut own);
+                attached.append(own);
             }
             results.push(failure);
         }
         results
+    }
+
+    fn attach_program(
+        &mut self,
+        loaded: &libbpf_rs::Object,
+        capture: &Capture,
+        wanted: &Program,
+    ) -> Result<Attached> {
+        let name = wanted.name();
+        let program = loaded.progs_mut().find(|p| p.name() == name);
+        let program = program.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Load,
+                format!("no program {name}; this is a defect"),
+            )
+        })?;
+        let links = match wanted {
+            Program::Auto(_) => vec![
+                program
+                    .attach()
+                    .map_err(|e| refused(name, &e, &capture.take()))?,
+            ],
+            Program::Tracepoint(_, group, event) => {
+                let event = self.tracefs.perf_event(group, event)?;
+                on_perf_events(&program, vec![event], capture)?
+            }
+            Program::Clock(_) => on_perf_events(&program, perf::clocks(self.hz)?, capture)?,
+        };
+        Attached::new(name, links, program.as_fd())
     }
 
     /// Settings of one map before load: content, size, or the map that is already there.

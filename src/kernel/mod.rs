@@ -4,6 +4,7 @@
 //! that fails half way leaves nothing behind.
 
 mod ask;
+mod attached;
 mod btf;
 mod drops;
 mod layout;
@@ -19,13 +20,14 @@ mod tracefs;
 mod trial;
 
 pub(crate) use ask::{Asker, Seed, read_iterator};
+pub(crate) use attached::{Attached, Attachments, skipped};
 pub(crate) use btf::KernelBtf;
 pub(crate) use drops::{Drops, Losses};
 #[cfg(test)]
 pub(crate) use load::program_names;
 pub(crate) use load::{
-    Attached, Loader, MapSizes, Needs, Object, PT_REGS, Probe, ProbeReport, Program, Trial,
-    Variant, Verdict, skipped, tracepoint,
+    Loader, MapSizes, Needs, Object, PT_REGS, Probe, ProbeReport, Program, Trial, Variant, Verdict,
+    tracepoint,
 };
 pub(crate) use perf::{Change, Changes};
 pub(crate) use ring::{Records, Rings};

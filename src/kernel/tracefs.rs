@@ -11,7 +11,7 @@ use super::perf;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A mount that is in no mount table.
-fn detached(fs: &str) -> rustix::io::Result<OwnedFd> {
+pub(super) fn detached(fs: &str) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
     fsmount(

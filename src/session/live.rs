@@ -19,8 +19,8 @@ use crate::event::{
 use crate::fence::{self, Fence, is_canary};
 use crate::inference::{Lost, Settings};
 use crate::kernel::{
-    Asker, Attached, Drops, KernelBtf, Loader, Losses, MapSizes, Object, ProbeReport, Records,
-    Rings, Statistics as Counting, possible_cpus, release, securityfs_lsm, skipped,
+    Asker, Attached, Attachments, Drops, KernelBtf, Loader, Losses, MapSizes, Object, ProbeReport,
+    Records, Rings, Statistics as Counting, possible_cpus, release, securityfs_lsm, skipped,
 };
 use crate::monitor::{Monitor, TRACK, Watch, profile_sizes};
 use crate::recording::{Opening, Recorder};
@@ -44,7 +44,7 @@ const GRACE_ROUNDS: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Live {
     // Order is the order of dropping: programs first, then what they write to.
-    attached: Vec<Attached>,
+    attached: Attachments,
     fence: Option<Fence>,
     rings: Rings,
     loader: Loader,
@@ -169,10 +169,10 @@ impl Live {
         };
 
         // First of all children are followed; then those that run are entered; then anything may look at the set.
-        let mut attached = Vec::new();
+        let mut attached = Attachments::default();
         if resolved.follows_tasks() {
             let (links, reports) = loader.attach(Object::Scope, FOLLOW)?;
-            attached.extend(links);
+            attached.append(links);
             require_all(&reports)?;
             note(&mut certificate, &reports);
             resolved.seed(&loader, &asker)?;
@@ -181,14 +181,14 @@ impl Live {
         let told = monitors.iter().any(|w| w.monitor() == Monitor::Process);
         if !told {
             let (links, reports) = loader.attach(Object::Process, TRACK)?;
-            attached.extend(links);
+            attached.append(links);
             note(&mut certificate, &reports);
         }
         let mut summaries = Vec::new();
         for watch in &monitors {
             let parts = watch.monitor().parts(watch.form());
             let (links, reports) = loader.attach(parts.object, parts.probes)?;
-            attached.extend(links);
+            attached.append(links);
             if reports.iter().all(|r| r.variant.is_none()) {
                 if !watch.is_optional() {
                     return Err(none_attached(watch.monitor().name(), &reports));
@@ -347,7 +347,7 @@ impl Live {
         // While there are programs to ask.
         self.tell_skips(on);
         // Detached first: then what is in the rings is nearly all there will be.
-        self.attached.clear();
+        self.attached = Attachments::default();
         self.fence = None;
         self.deliver_rest(on)?;
         self.summaries
@@ -476,7 +476,7 @@ impl Live {
     }
 
     fn programs_in_use(&self) -> impl Iterator<Item = &Attached> {
-        let fence = self.fence.iter().flat_map(|f| &f.attached);
+        let fence = self.fence.iter().flat_map(|f| f.attached.iter());
         self.attached.iter().chain(fence)
     }
 

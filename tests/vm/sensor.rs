@@ -22,7 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
         in_a_thread,
     ),
     Test::new(
-        "sensor_that_is_dropped_leaves_no_program_behind",
+        "sensor_that_is_dropped_leaves_no_program_behind_and_nobody_waiting",
         Needs::Watch,
         dropped,
     ),
@@ -167,16 +167,33 @@ fn dropped(_: &Ctx) -> Outcome {
     let mut sensor = Sensor::builder()
         .scope(Scope::new().host())
         .monitor(Monitor::Process)
+        .monitor(Monitor::File)
         .build();
-    sensor.attach().expect("the process monitor");
+    let report = sensor.attach().expect("process and file monitor");
     assert!(sensor.attach().is_err(), "attached twice");
+    let on_functions = report.probes.iter();
+    let on_functions = on_functions
+        .filter(|probe| {
+            probe
+                .variant
+                .as_deref()
+                .is_some_and(|v| v.starts_with("fexit"))
+        })
+        .count();
     let programs = programs(&sensor);
     assert!(left(&programs) == programs.len() && !programs.is_empty());
+    let begun = Instant::now();
     drop(sensor);
+    let dropped = begun.elapsed();
     // The kernel frees programs a moment after their last user.
     poll("the programs to go", || {
         (left(&programs) == 0).then_some(())
     });
+    let gone = begun.elapsed();
+    // A grace period for each of them. On other programs the kernel does not wait, and there is nothing to tell apart.
+    if on_functions > 0 {
+        assert!(dropped * 2 < gone, "waited {dropped:?} of {gone:?}");
+    }
     Outcome::Passed
 }
 

@@ -1,0 +1,148 @@
+//! Programs that run as long as somebody holds them, and how they are let go of.
+//!
+//! Before the kernel forgets a program on a function it waits until no task can be inside it any more: 20 to 120 ms for
+//! each, one after the other, on the thread that closes the link. With two dozen of them `stockade run` ended three
+//! seconds after its command (6.12: 3.1 s). So a link gets a name in a bpffs of our own that is mounted nowhere, and is
+//! closed: its last holder then is the inode, and a kernel worker does the waiting (bpf_link_put, kernel/bpf/syscall.c).
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fmt;
+use std::ops::Deref;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use libbpf_rs::Link;
+use libbpf_rs::libbpf_sys::{bpf_obj_pin, bpf_prog_get_info_by_fd, bpf_prog_info as ProgramInfo};
+
+use super::refused;
+use super::tracefs::detached;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A program that runs as long as this lives.
+pub(crate) struct Attached {
+    name: &'static str,
+    /// Several where it runs on each CPU by itself, else one.
+    links: Vec<Link>,
+    program: OwnedFd,
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let links: Vec<_> = self.links.iter().map(Link::as_fd).collect();
+        f.debug_struct("Attached")
+            .field("name", &self.name)
+            .field("links", &links)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Attached {
+    pub(super) fn new(
+        name: &'static str,
+        links: Vec<Link>,
+        program: BorrowedFd<'_>,
+    ) -> Result<Self> {
+        Ok(Attached {
+            name,
+            links,
+            program: own(name, program)?,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The link of an iterator, for [`read_iterator`](super::read_iterator): it can be read as long as this descriptor
+    /// is open.
+    pub(crate) fn iterator(&self) -> Result<OwnedFd> {
+        let link = self.links.first().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Load,
+                format!("{} is not attached; this is a defect", self.name),
+            )
+        })?;
+        own(self.name, link.as_fd())
+    }
+
+    /// How often the kernel skipped the program because it was already running on that CPU: such a call was neither
+    /// seen nor judged. Known from 5.12 on.
+    fn skipped(&self) -> u64 {
+        self.info().map_or(0, |info| info.recursion_misses)
+    }
+
+    /// The program as the kernel has it.
+    pub(crate) fn info(&self) -> Result<ProgramInfo> {
+        let mut info = ProgramInfo::default();
+        let mut len = u32::try_from(size_of_val(&info)).unwrap_or(0);
+        // SAFETY: `info` is a valid bpf_prog_info of `len` bytes; the kernel fills in at most that much.
+        let result = unsafe {
+            bpf_prog_get_info_by_fd(self.program.as_raw_fd(), &raw mut info, &raw mut len)
+        };
+        match result {
+            0 => Ok(info),
+            error => {
+                let error = libbpf_rs::Error::from_raw_os_error(-error);
+                Err(refused(&format!("asking for {}", self.name), &error, &[]))
+            }
+        }
+    }
+}
+
+fn own(name: &str, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fd.try_clone_to_owned()
+        .map_err(|e| Error::new(ErrorKind::Io, format!("descriptor of {name}: {e}")))
+}
+
+/// By program, how many calls the kernel kept from it: neither seen nor judged.
+pub(crate) fn skipped<'a>(
+    attached: impl Iterator<Item = &'a Attached>,
+) -> BTreeMap<&'static str, u64> {
+    attached
+        .map(|a| (a.name, a.skipped()))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+/// Programs that end together. Dropping them does not wait for the kernel: their last runs can come some seconds later,
+/// and find nobody who listens.
+#[derive(Debug, Default)]
+pub(crate) struct Attachments(Vec<Attached>);
+
+impl Attachments {
+    pub(super) fn push(&mut self, one: Attached) {
+        self.0.push(one);
+    }
+
+    pub(crate) fn append(&mut self, mut others: Attachments) {
+        self.0.append(&mut others.0);
+    }
+}
+
+impl Deref for Attachments {
+    type Target = [Attached];
+
+    fn deref(&self) -> &[Attached] {
+        &self.0
+    }
+}
+
+impl Drop for Attachments {
+    fn drop(&mut self) {
+        if self.0.is_empty() {
+            return;
+        }
+        // Where this is not possible (no rights to mount, a link on a perf event before 5.15), the kernel has us wait.
+        if let Ok(mount) = detached("bpf") {
+            let links = self.0.iter().flat_map(|attached| &attached.links);
+            for (n, link) in links.enumerate() {
+                let path = format!("/proc/self/fd/{}/{n}", mount.as_raw_fd());
+                if let Ok(path) = CString::new(path) {
+                    // SAFETY: the path is a C string, and the descriptor is open while `link` is borrowed.
+                    let _ = unsafe { bpf_obj_pin(link.as_fd().as_raw_fd(), path.as_ptr()) };
+                }
+            }
+            self.0.clear();
+        }
+    }
+}
