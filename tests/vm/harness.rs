@@ -76,6 +76,8 @@ impl Ctx {
 struct Row {
     name: String,
     mechanism: String,
+    /// Tests that only watch are left to another row.
+    fence_only: bool,
     expected_skips: Vec<String>,
     /// What the kernel refuses, for the running kernel alone, with the reason.
     refuses: Vec<(Needs, String)>,
@@ -139,7 +141,10 @@ pub(crate) fn main(tests: &[Test]) -> i32 {
     }));
     let helper = std::env::current_exe().expect("our own path");
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for test in tests.iter().filter(|t| t.name.contains(&filter)) {
+    let chosen = tests
+        .iter()
+        .filter(|t| !row.fence_only || matches!(t.needs, Needs::Fence | Needs::Nothing));
+    for test in chosen.filter(|t| t.name.contains(&filter)) {
         let start = Instant::now();
         let result = run_one(test, &row, &bin, &helper);
         let seconds = start.elapsed().as_secs_f64();
@@ -204,6 +209,9 @@ fn read_row(table: &Path, name: &str) -> Row {
     Row {
         name: name.to_owned(),
         mechanism: if lsm { "lsm" } else { "fmod_ret" }.to_owned(),
+        fence_only: row
+            .get("fence_only")
+            .is_some_and(|v| v.as_bool().expect("fence_only is a boolean")),
         expected_skips: row["expected_skips"]
             .as_array()
             .expect("expected_skips is a list")
@@ -246,6 +254,7 @@ fn running_kernel(bin: &Path) -> Row {
             .as_str()
             .unwrap_or("none")
             .to_owned(),
+        fence_only: false,
         expected_skips: Vec::new(),
         refuses,
         host: true,

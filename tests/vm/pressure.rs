@@ -257,7 +257,7 @@ fn anonymous_kib(pid: u32) -> Option<u64> {
 /// Forks, opens, connects and writes at once, with the ring as it is, and refused opens among them.
 fn flood(ctx: &Ctx) -> Outcome {
     let storm = Storm {
-        processes: 40,
+        processes: 24,
         opens: 150,
         connects: 20,
         writes: 150,
@@ -353,7 +353,7 @@ fn sample(ctx: &Ctx) -> Outcome {
 fn limit(ctx: &Ctx) -> Outcome {
     let noisy = Storm {
         processes: 1,
-        opens: 4000,
+        opens: 1500,
         connects: 0,
         writes: 0,
         refused: 0,
@@ -376,7 +376,7 @@ fn limit(ctx: &Ctx) -> Outcome {
 
     // Below the limit nobody is held back, whatever all together send.
     let quiet = Storm {
-        processes: 40,
+        processes: 16,
         opens: 20,
         connects: 0,
         writes: 20,

@@ -9,7 +9,7 @@ use crate::harness::{Ctx, Needs, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[Test {
     name: "every_variant_loads_where_its_needs_are_met",
-    needs: Needs::Nothing,
+    needs: Needs::Watch,
     run: every_variant,
 }];
 
