@@ -114,7 +114,7 @@ impl Processes {
 impl Surroundings for Processes {
     fn about(&mut self, event: &Event) -> Option<Arc<About>> {
         // Ours, and about nobody.
-        if matches!(event.kind, Kind::Loss(_)) {
+        if event.kind.is_remark() {
             return None;
         }
         self.learn(event);

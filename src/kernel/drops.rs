@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::AsFd as _;
-use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::{MapCore as _, MapHandle};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::ProtFlags;
 
+use super::mapping::Mapping;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{kind, loss};
 
@@ -20,13 +19,9 @@ type Row = [AtomicU64; (kind::MAX * loss::MAX) as usize];
 
 /// The map `stk_drops`, a row per possible CPU, in our memory.
 pub(crate) struct Drops {
-    rows: NonNull<Row>,
+    rows: Mapping,
     cpus: u32,
-    bytes: usize,
 }
-
-// SAFETY: the mapping belongs to this value alone, and its content is atomic.
-unsafe impl Send for Drops {}
 
 impl fmt::Debug for Drops {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,35 +38,18 @@ impl Drops {
                 "the rows of stk_drops have another size than expected; this is a defect",
             ));
         }
-        let page = rustix::param::page_size();
-        let bytes = (cpus as usize * size_of::<Row>()).next_multiple_of(page);
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let start = unsafe {
-            mmap(
-                ptr::null_mut(),
-                bytes,
-                ProtFlags::READ,
-                MapFlags::SHARED,
-                map.as_fd(),
-                0,
-            )
-        }
-        .map_err(|e| {
+        let bytes = cpus as usize * size_of::<Row>();
+        let rows = Mapping::new(map, bytes, ProtFlags::READ).map_err(|e| {
             Error::new(ErrorKind::Load, format!("mapping the loss counters: {e}")).with_source(e)
         })?;
-        let rows = NonNull::new(start.cast()).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Load,
-                "the loss counters were mapped nowhere; this is a defect",
-            )
-        })?;
-        Ok(Drops { rows, cpus, bytes })
+        Ok(Drops { rows, cpus })
     }
 
     /// What was lost so far.
     pub(crate) fn read(&self) -> Losses {
-        // SAFETY: `new` has mapped `cpus` rows, which stay until `drop`; the kernel half writes them atomically.
-        let rows = unsafe { std::slice::from_raw_parts(self.rows.as_ptr(), self.cpus as usize) };
+        let rows = self.rows.start().cast::<Row>();
+        // SAFETY: `new` has mapped `cpus` rows, which stay as long as `self`; the kernel half writes them atomically.
+        let rows = unsafe { std::slice::from_raw_parts(rows.as_ptr(), self.cpus as usize) };
         let mut out = Losses::new();
         for (cpu, row) in (0u32..).zip(rows) {
             for (index, count) in (0u32..).zip(row) {
@@ -82,12 +60,5 @@ impl Drops {
             }
         }
         out
-    }
-}
-
-impl Drop for Drops {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new` with this length; no reference into it outlives `read`.
-        let _ = unsafe { munmap(self.rows.as_ptr().cast(), self.bytes) };
     }
 }

@@ -6,10 +6,12 @@
 mod ask;
 mod attached;
 mod btf;
+mod clock;
 mod drops;
 mod layout;
 mod load;
 mod log;
+mod mapping;
 mod perf;
 mod ring;
 mod skel;
@@ -22,6 +24,7 @@ mod trial;
 pub(crate) use ask::{Asker, Seed, read_iterator};
 pub(crate) use attached::{Attached, Attachments, skipped};
 pub(crate) use btf::KernelBtf;
+pub(crate) use clock::{boot_ns, real_time_offset_ns};
 pub(crate) use drops::{Drops, Losses};
 #[cfg(test)]
 pub(crate) use load::program_names;
@@ -83,6 +86,10 @@ pub(crate) fn rights() -> u64 {
 fn has_rights() -> bool {
     let set = rights();
     NEEDED_RIGHTS.iter().all(|(_, bit)| set & (1 << bit) != 0)
+}
+
+pub(crate) fn page_bytes() -> u64 {
+    rustix::param::page_size() as u64
 }
 
 /// How many CPUs this machine can ever have.

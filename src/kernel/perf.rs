@@ -1,13 +1,13 @@
 //! Perf events: the clock that calls a program on every CPU, and what the kernel tells of address spaces.
 
 use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::libbpf_sys as sys;
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::ProtFlags;
 
+use super::mapping::Mapping;
 use super::possible_cpus;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -165,42 +165,36 @@ impl Changes {
 #[derive(Debug)]
 struct Ring {
     event: OwnedFd,
-    at: NonNull<u8>,
+    /// A page for both sides' positions, then the records.
+    memory: Mapping,
     page: usize,
 }
-
-// SAFETY: the mapping belongs to this value alone, and no thread has a claim on it.
-unsafe impl Send for Ring {}
 
 impl Ring {
     fn map(event: OwnedFd) -> Result<Self> {
         let page = rustix::param::page_size();
-        // SAFETY: a new mapping, which no other memory depends on.
-        let at = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                page + RING_BYTES,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &event,
-                0,
-            )
-        };
-        let at = at.map_err(|e| {
+        let both = ProtFlags::READ | ProtFlags::WRITE;
+        let memory = Mapping::new(&event, page + RING_BYTES, both).map_err(|e| {
             Error::new(
                 ErrorKind::Load,
                 format!("memory for changes of address spaces: {e}"),
             )
             .with_hint("run as root, or raise kernel.perf_event_mlock_kb")
         })?;
-        let at = NonNull::new(at.cast())
-            .ok_or_else(|| Error::new(ErrorKind::Load, "memory for changes of address spaces"))?;
-        Ok(Ring { event, at, page })
+        Ok(Ring {
+            event,
+            memory,
+            page,
+        })
     }
 
     /// Hands over every whole record, header first.
     fn read(&mut self, on: &mut dyn FnMut(&[u8])) {
-        let control = self.at.cast::<sys::perf_event_mmap_page>().as_ptr();
+        let control = self
+            .memory
+            .start()
+            .cast::<sys::perf_event_mmap_page>()
+            .as_ptr();
         // SAFETY: the mapping begins with this struct and lives as long as `self`; both fields are aligned, and the
         // kernel accesses them in the same way (Documentation in include/uapi/linux/perf_event.h).
         let (head, tail) = unsafe {
@@ -237,18 +231,11 @@ impl Ring {
         // SAFETY: both parts lie within the RING_BYTES behind the first page of the mapping, and the kernel writes
         // nothing there until the tail has moved past them.
         unsafe {
-            let data = self.at.as_ptr().add(self.page);
+            let data = self.memory.start().as_ptr().add(self.page);
             out.extend_from_slice(std::slice::from_raw_parts(data.add(at), first));
             out.extend_from_slice(std::slice::from_raw_parts(data, len - first));
         }
         true
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        // SAFETY: from `map`, and nothing of it is borrowed. Nothing can be done about a failure.
-        let _ = unsafe { munmap(self.at.as_ptr().cast(), self.page + RING_BYTES) };
     }
 }
 

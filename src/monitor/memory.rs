@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Kind, MemoryFailure, MemorySizes, MemorySummary};
 use crate::kernel::Needs::{Fentry, Function, Params, PreemptibleTracepoints};
 use crate::kernel::Program::{Auto, Tracepoint};
-use crate::kernel::{Attached, Loader, Object, PT_REGS, Probe, Variant, read_iterator};
+use crate::kernel::{Attached, Loader, Object, PT_REGS, Probe, Variant, page_bytes, read_iterator};
 use crate::wire::{
     MemoryForm, MemoryKey, MemoryState, MemorySum, TaskKey, bytes_of, memory_call, memory_flag,
     process_of, read,
@@ -218,10 +218,6 @@ fn choose(loader: &Loader, form: Form) -> Result<()> {
         bytes_of(&value),
         "the form of the memory monitor",
     )
-}
-
-fn page_bytes() -> u64 {
-    rustix::param::page_size() as u64
 }
 
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Frame, Kind, Process, ProcessId, Profile, ProfileMode, text};
 use crate::kernel::Program::Clock;
 use crate::kernel::{
-    Attached, Changes, Loader, MapSizes, Object, OwnTable, Probe, Variant, tracepoint,
+    Attached, Changes, Loader, MapSizes, Object, OwnTable, Probe, Variant, boot_ns, tracepoint,
 };
 use crate::wire::{
     Header, ProfileKey, ProfileSum, RawStack, STACK_DEPTH, TaskKey, process_of, read,
@@ -207,9 +207,7 @@ struct Maps {
 
 impl Maps {
     fn follow(&mut self) {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let now = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-        let changes = self.changes.read(u64::try_from(now).unwrap_or(u64::MAX));
+        let changes = self.changes.read(boot_ns());
         if self.same_pids {
             self.spaces.apply(changes);
         }

@@ -1,13 +1,8 @@
 //! Events one by one.
 
-use std::time::Duration;
-
-use super::Sensor;
+use super::{Sensor, WAIT};
 use crate::error::Result;
 use crate::event::Event;
-
-/// A wait that is over before a person notices that the end was asked for.
-const WAIT: Duration = Duration::from_millis(50);
 
 /// The events of a sensor as they come; made by [`Sensor::events`]. Ends when a [`Stopper`](super::Stopper) says so, and
 /// after an error.

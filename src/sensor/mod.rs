@@ -32,6 +32,9 @@ use crate::session::{Sampling, Session, SessionBuilder};
 use counters::Counters;
 use subscription::Subscribers;
 
+/// A wait that is over before a person notices that the end was asked for.
+const WAIT: Duration = Duration::from_millis(50);
+
 /// What a sensor is to do; made by [`Sensor::builder`].
 #[derive(Debug, Clone)]
 #[must_use]

@@ -6,15 +6,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use futures_core::Stream;
 
-use super::{Sensor, Stopper};
+use super::{Sensor, Stopper, WAIT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Certificate, Event};
-
-const WAIT: Duration = Duration::from_millis(50);
 
 /// The events of a sensor as a stream; made by [`Sensor::into_stream`]. It ends when a [`Stopper`] says so, and after an
 /// error. Dropping it ends the thread that reads for it, and detaches everything.
@@ -65,21 +62,22 @@ impl Shared {
             return;
         }
         queue.events.push_back(event);
-        let task = queue.task.take();
-        drop(queue);
-        if let Some(task) = task {
-            task.wake();
-        }
+        wake(queue);
     }
 
     fn end(&self) {
         let mut queue = self.lock();
         queue.ended = true;
-        let task = queue.task.take();
-        drop(queue);
-        if let Some(task) = task {
-            task.wake();
-        }
+        wake(queue);
+    }
+}
+
+/// Tells the task that something has come, after letting go of what it will ask for.
+fn wake(mut queue: MutexGuard<'_, Queue>) {
+    let task = queue.task.take();
+    drop(queue);
+    if let Some(task) = task {
+        task.wake();
     }
 }
 

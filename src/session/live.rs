@@ -5,8 +5,6 @@ mod inspect;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rustix::time::ClockId;
-
 use super::left_out::{self, LeftOut, is_left_out, kind_name};
 use super::summaries::Summaries;
 use super::{Sampling, SessionBuilder};
@@ -20,7 +18,8 @@ use crate::fence::{self, Fence, is_canary};
 use crate::inference::{Lost, Settings};
 use crate::kernel::{
     Asker, Attached, Attachments, Drops, KernelBtf, Loader, Losses, MapSizes, Object, ProbeReport,
-    Records, Rings, Statistics as Counting, possible_cpus, release, securityfs_lsm, skipped,
+    Records, Rings, Statistics as Counting, boot_ns, page_bytes, possible_cpus,
+    real_time_offset_ns, release, securityfs_lsm, skipped,
 };
 use crate::monitor::{Monitor, TRACK, Watch, profile_sizes};
 use crate::recording::{Opening, Recorder};
@@ -546,31 +545,9 @@ fn size(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX).max(1)
 }
 
-pub(super) fn page_bytes() -> u64 {
-    rustix::param::page_size() as u64
-}
-
-fn ns_of(clock: ClockId) -> i128 {
-    let t = rustix::time::clock_gettime(clock);
-    i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec)
-}
-
-pub(super) fn boot_ns() -> u64 {
-    u64::try_from(ns_of(ClockId::Boottime)).unwrap_or(0)
-}
-
-/// Reads both clocks as close together as a preempted process can.
+/// The clock of events, as of now.
 fn clock(boot_id: &str) -> Clock {
-    let best = (0..5)
-        .map(|_| {
-            let before = ns_of(ClockId::Boottime);
-            let real = ns_of(ClockId::Realtime);
-            let after = ns_of(ClockId::Boottime);
-            (after - before, real - (before + after) / 2)
-        })
-        .min()
-        .map_or(0, |(_, offset)| offset);
-    Clock::new(best, boot_id)
+    Clock::new(real_time_offset_ns(), boot_id)
 }
 
 fn note(certificate: &mut Certificate, reports: &[ProbeReport]) {

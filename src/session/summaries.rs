@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::live::boot_ns;
 use crate::delivery::Delivery;
 use crate::enrich::Processes;
 use crate::error::Result;
 use crate::event::Event;
-use crate::kernel::{Asker, Loader};
+use crate::kernel::{Asker, Loader, boot_ns};
 use crate::monitor::{Flush, Summary};
 
 /// The counters of all monitors that report in summary.
