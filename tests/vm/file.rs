@@ -16,18 +16,18 @@ use crate::mounts::{Mount, bind, mount};
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
         "file_changes_come_with_what_was_changed",
-        Needs::Nothing,
+        Needs::Watch,
         changes,
     ),
-    Test::new("file_changes_have_host_paths", Needs::Nothing, host_paths),
+    Test::new("file_changes_have_host_paths", Needs::Watch, host_paths),
     Test::new(
         "file_changes_of_mounts_come_with_source_and_type",
-        Needs::Nothing,
+        Needs::Watch,
         mounts,
     ),
     Test::new(
         "file_changes_are_those_that_strace_sees",
-        Needs::Nothing,
+        Needs::Watch,
         strace,
     ),
     Test::new(
