@@ -6,17 +6,18 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use inferno::flamegraph::color::{BasicPalette, MultiPalette, Palette};
 use inferno::flamegraph::{self, Options};
-use stockade::event::Kind;
+use stockade::event::{Kind, ProfileMode};
 use stockade::launch::Held;
 use stockade::sink::Folded;
 use stockade::{Event, Filter, Form, Monitor, Scope, Session, Watch};
 
+use super::pprof::Pprof;
 use super::run::Run;
 use super::stop::Stop;
 use super::watch::time;
@@ -30,6 +31,7 @@ Examples:
   stockade flame --tree 1234 --duration 30s -o service.svg
   stockade flame --off-cpu --pid 1234 -o waits.svg  what does it wait for? until Ctrl-C
   stockade flame --host --duration 10s --format folded
+  stockade flame --format pprof -o build.pb.gz -- make, and then: go tool pprof -http : build.pb.gz
 
 Open the picture in a browser: a click zooms in, Ctrl-F searches. Functions of the kernel end in _[k], inlined ones in
 _[i]. The stacks of a program are as deep as its frame pointers reach: build with -fno-omit-frame-pointer, or with
@@ -49,7 +51,7 @@ pub(super) struct FlameArgs {
     /// End after this time, such as 10s, and not with Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "command")]
     duration: Option<Duration>,
-    /// A picture, or one line for each stack with its weight: samples, or microseconds off the CPU
+    /// A picture; one line for each stack with its weight, samples or microseconds off the CPU; or what `pprof` reads
     #[arg(long, value_name = "FORMAT", default_value = "svg")]
     format: FlameFormat,
     /// Write to this file instead of stdout
@@ -64,12 +66,13 @@ pub(super) struct FlameArgs {
 enum FlameFormat {
     Svg,
     Folded,
+    Pprof,
 }
 
 pub(super) fn main(args: FlameArgs) -> Outcome {
-    if args.format == FlameFormat::Svg && args.output.is_none() && io::stdout().is_terminal() {
+    if args.format != FlameFormat::Folded && args.output.is_none() && io::stdout().is_terminal() {
         usage(
-            "a picture is not for the terminal: name a file with --output, or choose --format folded",
+            "this format is not for the terminal: name a file with --output, or choose --format folded",
         );
     }
     let stop = Stop::listen()?;
@@ -80,7 +83,9 @@ pub(super) fn main(args: FlameArgs) -> Outcome {
             File::create(path).with_context(|| format!("{} cannot be written", path.display()))
         })
         .transpose()?;
-    let mut gathered = Gathered::default();
+    let mut gathered = Gathered::new(args.format);
+    // Waits are all measured, not sampled.
+    let rate = (!args.off_cpu).then_some(args.freq);
     let watch = watch(&args)?;
     let filter = Filter::new()
         .frequency(args.freq)?
@@ -123,7 +128,7 @@ pub(super) fn main(args: FlameArgs) -> Outcome {
     };
     if code == 0 {
         gathered.tell(args.off_cpu);
-        write(args.format, args.off_cpu, &gathered.folded, file)?;
+        gathered.write(args.format, rate, file)?;
     }
     Ok(code)
 }
@@ -136,10 +141,28 @@ fn watch(args: &FlameArgs) -> stockade::Result<Watch> {
     }
 }
 
+/// Stacks with their weights, for one of the formats.
+#[derive(Debug)]
+enum Stacks {
+    Folded(Folded),
+    Pprof(Box<Pprof>),
+}
+
+impl Stacks {
+    fn count(&self) -> usize {
+        match self {
+            Stacks::Folded(folded) => folded.lines().count(),
+            Stacks::Pprof(pprof) => pprof.stacks(),
+        }
+    }
+}
+
 /// Profiles, added up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gathered {
-    folded: Folded,
+    stacks: Stacks,
+    began: SystemTime,
+    since: Instant,
     /// Samples, or waits.
     samples: u64,
     /// Those with stacks that go on further out than the kernel unwinds.
@@ -149,6 +172,20 @@ struct Gathered {
 }
 
 impl Gathered {
+    fn new(format: FlameFormat) -> Self {
+        Gathered {
+            stacks: match format {
+                FlameFormat::Svg | FlameFormat::Folded => Stacks::Folded(Folded::new()),
+                FlameFormat::Pprof => Stacks::Pprof(Box::new(Pprof::new())),
+            },
+            began: SystemTime::now(),
+            since: Instant::now(),
+            samples: 0,
+            truncated: 0,
+            nameless: 0,
+        }
+    }
+
     fn follow(&mut self, session: Session, mut child: Child, stop: &Stop) -> anyhow::Result<()> {
         let mut run = Run::watched(&mut child, stop);
         self.gather(session, |session| run.is_over(session))
@@ -171,7 +208,10 @@ impl Gathered {
     }
 
     fn add(&mut self, event: &Event) {
-        self.folded.add(event);
+        match &mut self.stacks {
+            Stacks::Folded(folded) => folded.add(event),
+            Stacks::Pprof(pprof) => pprof.add(event),
+        }
         if let Kind::Profile(profile) = &event.kind {
             let innermost = profile.user.first().filter(|_| profile.kernel.is_empty());
             self.samples += profile.samples;
@@ -186,7 +226,7 @@ impl Gathered {
 
     /// How much it is, and what is missing in it.
     fn tell(&self, off_cpu: bool) {
-        let stacks = self.folded.lines().count();
+        let stacks = self.stacks.count();
         let what = if off_cpu { "waits" } else { "samples" };
         let mut line = format!("{} {what} in {stacks} stacks", self.samples);
         if self.truncated > 0 {
@@ -197,35 +237,55 @@ impl Gathered {
         }
         eprintln!("stockade: {line}");
     }
+
+    /// In the format that was asked for, to a file or to standard output.
+    fn write(
+        self,
+        format: FlameFormat,
+        rate: Option<u32>,
+        file: Option<File>,
+    ) -> anyhow::Result<()> {
+        let mut out = Vec::new();
+        let took = self.since.elapsed();
+        match self.stacks {
+            Stacks::Folded(folded) if folded.is_empty() => nothing(),
+            Stacks::Folded(folded) if format == FlameFormat::Svg => {
+                picture(rate.is_none(), &folded, &mut out)
+                    .context("the flame graph cannot be drawn")?;
+            }
+            Stacks::Folded(folded) => {
+                for line in folded.lines() {
+                    writeln!(out, "{line}")?;
+                }
+            }
+            Stacks::Pprof(pprof) => {
+                if pprof.stacks() == 0 {
+                    nothing();
+                }
+                let (mode, period) = match rate {
+                    None => (ProfileMode::OffCpu, Duration::ZERO),
+                    Some(rate) => (ProfileMode::Cpu, Duration::from_secs(1) / rate),
+                };
+                let began = self.began.duration_since(SystemTime::UNIX_EPOCH);
+                pprof.write(mode, period, began.unwrap_or_default(), took, &mut out)?;
+            }
+        }
+        let written = match file {
+            Some(mut file) => file.write_all(&out),
+            None => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(&out).and_then(|()| stdout.flush())
+            }
+        };
+        match written {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.context("the profile cannot be written"),
+        }
+    }
 }
 
-fn write(
-    format: FlameFormat,
-    off_cpu: bool,
-    folded: &Folded,
-    file: Option<File>,
-) -> anyhow::Result<()> {
-    let mut out = Vec::new();
-    if folded.is_empty() {
-        eprintln!("stockade: there is nothing to show: nobody in scope was seen");
-    } else if format == FlameFormat::Svg {
-        picture(off_cpu, folded, &mut out).context("the flame graph cannot be drawn")?;
-    } else {
-        for line in folded.lines() {
-            writeln!(out, "{line}")?;
-        }
-    }
-    let written = match file {
-        Some(mut file) => file.write_all(&out),
-        None => {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(&out).and_then(|()| stdout.flush())
-        }
-    };
-    match written {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("the profile cannot be written"),
-    }
+fn nothing() {
+    eprintln!("stockade: there is nothing to show: nobody in scope was seen");
 }
 
 fn picture(off_cpu: bool, folded: &Folded, out: &mut Vec<u8>) -> io::Result<()> {

@@ -5,6 +5,7 @@ mod enforce;
 mod flame;
 mod monitor;
 mod output;
+mod pprof;
 mod replay;
 mod run;
 mod stop;

@@ -508,6 +508,18 @@ fn flame(ctx: &Ctx) -> Outcome {
     let picture = fs::read_to_string(&svg).expect("the picture");
     assert!(picture.contains("burn_seventy ("), "{picture}");
     assert!(ended.stderr.contains(" samples in "), "{}", ended.stderr);
+    let packed = ctx.path("out.pb.gz");
+    let args = ["flame", "--freq", "397", "--format", "pprof", "--output"];
+    let args = args.iter().copied();
+    let ended = stockade(
+        ctx,
+        args.chain([text(&packed), "--", helper, "--burn", "0.5"]),
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let unpacked = command("gzip", &["-dc", text(&packed)]).output();
+    let unpacked = unpacked.expect("gzip").stdout;
+    let text_of_it = String::from_utf8_lossy(&unpacked);
+    assert!(text_of_it.contains("burn_seventy"), "{text_of_it}");
     let nobody = stockade(
         ctx,
         [
