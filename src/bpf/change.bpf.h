@@ -779,7 +779,7 @@ static __always_inline void sys_base(__s32 dfd)
 
 		place = stk_place_of(&fs->pwd);
 	} else {
-		struct file *file = dfd < 0 ? NULL : file_of_fd(task, dfd);
+		struct file *file = dfd < 0 ? NULL : stk_file_of_fd(task, dfd);
 
 		if (!file)
 			return;
@@ -876,7 +876,7 @@ static __always_inline int sys_change(struct pt_regs *regs, long nr, long ret)
 		if (rec->path_len && s->rec[sizeof(*rec)] != '/')
 			sys_base(asked.dfd);
 	} else {
-		struct file *file = asked.dfd < 0 ? NULL : file_of_fd(stk_current(), asked.dfd);
+		struct file *file = asked.dfd < 0 ? NULL : stk_file_of_fd(stk_current(), asked.dfd);
 
 		if (file) {
 			struct stk_place place = stk_place_of(&file->f_path);

@@ -234,46 +234,6 @@ static __always_inline int on_issue(struct request *rq, bool split_later)
 	return 0;
 }
 
-/* Bits of a number of microseconds, which is the slot of a histogram. */
-static __always_inline __u32 slot_of(__u64 ns)
-{
-	__u64 us = ns / 1000;
-	__u32 slot = 0;
-
-	if (us >= 1ULL << (STK_DISK_SLOTS - 1))
-		return STK_DISK_SLOTS - 1;
-	if (us >= 1 << 16) {
-		us >>= 16;
-		slot += 16;
-	}
-	if (us >= 1 << 8) {
-		us >>= 8;
-		slot += 8;
-	}
-	if (us >= 1 << 4) {
-		us >>= 4;
-		slot += 4;
-	}
-	if (us >= 1 << 2) {
-		us >>= 2;
-		slot += 2;
-	}
-	if (us >= 1 << 1) {
-		us >>= 1;
-		slot += 1;
-	}
-	return slot + us;
-}
-
-static __always_inline void add(__u64 *slots, __u64 ns)
-{
-	__u32 slot = slot_of(ns);
-
-	asm volatile("" : "+r"(slot));
-	if (slot < STK_DISK_SLOTS)
-		__sync_fetch_and_add(&slots[slot], 1);
-}
-
 static __always_inline void count(struct stk_request *request, __u64 queue_ns, __u64 device_ns)
 {
 	struct stk_disk_key key = {};
@@ -299,11 +259,11 @@ static __always_inline void count(struct stk_request *request, __u64 queue_ns, _
 	if (request->error)
 		__sync_fetch_and_add(&sum->errors, 1);
 	__sync_fetch_and_add(&sum->queue_ns, queue_ns);
-	add(sum->queue, queue_ns);
+	stk_slots_add(sum->queue, queue_ns);
 	if (!request->issued_ns)
 		return;
 	__sync_fetch_and_add(&sum->device_ns, device_ns);
-	add(sum->device, device_ns);
+	stk_slots_add(sum->device, device_ns);
 }
 
 static __always_inline void send(struct stk_request *request, __u64 queue_ns, __u64 device_ns)

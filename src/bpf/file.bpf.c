@@ -77,17 +77,6 @@ static __always_inline __u32 put_path(struct stk_file *rec, struct stk_place pla
 	return off;
 }
 
-static __always_inline struct file *file_of_fd(struct task_struct *task, __u32 fd)
-{
-	struct files_struct *files = STK_LOAD(task, files);
-	struct fdtable *fdt = STK_LOAD(files, fdt);
-	struct file **table = STK_LOAD(fdt, fd);
-	struct file *file = NULL;
-
-	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
-	return file;
-}
-
 /*
  * Appends at `at` where a relative name starts: the working directory, or what the caller's directory descriptor stands
  * for. Returns what the walk does.
@@ -102,7 +91,7 @@ static __always_inline __u32 walk_base(__u32 at, int dfd)
 
 		place = stk_place_of(&fs->pwd);
 	} else {
-		struct file *file = dfd < 0 ? NULL : file_of_fd(task, dfd);
+		struct file *file = dfd < 0 ? NULL : stk_file_of_fd(task, dfd);
 
 		if (!file)
 			return at;
@@ -354,7 +343,8 @@ static __always_inline int sys_open(int dfd, const char *name, __u32 open_flags,
 	if (ret < 0)
 		emit_open(NULL, false, ret, open_flags, dfd, name, true);
 	else
-		emit_open(file_of_fd(stk_current(), ret), false, 0, open_flags, dfd, name, true);
+		emit_open(stk_file_of_fd(stk_current(), ret), false, 0, open_flags, dfd, name,
+			  true);
 	return 0;
 }
 

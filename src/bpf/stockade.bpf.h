@@ -151,6 +151,21 @@ static __always_inline struct stk_place stk_place_of(const struct path *path)
 	return place;
 }
 
+/* What a descriptor of `task` stands for; NULL when it is none. */
+static __always_inline struct file *stk_file_of_fd(struct task_struct *task, __u32 fd)
+{
+	struct files_struct *files = STK_LOAD(task, files);
+	struct fdtable *fdt = STK_LOAD(files, fdt);
+	struct file **table = STK_LOAD(fdt, fd);
+	struct file *file = NULL;
+
+	/* What lies behind the table is no file. */
+	if (fd >= STK_LOAD(fdt, max_fds))
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
+	return file;
+}
+
 /* One per possible CPU (a per-CPU map ends at 32 KiB a value). */
 struct stk_scratch {
 	__u64 seq;

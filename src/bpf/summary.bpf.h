@@ -52,4 +52,44 @@ static __always_inline void *stk_counters(void *map, void *key, const void *zero
 	return stk_counters_new(map, key, zero, kind, &who);
 }
 
+/* Bits of a number of microseconds, which is the slot of a histogram. */
+static __always_inline __u32 stk_slot_of(__u64 ns)
+{
+	__u64 us = ns / 1000;
+	__u32 slot = 0;
+
+	if (us >= 1ULL << (STK_SLOTS - 1))
+		return STK_SLOTS - 1;
+	if (us >= 1 << 16) {
+		us >>= 16;
+		slot += 16;
+	}
+	if (us >= 1 << 8) {
+		us >>= 8;
+		slot += 8;
+	}
+	if (us >= 1 << 4) {
+		us >>= 4;
+		slot += 4;
+	}
+	if (us >= 1 << 2) {
+		us >>= 2;
+		slot += 2;
+	}
+	if (us >= 1 << 1) {
+		us >>= 1;
+		slot += 1;
+	}
+	return slot + us;
+}
+
+static __always_inline void stk_slots_add(__u64 *slots, __u64 ns)
+{
+	__u32 slot = stk_slot_of(ns);
+
+	asm volatile("" : "+r"(slot));
+	if (slot < STK_SLOTS)
+		__sync_fetch_and_add(&slots[slot], 1);
+}
+
 #endif

@@ -112,6 +112,8 @@ enum stk_limits {
 	STK_ACCESS_KINDS = 9,
 	STK_UNIX_PATH = 108, /* sun_path of struct sockaddr_un */
 	STK_PAYLOAD_MAX = 4096, /* of one call; the largest answer that EDNS(0) is used for */
+	STK_SLOTS =
+		24, /* of a histogram: by bits of the microseconds; the last one has no upper bound */
 };
 
 enum stk_scope {
@@ -484,7 +486,6 @@ enum stk_disk_flag {
 
 enum stk_disk_limits {
 	STK_DISK_NAME_LEN = 32, /* DISK_NAME_LEN */
-	STK_DISK_SLOTS = 24, /* by bits of the microseconds; the last one has no upper bound */
 };
 
 /* A whole disk, not its partition. */
@@ -521,8 +522,8 @@ struct stk_disk_sum {
 	__u64 errors;
 	__u64 queue_ns;
 	__u64 device_ns;
-	__u64 queue[STK_DISK_SLOTS];
-	__u64 device[STK_DISK_SLOTS]; /* of those that reached the driver */
+	__u64 queue[STK_SLOTS];
+	__u64 device[STK_SLOTS]; /* of those that reached the driver */
 };
 
 enum stk_profile_limits {
