@@ -28,6 +28,8 @@ pub(crate) trait Summary: fmt::Debug + Send {
 #[derive(Debug)]
 pub(crate) struct Flush<'a> {
     pub(crate) loader: &'a Loader,
+    /// The processes that had counters before anybody asked who runs.
+    pub(crate) known: &'a [Vec<u8>],
     /// The processes that ran just before: what others have counted will not change any more.
     pub(crate) alive: &'a HashSet<TaskKey>,
     pub(crate) time_ns: u64,
@@ -45,13 +47,18 @@ impl Flush<'_> {
 
     /// Forgets the processes that had ended before the counters were read.
     pub(crate) fn forget_ended(&self) -> Result<()> {
-        // Where no monitor has such counters, there is no such map.
-        let Ok(map) = self.loader.map("stk_who") else {
+        let has_ended =
+            |key: &Vec<u8>| read::<TaskKey>(key).is_some_and(|task| !self.alive.contains(&task));
+        let ended: Vec<Vec<u8>> = self
+            .known
+            .iter()
+            .filter(|k| has_ended(k))
+            .cloned()
+            .collect();
+        if ended.is_empty() {
             return Ok(());
-        };
-        let mut ended = map.keys();
-        ended.retain(|key| read::<TaskKey>(key).is_some_and(|task| !self.alive.contains(&task)));
-        map.remove(&ended)
+        }
+        self.loader.map("stk_who")?.remove(&ended)
     }
 
     fn who(&self, task: TaskKey) -> Result<Process> {

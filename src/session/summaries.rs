@@ -48,9 +48,16 @@ impl Summaries {
             return Ok(0);
         }
         let now = Instant::now();
+        // Where no monitor has such counters, there is no such map. Before the question: whoever starts counting later
+        // is not among those that run, and has not ended.
+        let known = loader
+            .map("stk_who")
+            .map(|map| map.keys())
+            .unwrap_or_default();
         let alive = asker.alive()?;
         let flush = Flush {
             loader,
+            known: &known,
             alive: &alive,
             time_ns: boot_ns(),
             window_ns: u64::try_from(now.duration_since(self.told).as_nanos()).unwrap_or(u64::MAX),
