@@ -47,7 +47,9 @@ enum stk_kind {
 	STK_KIND_DNS = 33,
 	STK_KIND_TLS = 34,
 	STK_KIND_RAW_SOCKET = 35,
-	STK_KIND_MAX = 36,
+	/* Not a record: counters and paths of files that found no room. */
+	STK_KIND_FILE = 36,
+	STK_KIND_MAX = 37,
 };
 
 /* Why something did not arrive: lost, or left out on purpose. */
@@ -524,6 +526,53 @@ struct stk_disk_sum {
 	__u64 device_ns;
 	__u64 queue[STK_SLOTS];
 	__u64 device[STK_SLOTS]; /* of those that reached the driver */
+};
+
+enum stk_file_limits {
+	STK_FILE_PATH_MAX = 1024, /* of a counted file; of a longer path the last components */
+};
+
+/* What is counted of a file belongs to an epoch: user space takes those that are over. */
+struct stk_file_key {
+	struct stk_task_key task;
+	__u64 ino; /* with device and generation 0: what could not be opened */
+	__u32 dev;
+	__u32 generation;
+	__u32 epoch;
+	__u32 pad;
+};
+
+/* One direction: reads or writes that have ended. */
+struct stk_file_way {
+	__u64 count;
+	__u64 bytes;
+	__u64 time_ns;
+	__u64 slots[STK_SLOTS];
+};
+
+struct stk_file_sum {
+	__u64 opens;
+	__u64 failures; /* of opens, reads and writes */
+	struct stk_file_way read;
+	struct stk_file_way written;
+	__u32 fs_magic; /* as in stk_file_id */
+	__u32 mode;
+};
+
+/* A file, whoever uses it. */
+struct stk_file_path_key {
+	__u64 ino;
+	__u32 dev;
+	__u32 generation;
+	__u32 epoch;
+	__u32 pad;
+};
+
+/* How it is called: components, leaf first, NUL after each. */
+struct stk_file_path {
+	__u32 len;
+	__u32 flags; /* stk_flag */
+	__u8 path[STK_FILE_PATH_MAX];
 };
 
 enum stk_profile_limits {

@@ -13,7 +13,7 @@ pub(super) struct WatchArgs {
     /// Processes, as events
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     process: Option<String>,
-    /// Files, as events
+    /// Files, as events or as summary
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     file: Option<String>,
     /// The network, as events or as summary

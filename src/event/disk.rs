@@ -85,7 +85,7 @@ impl Disk {
     }
 }
 
-/// How many requests took how long. The slot is the number of bits of the time in whole microseconds: slot 0 is below
+/// How many operations took how long. The slot is the number of bits of the time in whole microseconds: slot 0 is below
 /// 1 us, slot n from 2^(n-1) up to 2^n us, and the last one has no upper bound.
 pub type Histogram = [u64; 24];
 
@@ -178,7 +178,7 @@ impl fmt::Display for DiskSummary {
 }
 
 /// The slots that are not empty, each by its lower bound: `[4us:17 8us:2]`.
-struct Slots<'a>(&'a Histogram);
+pub(super) struct Slots<'a>(pub(super) &'a Histogram);
 
 impl fmt::Display for Slots<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,6 +8,7 @@ mod certificate;
 mod change;
 mod clock;
 pub(crate) mod disk;
+mod file;
 pub(crate) mod memory;
 pub(crate) mod names;
 pub(crate) mod network;
@@ -28,6 +29,7 @@ pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount,
 pub use change::{Change, ChangeOperation, Mount};
 pub use clock::Clock;
 pub use disk::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
+pub use file::{FileSummary, FileUse};
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
 pub use network::{
     Accept, Bind, Close, Connect, DnsAnswer, DnsQuery, DnsRecord, Flow, Listen, NetworkSummary,
@@ -59,6 +61,7 @@ pub const KINDS: &[&str] = &[
     "removexattr",
     "mount",
     "umount",
+    "file_summary",
     "denial",
     "syscall",
     "syscall_summary",
@@ -174,6 +177,8 @@ pub enum Kind {
     Mount(Mount),
     /// Something was unmounted, or could not be.
     Umount(Mount),
+    /// What one process did with one file in a while.
+    FileSummary(Box<FileSummary>),
     /// The fence refused an access, or would have in enforcing mode.
     Denial(Denial),
     /// A system call that was chosen has returned.
@@ -239,6 +244,7 @@ impl Kind {
             Kind::Change(e) => e.operation.name(),
             Kind::Mount(_) => "mount",
             Kind::Umount(_) => "umount",
+            Kind::FileSummary(_) => "file_summary",
             Kind::Unlink(_) => "unlink",
             Kind::Rename(_) => "rename",
             Kind::Denial(_) => "denial",
@@ -557,6 +563,7 @@ impl Event {
             Kind::Open(e) | Kind::Create(e) => e.path.truncated,
             Kind::Change(e) => e.path.truncated || e.from.as_ref().is_some_and(|p| p.truncated),
             Kind::Mount(e) | Kind::Umount(e) => e.path.truncated,
+            Kind::FileSummary(e) => e.path.as_ref().is_some_and(|p| p.truncated),
             Kind::Unlink(e) => e.path.truncated,
             Kind::Rename(e) => e.from.truncated || e.to.truncated,
             Kind::Denial(e) => e.path.truncated,
@@ -589,6 +596,7 @@ impl Event {
             Kind::Memory(e) => Some(e.errno == 0),
             Kind::Disk(e) => Some(e.errno == 0),
             Kind::Exit(_)
+            | Kind::FileSummary(_)
             | Kind::DiskSummary(_)
             | Kind::Profile(_)
             | Kind::MemorySummary(_)
@@ -758,6 +766,7 @@ impl fmt::Display for Kind {
             Kind::Oom(e) => write!(f, "{e}"),
             Kind::Disk(e) => e.fmt(f),
             Kind::DiskSummary(e) => e.fmt(f),
+            Kind::FileSummary(e) => e.fmt(f),
             Kind::Profile(e) => e.fmt(f),
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
             Kind::Sampled(e) => e.fmt(f),

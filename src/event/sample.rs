@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use super::{
     About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Disk,
-    DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, Flow, Fork, Kind,
-    KindCount, Listen, Loss, LossCount, NetworkSummary, Open, ProbeState, Process, ProcessId,
-    Rename, Retransmit, Sampled, Suppressed, Syscall, SyscallSummary, Transport, UnixConnect,
-    Unlink, text,
+    DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary,
+    FileUse, Flow, Fork, Kind, KindCount, Listen, Loss, LossCount, NetworkSummary, Open,
+    ProbeState, Process, ProcessId, Rename, Retransmit, Sampled, Suppressed, Syscall,
+    SyscallSummary, Transport, UnixConnect, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -287,6 +287,47 @@ fn disk_summary() -> Kind {
     }))
 }
 
+fn file_use(count: u64, bytes: u64, time_ns: u64, slot: usize) -> FileUse {
+    let mut times = [0; 24];
+    times[slot] = count;
+    FileUse {
+        count,
+        bytes,
+        time_ns,
+        times,
+    }
+}
+
+/// A plain one, one of a file whose path is not known, and opens that failed.
+fn file_summaries() -> [Kind; 3] {
+    let summary = FileSummary {
+        path: Some(path("/var/log/build.log")),
+        file: Some(file(131_074, 0o100_644)),
+        opens: 2,
+        failures: 1,
+        read: file_use(3, 12_288, 14_210, 3),
+        written: file_use(40, 163_840, 412_800, 4),
+        window_ns: 10_000_000_000,
+    };
+    let nothing = FileUse::default();
+    let unnamed = FileSummary {
+        path: None,
+        opens: 0,
+        read: nothing.clone(),
+        ..summary.clone()
+    };
+    let refused = FileSummary {
+        path: None,
+        file: None,
+        opens: 7,
+        failures: 7,
+        read: nothing.clone(),
+        written: nothing,
+        ..summary.clone()
+    };
+    [summary, unnamed, refused].map(|summary| Kind::FileSummary(Box::new(summary)))
+}
+
 /// The events. In this order the first of each kind is the plain one.
 #[must_use]
 pub fn samples() -> Vec<Event> {
@@ -551,6 +592,19 @@ pub fn samples() -> Vec<Event> {
     ]);
     all.extend(memory::samples());
     all.extend(change::samples());
+    all.extend(file_summaries().map(|kind| event(8_400_000, shell(), kind)));
+    let odd = FilePath {
+        deleted: true,
+        truncated: true,
+        ..path("log/build.log")
+    };
+    if let [Kind::FileSummary(summary), ..] = file_summaries() {
+        let odd = FileSummary {
+            path: Some(odd),
+            ..*summary
+        };
+        all.push(event(8_400_000, worker(), Kind::FileSummary(Box::new(odd))));
+    }
     all
 }
 

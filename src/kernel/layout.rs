@@ -2,7 +2,9 @@
 
 use std::mem::offset_of;
 
-use super::skel::{disk, fence, file, identity, memory, network, process, profile, scope, syscall};
+use super::skel::{
+    disk, fence, file, file_summary, identity, memory, network, process, profile, scope, syscall,
+};
 use crate::wire;
 
 macro_rules! same_layout {
@@ -373,3 +375,41 @@ same_layout!(
     }
 );
 same_layout!(wire::ProfileSum = profile::types::stk_profile_sum { count, time_ns });
+same_layout!(
+    wire::FileSumKey = file_summary::types::stk_file_key {
+        task,
+        ino,
+        dev,
+        generation,
+        epoch,
+        pad
+    }
+);
+same_layout!(
+    wire::FileWay = file_summary::types::stk_file_way {
+        count,
+        bytes,
+        time_ns,
+        slots
+    }
+);
+same_layout!(
+    wire::FileSum = file_summary::types::stk_file_sum {
+        opens,
+        failures,
+        read,
+        written,
+        fs_magic,
+        mode
+    }
+);
+same_layout!(
+    wire::FilePathKey = file_summary::types::stk_file_path_key {
+        ino,
+        dev,
+        generation,
+        epoch,
+        pad
+    }
+);
+same_layout!(wire::CountedPath = file_summary::types::stk_file_path { len, flags, path });

@@ -65,6 +65,7 @@ objects! {
     Scope, scope, ScopeSkelBuilder;
     Process, process, ProcessSkelBuilder;
     File, file, FileSkelBuilder;
+    FileSummary, file_summary, FileSummarySkelBuilder;
     Fence, fence, FenceSkelBuilder;
     Syscall, syscall, SyscallSkelBuilder;
     Network, network, NetworkSkelBuilder;

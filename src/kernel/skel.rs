@@ -23,6 +23,7 @@ skeleton!(identity, "identity");
 skeleton!(scope, "scope");
 skeleton!(process, "process");
 skeleton!(file, "file");
+skeleton!(file_summary, "file_summary");
 skeleton!(fence, "fence");
 skeleton!(syscall, "syscall");
 skeleton!(network, "network");

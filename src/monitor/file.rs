@@ -1,5 +1,7 @@
 //! What happens to files: the functions that do the work, else the system calls that ask for it.
 
+mod summary;
+
 use super::{Form, Parts};
 use crate::kernel::Needs::{Fentry, Function, NoFentry, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
@@ -31,8 +33,11 @@ macro_rules! sys_exit {
     };
 }
 
-pub(super) fn parts(_: Form) -> Parts {
-    Parts::events(Object::File, PROBES)
+pub(super) fn parts(form: Form) -> Parts {
+    match form {
+        Form::Events => Parts::events(Object::File, PROBES),
+        Form::Summary | Form::OffCpu => summary::parts(),
+    }
 }
 
 const PROBES: &[Probe] = &[

@@ -164,11 +164,13 @@ monitors! {
         "Processes that start programs, are created and end.",
         "`exec` with all arguments up to 32 KiB, `fork`, `exit` with code or signal, CPU time and memory",
         "the scheduler's tracepoints";
-    "file" => File, file, [Events], true:
-        "Files that are opened, created, removed, renamed and changed, and mounts, with the result.",
+    "file" => File, file, [Events, Summary], true:
+        "Files that are opened, created, removed, renamed and changed, and mounts, with the result; or what is read and \
+         written, counted.",
         "`open`, `create`, `unlink`, `rename`, `link`, `symlink`, `mkdir`, `rmdir`, `mknod`, `chmod`, \
          `chown`, `utimes`, `truncate`, `setxattr`, `removexattr` (lists of access rights too), `mount`, \
-         `umount`, each with its result and the file's identity",
+         `umount`, each with its result and the file's identity; `file_summary`: opens, reads and writes with \
+         bytes, failures and histograms of their time, by process and file",
         "the kernel functions that do the work; where those cannot be traced, the system calls";
     "network" => Network, network, [Events, Summary], false:
         "TCP connections with their bytes, DNS, names of TLS servers, sockets that are bound and listen, UDP by peer.",

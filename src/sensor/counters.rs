@@ -70,6 +70,7 @@ impl Counters {
             | Kind::Change(_)
             | Kind::Mount(_)
             | Kind::Umount(_) => counters.files += 1,
+            Kind::FileSummary(e) => counters.files += e.opens,
             Kind::Syscall(_) => counters.syscalls += 1,
             Kind::SyscallSummary(e) => counters.syscalls += e.calls,
             Kind::Connect(_)

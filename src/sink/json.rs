@@ -42,6 +42,7 @@ macro_rules! class {
 }
 
 mod disk;
+mod file;
 mod profile;
 
 /// How many processes are kept: the events of several CPUs come mixed. About 500 bytes each.
@@ -109,6 +110,7 @@ impl Json {
             Kind::Change(e) => line.change(e, &mut self.today),
             Kind::Mount(e) => line.mount(e),
             Kind::Umount(e) => line.umount(e),
+            Kind::FileSummary(e) => line.file_summary(e),
             Kind::Denial(e) => line.denial(e),
             Kind::Syscall(e) => line.syscall(e),
             Kind::SyscallSummary(e) => line.syscall_summary(e),
@@ -201,6 +203,7 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         },
         Kind::Mount(_) => class!("mount", "event", "host", "change"),
         Kind::Umount(_) => class!("umount", "event", "host", "change"),
+        Kind::FileSummary(_) => class!("file_summary", "metric", "file", "info"),
         Kind::Denial(Denial { refused: true, .. }) => class!("denial", "alert", "file", "denied"),
         Kind::Denial(Denial { refused: false, .. }) => class!("denial", "alert", "file", "allowed"),
         Kind::Syscall(_) => class!("syscall", "event", "process", "info"),
@@ -906,6 +909,11 @@ mod tests {
                 Kind::Oom(e) => e.trigger_comm = s.into(),
                 Kind::Disk(e) => e.device.name = s.into(),
                 Kind::DiskSummary(e) => e.device.name = s.into(),
+                Kind::FileSummary(e) => {
+                    if let Some(path) = &mut e.path {
+                        path.path = s.into();
+                    }
+                }
                 // The rest has no names.
                 _ => {}
             }
@@ -950,6 +958,7 @@ mod tests {
             }
             // Names that only some have.
             for key in [
+                "file.path",
                 "stockade.old_path",
                 "file.target_path",
                 "stockade.xattr.name",

@@ -267,6 +267,7 @@ mod tests {
             "open",
             "unlink",
             "rename",
+            "file_summary",
             "denial",
             "syscall",
             "syscall_summary",
@@ -302,6 +303,7 @@ mod tests {
 10:00:00.005 open       4711    4520 sh              path=/etc/ld.so.cache flags=O_RDONLY|O_CLOEXEC
 10:00:00.006 unlink     4711    4520 sh              path=/srv/build/main.o
 10:00:00.007 rename     4711    4520 sh              from=/srv/build/out.tmp to=/srv/build/out
+10:00:00.008 file       4711    4520 sh              path=/var/log/build.log opens=2 failures=1 read=12288/3 [4us:3] written=163840/40 [8us:40] in=10.0s
 10:00:00.008 denial     4711    4520 sh              DENIED rule=no-keys access=read,write path=/home/ada/.ssh/id_ed25519
 10:00:00.008 syscall    4711    4520 sh              ptrace(0x10, 0x1267, 0x0, 0x0, 0x7fff000000001000, 0x0) errno=EPERM took=4.1us
 10:00:00.008 syscall    4711    4520 sh              read calls=1204 errors=3 time=8.400ms in=10.0s
@@ -446,6 +448,11 @@ INCOMPLETE
                         Kind::Oom(e) => e.trigger_comm = name.clone(),
                         Kind::Disk(e) => e.device.name = name.clone(),
                         Kind::DiskSummary(e) => e.device.name = name.clone(),
+                        Kind::FileSummary(e) => {
+                            if let Some(path) = &mut e.path {
+                                path.path = name.clone();
+                            }
+                        }
                         Kind::Profile(e) => {
                             for frame in e.user.iter_mut().chain(&mut e.kernel) {
                                 frame.function = Some(name.as_str().into());

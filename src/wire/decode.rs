@@ -116,6 +116,11 @@ impl Decoder {
             }
             Kind::Disk(e) => spare.put(e.device.name),
             Kind::DiskSummary(e) => spare.put(e.device.name),
+            Kind::FileSummary(e) => {
+                if let Some(path) = e.path {
+                    spare.put(path.path);
+                }
+            }
             Kind::Fork(_)
             | Kind::Exit(_)
             | Kind::Syscall(_)

@@ -47,7 +47,7 @@ pub(crate) mod kind {
     pub(crate) const DNS: u32 = 33;
     pub(crate) const TLS: u32 = 34;
     pub(crate) const RAW_SOCKET: u32 = 35;
-    pub(crate) const MAX: u32 = 36;
+    pub(crate) const MAX: u32 = 37;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -87,6 +87,7 @@ pub(crate) mod kind {
         "dns",
         "tls",
         "raw_socket",
+        "file",
     ];
 
     /// Records that are told as events of other names than theirs.
@@ -156,11 +157,14 @@ macro_rules! record {
 
 // Behind the macro that it uses.
 mod change;
+mod file;
 mod memory;
 mod network;
 mod profile;
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use change::ChangeRecord;
+#[cfg_attr(not(stockade_kernel), allow(unused_imports))]
+pub(crate) use file::{CountedPath, FilePathKey, FileSum, FileSumKey, FileWay, file_summary};
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use memory::{
     MemoryForm, MemoryKey, MemoryRecord, MemoryState, MemorySum, OomRecord, memory_call,

@@ -10,6 +10,8 @@ mod fence;
 #[cfg(target_os = "linux")]
 mod file;
 #[cfg(target_os = "linux")]
+mod file_summary;
+#[cfg(target_os = "linux")]
 mod harness;
 #[cfg(target_os = "linux")]
 mod helper;
@@ -53,6 +55,8 @@ fn main() {
         profile::burn(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--doze") {
         profile::doze(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--files") {
+        file_summary::main(&args[2..])
     } else {
         let tests: Vec<harness::Test> = [
             variants::TESTS,
@@ -68,6 +72,7 @@ fn main() {
             sensor::TESTS,
             profile::TESTS,
             file::TESTS,
+            file_summary::TESTS,
         ]
         .into_iter()
         .flatten()

@@ -51,28 +51,36 @@ pub(crate) fn bind(what: &Path, at: &Path) -> Mount {
     mount(&["--bind", text(what)], at)
 }
 
+/// Built in where it cannot be loaded; mount will say when it is neither.
+fn load(module: &str) {
+    let _ = Command::new("/usr/sbin/modprobe")
+        .args(["-q", module])
+        .status();
+}
+
+/// An overlay of layers in the test's directory.
+pub(crate) fn overlay(ctx: &Ctx, at: &Path) -> Mount {
+    load("overlay");
+    for layer in ["lower", "upper", "work"] {
+        fs::create_dir(ctx.path(layer)).expect("a layer");
+    }
+    let options = format!(
+        "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work",
+        text(&ctx.dir)
+    );
+    mount(&["-t", "overlay", "overlay", "-o", &options], at)
+}
+
 /// A new file system of this kind at `ctx.path("fs")`.
 pub(crate) fn file_system(ctx: &Ctx, kind: &str) -> (PathBuf, Mount) {
     let at = ctx.path("fs");
     fs::create_dir(&at).expect("a mount point");
-    // Built in where it cannot be loaded; mount will say when it is neither.
     for module in ["loop", kind] {
-        let _ = Command::new("/usr/sbin/modprobe")
-            .args(["-q", module])
-            .status();
+        load(module);
     }
     let mounted = match kind {
         "tmpfs" => mount(&["-t", "tmpfs", "tmpfs"], &at),
-        "overlay" => {
-            for layer in ["lower", "upper", "work"] {
-                fs::create_dir(ctx.path(layer)).expect("a layer");
-            }
-            let options = format!(
-                "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work",
-                text(&ctx.dir)
-            );
-            mount(&["-t", "overlay", "overlay", "-o", &options], &at)
-        }
+        "overlay" => overlay(ctx, &at),
         kind => {
             let image = ctx.path("image");
             let size = if kind == "xfs" { 400 << 20 } else { 130 << 20 };

@@ -43,7 +43,7 @@ impl Line<'_> {
         self.string(key!("stockade.disk.operation"), operation.name());
     }
 
-    fn histogram(&mut self, key: &[u8], slots: &Histogram) {
+    pub(super) fn histogram(&mut self, key: &[u8], slots: &Histogram) {
         self.raw(key);
         for (i, count) in slots.iter().enumerate() {
             self.raw(if i == 0 { b"[" } else { b"," });
