@@ -98,7 +98,8 @@ static __always_inline bool countable(struct file *file, bool typed)
 
 	if (type != STK_S_IFREG && type != STK_S_IFBLK)
 		return false;
-	if ((typed ? file->f_mode : BPF_CORE_READ(file, f_mode)) & STK_FMODE_NOACCOUNT)
+	/* The others come from descriptors, which such a file never has. */
+	if (typed && file->f_mode & STK_FMODE_NOACCOUNT)
 		return false;
 	return (typed ? inode->i_sb->s_magic : BPF_CORE_READ(inode, i_sb, s_magic)) !=
 	       STK_ANON_INODE_MAGIC;
@@ -507,4 +508,111 @@ SEC("?fentry/io_complete_rw_iopoll")
 int BPF_PROG(file_count_uring_polled__fentry, void *kiocb, long result)
 {
 	return on_uring(ctx[0], result);
+}
+
+/*
+ * Where fentry and fexit programs are refused: both ends of the system calls. A tax on every one of the machine: what is
+ * none of these pays for the comparisons. 32-bit calls have other numbers.
+ */
+
+enum stk_file_call {
+	STK_CALL_NONE,
+	STK_CALL_READ,
+	STK_CALL_WRITE,
+	STK_CALL_SENDFILE,
+	STK_CALL_COPY, /* splice too: which descriptors it takes, and where they stand, is the same */
+	STK_CALL_OPEN,
+};
+
+static __always_inline enum stk_file_call call_of(long nr)
+{
+	switch (nr) {
+	case STK_NR_read:
+	case STK_NR_pread64:
+	case STK_NR_readv:
+	case STK_NR_preadv:
+	case STK_NR_preadv2:
+		return STK_CALL_READ;
+	case STK_NR_write:
+	case STK_NR_pwrite64:
+	case STK_NR_writev:
+	case STK_NR_pwritev:
+	case STK_NR_pwritev2:
+		return STK_CALL_WRITE;
+	case STK_NR_sendfile:
+		return STK_CALL_SENDFILE;
+	case STK_NR_splice:
+	case STK_NR_copy_file_range:
+		return STK_CALL_COPY;
+#ifdef __TARGET_ARCH_x86
+	/* aarch64 has the at-forms alone. */
+	case STK_NR_open:
+	case STK_NR_creat:
+#endif
+	case STK_NR_openat:
+	case STK_NR_openat2:
+		return STK_CALL_OPEN;
+	default:
+		return STK_CALL_NONE;
+	}
+}
+
+static __always_inline int on_sys_open(long result)
+{
+	struct file *file = NULL;
+	struct stk_file_sum *sum;
+
+	if (result >= 0) {
+		file = stk_file_of_fd(stk_current(), result);
+		if (!file || !countable(file, false))
+			return 0;
+	}
+	sum = sum_of(NULL, file, false);
+	if (!sum)
+		return 0;
+	__sync_fetch_and_add(&sum->opens, 1);
+	if (result < 0)
+		__sync_fetch_and_add(&sum->failures, 1);
+	return 0;
+}
+
+SEC("?raw_tp/sys_enter")
+int BPF_PROG(file_count_enter__raw_tp, struct pt_regs *regs, long nr)
+{
+	enum stk_file_call call = call_of(nr);
+
+	/* Of an open only the end counts. */
+	if (call == STK_CALL_NONE || call == STK_CALL_OPEN || stk_compat(regs))
+		return 0;
+	return begin(nr + 1);
+}
+
+SEC("?raw_tp/sys_exit")
+int BPF_PROG(file_count_exit__raw_tp, struct pt_regs *regs, long result)
+{
+	long nr = stk_syscall_nr(regs);
+	enum stk_file_call call = call_of(nr);
+	struct task_struct *task;
+	struct file *in, *out = NULL;
+	__u64 took_ns;
+
+	if (call == STK_CALL_NONE || stk_compat(regs))
+		return 0;
+	if (call == STK_CALL_OPEN)
+		return stk_wanted() ? on_sys_open(result) : 0;
+	if (!end(nr + 1, &took_ns))
+		return 0;
+	task = stk_current();
+	in = stk_file_of_fd(task, PT_REGS_PARM1_CORE_SYSCALL(regs));
+	if (call == STK_CALL_WRITE) {
+		out = in;
+		in = NULL;
+	} else if (call == STK_CALL_SENDFILE) {
+		out = in;
+		in = stk_file_of_fd(task, PT_REGS_PARM2_CORE_SYSCALL(regs));
+	} else if (call == STK_CALL_COPY) {
+		out = stk_file_of_fd(task, PT_REGS_PARM3_CORE_SYSCALL(regs));
+	}
+	count_copy(in, out, false, result, took_ns);
+	return 0;
 }

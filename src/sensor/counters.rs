@@ -17,7 +17,7 @@ pub struct ProcessCounters {
     pub events: u64,
     /// System calls: single ones, and those that summaries count.
     pub syscalls: u64,
-    /// Operations on files.
+    /// Operations on files: single ones, and those that summaries count.
     pub files: u64,
     /// Operations on sockets; not what summaries count.
     pub network: u64,
@@ -70,7 +70,7 @@ impl Counters {
             | Kind::Change(_)
             | Kind::Mount(_)
             | Kind::Umount(_) => counters.files += 1,
-            Kind::FileSummary(e) => counters.files += e.opens,
+            Kind::FileSummary(e) => counters.files += e.opens + e.read.count + e.written.count,
             Kind::Syscall(_) => counters.syscalls += 1,
             Kind::SyscallSummary(e) => counters.syscalls += e.calls,
             Kind::Connect(_)

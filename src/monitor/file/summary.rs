@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::Parts;
+use super::{BLIND, Parts};
 use crate::error::Result;
 use crate::event::{Event, Kind};
-use crate::kernel::Needs::{Fentry, Function, Params};
+use crate::kernel::Needs::{Fentry, Function, NoFentry, Params};
 use crate::kernel::Program::Auto;
 use crate::kernel::{Object, Probe, Variant};
 use crate::monitor::{Flush, Summary};
@@ -23,6 +23,14 @@ pub(super) fn parts() -> Parts {
         ..Parts::events(Object::FileSummary, PROBES)
     }
 }
+
+/// Seen by the programs of `file.reads`, where those go by the system calls.
+const BY_SYSCALL: Variant = Variant {
+    name: "raw_tp/sys_exit",
+    programs: &[],
+    needs: &[NoFentry],
+    blind: None,
+};
 
 const PROBES: &[Probe] = &[
     Probe {
@@ -40,82 +48,107 @@ const PROBES: &[Probe] = &[
                 needs: &[Fentry, Params("do_file_open", 3)],
                 blind: None,
             },
+            BY_SYSCALL,
         ],
         without: "files that are opened",
         excused_without: None,
     },
     Probe {
         name: "file.reads",
-        variants: &[Variant {
-            name: "fexit",
-            // The ends first: what begins before they are attached has no time, and the other way round none ends.
-            programs: &[
-                Auto("file_count_read__fexit"),
-                Auto("file_count_readv__fexit"),
-                Auto("file_count_read_begin__fentry"),
-                Auto("file_count_readv_begin__fentry"),
-            ],
-            needs: &[Fentry, Params("vfs_read", 4), Params("vfs_readv", 5)],
-            blind: None,
-        }],
+        variants: &[
+            Variant {
+                name: "fexit",
+                // The ends first: what begins before they are attached has no time, and the other way round none ends.
+                programs: &[
+                    Auto("file_count_read__fexit"),
+                    Auto("file_count_readv__fexit"),
+                    Auto("file_count_read_begin__fentry"),
+                    Auto("file_count_readv_begin__fentry"),
+                ],
+                needs: &[Fentry, Params("vfs_read", 4), Params("vfs_readv", 5)],
+                blind: None,
+            },
+            // One pair of programs for all: a tax on every system call of the machine.
+            Variant {
+                name: "raw_tp/sys_exit",
+                programs: &[
+                    Auto("file_count_exit__raw_tp"),
+                    Auto("file_count_enter__raw_tp"),
+                ],
+                needs: &[NoFentry],
+                blind: BLIND,
+            },
+        ],
         without: "reads of files",
         excused_without: None,
     },
     Probe {
         name: "file.writes",
-        variants: &[Variant {
-            name: "fexit",
-            programs: &[
-                Auto("file_count_write__fexit"),
-                Auto("file_count_writev__fexit"),
-                Auto("file_count_write_begin__fentry"),
-                Auto("file_count_writev_begin__fentry"),
-            ],
-            needs: &[Fentry, Params("vfs_write", 4), Params("vfs_writev", 5)],
-            blind: None,
-        }],
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_count_write__fexit"),
+                    Auto("file_count_writev__fexit"),
+                    Auto("file_count_write_begin__fentry"),
+                    Auto("file_count_writev_begin__fentry"),
+                ],
+                needs: &[Fentry, Params("vfs_write", 4), Params("vfs_writev", 5)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
         without: "writes to files",
         excused_without: None,
     },
     Probe {
         name: "file.sendfile",
-        variants: &[Variant {
-            name: "fexit",
-            programs: &[
-                Auto("file_count_sendfile__fexit"),
-                Auto("file_count_sendfile_begin__fentry"),
-            ],
-            needs: &[Fentry, Params("do_sendfile", 5)],
-            blind: None,
-        }],
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_count_sendfile__fexit"),
+                    Auto("file_count_sendfile_begin__fentry"),
+                ],
+                needs: &[Fentry, Params("do_sendfile", 5)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
         without: "bytes that sendfile moves",
         excused_without: None,
     },
     Probe {
         name: "file.splice",
-        variants: &[Variant {
-            name: "fexit",
-            programs: &[
-                Auto("file_count_splice__fexit"),
-                Auto("file_count_splice_begin__fentry"),
-            ],
-            needs: &[Fentry, Params("do_splice", 6)],
-            blind: None,
-        }],
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_count_splice__fexit"),
+                    Auto("file_count_splice_begin__fentry"),
+                ],
+                needs: &[Fentry, Params("do_splice", 6)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
         without: "bytes that splice moves",
         excused_without: None,
     },
     Probe {
         name: "file.copy",
-        variants: &[Variant {
-            name: "fexit",
-            programs: &[
-                Auto("file_count_copy__fexit"),
-                Auto("file_count_copy_begin__fentry"),
-            ],
-            needs: &[Fentry, Params("vfs_copy_file_range", 6)],
-            blind: None,
-        }],
+        variants: &[
+            Variant {
+                name: "fexit",
+                programs: &[
+                    Auto("file_count_copy__fexit"),
+                    Auto("file_count_copy_begin__fentry"),
+                ],
+                needs: &[Fentry, Params("vfs_copy_file_range", 6)],
+                blind: None,
+            },
+            BY_SYSCALL,
+        ],
         without: "bytes that copy_file_range moves",
         excused_without: None,
     },
