@@ -217,9 +217,7 @@ impl Counts {
 impl Summary for Counts {
     fn flush(&mut self, flush: &Flush<'_>, tell: &mut dyn FnMut(Event)) -> Result<()> {
         let now = self.epoch;
-        if !flush.is_last {
-            self.turn(flush)?;
-        }
+        self.turn(flush)?;
         let paths = flush
             .loader
             .map("stk_file_paths")?
