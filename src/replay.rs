@@ -379,7 +379,7 @@ mod tests {
         let e = replayed(bytes).1.unwrap_err();
         assert_eq!(
             e.to_string(),
-            "test.stk is a recording of version 99, and this stockade reads 1"
+            "test.stk is a recording of version 99, and this stockade reads 2"
         );
         let e = replayed(b"{\"v\":1}, and more of the same".to_vec())
             .1

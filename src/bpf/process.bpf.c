@@ -7,6 +7,7 @@
 #include "stockade.bpf.h"
 
 STK_EXPORT(stk_exec);
+STK_EXPORT(stk_privileges);
 STK_EXPORT(stk_fork);
 STK_EXPORT(stk_exit);
 
@@ -20,6 +21,20 @@ struct {
 	__type(key, struct stk_task_key);
 	__type(value, __u8);
 } stk_exiting SEC(".maps");
+
+/* What a thread was allowed when its exec could no longer be called off. */
+struct exec_before {
+	struct stk_privileges privileges;
+	__u64 exec_id; /* task.self_exec_id after this exec */
+};
+
+/* By tid. LRU: such an exec can still end in a kill, and any thread may rename itself. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct exec_before);
+} stk_exec_before SEC(".maps");
 
 enum {
 	STK_ARGS_CHUNK = 4096,
@@ -63,6 +78,102 @@ __attribute__((noinline)) __u32 copy_args(__u64 start, __u32 off, __u32 len)
 	return done;
 }
 
+static __always_inline void privileges_of(struct stk_privileges *to, struct task_struct *task)
+{
+	const struct cred *cred = STK_LOAD(task, cred);
+
+	/* Two words up to 6.2, one from 6.3 on: the same bytes. */
+	bpf_probe_read_kernel(&to->caps, sizeof(to->caps),
+			      (char *)cred + bpf_core_field_offset(struct cred, cap_effective));
+	to->euid = STK_LOAD(cred, euid.val);
+	to->egid = STK_LOAD(cred, egid.val);
+}
+
+/*
+ * The program is about to take its new credentials (begin_new_exec, fs/exec.c): the last moment at which the old ones
+ * are there. `ahead`: how much the thread's count of execs has yet to grow.
+ */
+static __always_inline int on_credentials(__u64 ahead)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct task_struct *task = stk_current();
+	struct exec_before before = {};
+
+	if (!stk_wanted())
+		return 0;
+	privileges_of(&before.privileges, task);
+	before.exec_id = STK_LOAD(task, self_exec_id) + ahead;
+	bpf_map_update_elem(&stk_exec_before, &tid, &before, BPF_ANY);
+	return 0;
+}
+
+static __always_inline void exec_tty(struct stk_exec *rec, struct task_struct *task)
+{
+	struct signal_struct *signal = STK_LOAD(task, signal);
+	struct tty_struct *tty = STK_LOAD(signal, tty);
+	struct tty_driver *driver;
+
+	rec->tty = 0;
+	__builtin_memset(rec->tty_name, 0, sizeof(rec->tty_name));
+	if (!tty)
+		return;
+	driver = BPF_CORE_READ(tty, driver);
+	rec->tty = BPF_CORE_READ(driver, major) << 20 |
+		   (BPF_CORE_READ(driver, minor_start) + BPF_CORE_READ(tty, index));
+	bpf_probe_read_kernel_str(rec->tty_name, sizeof(rec->tty_name),
+				  (char *)tty + bpf_core_field_offset(struct tty_struct, name));
+}
+
+/* Fills in who the process is to the kernel; returns the flags. Global: the verifier looks at it by itself. */
+__attribute__((noinline)) __u32 exec_who(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct stk_scratch *s = bpf_map_lookup_elem(&stk_exec_buf, &cpu);
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct task_struct *task = stk_current();
+	struct exec_before *before;
+	struct stk_exec *rec;
+	__u32 flags = 0;
+
+	if (!s)
+		return 0;
+	rec = (struct stk_exec *)s->rec;
+	exec_tty(rec, task);
+	rec->login_uid = STK_NO_LOGIN;
+	if (bpf_core_field_exists(task->loginuid)) /* CONFIG_AUDIT */
+		rec->login_uid = STK_LOAD(task, loginuid.val);
+	privileges_of(&rec->now, task);
+	__builtin_memset(&rec->before, 0, sizeof(rec->before));
+	before = bpf_map_lookup_elem(&stk_exec_before, &tid);
+	if (before) {
+		/* Not what some earlier rename has left behind. */
+		if (before->exec_id == STK_LOAD(task, self_exec_id)) {
+			rec->before = before->privileges;
+			flags |= STK_FLAG_BEFORE;
+		}
+		bpf_map_delete_elem(&stk_exec_before, &tid);
+	}
+	return flags;
+}
+
+/* How the executed file is to be found again: not at all when its last name is gone, or when it never had one. */
+static __always_inline __u32 fileless(struct inode *inode, const struct stk_place *place)
+{
+	struct dentry *dentry = (struct dentry *)place->dentry;
+	struct mount *mnt = (struct mount *)place->mnt;
+	__u64 name = 0;
+
+	if (BPF_CORE_READ(inode, i_nlink))
+		return 0;
+	/* On a mount of the kernel's own, where nobody else can make a file. */
+	if (mnt && STK_IS_ERR(BPF_CORE_READ(mnt, mnt_ns))) {
+		bpf_probe_read_kernel(&name, 6, BPF_CORE_READ(dentry, d_name.name));
+		if (name == 0x3a64666d656dULL) /* "memfd:" */
+			return STK_FLAG_UNLINKED | STK_FLAG_MEMFD;
+	}
+	return STK_FLAG_UNLINKED;
+}
+
 static __always_inline int on_exec(struct linux_binprm *bprm)
 {
 	const __u32 start = sizeof(struct stk_exec);
@@ -71,6 +182,7 @@ static __always_inline int on_exec(struct linux_binprm *bprm)
 	struct stk_place place;
 	struct stk_scratch *s;
 	struct stk_exec *rec;
+	struct inode *inode;
 	struct file *file;
 	struct fs_struct *fs;
 	struct mm_struct *mm;
@@ -90,8 +202,11 @@ static __always_inline int on_exec(struct linux_binprm *bprm)
 	/* What runs: for a script this is the interpreter, as in /proc/PID/exe. */
 	STK_VIEW(what, bprm, false, file, interp, 56);
 	file = STK_SEE(what, file);
-	stk_file_id_of(&rec->exe, BPF_CORE_READ(file, f_inode), false);
+	inode = BPF_CORE_READ(file, f_inode);
+	stk_file_id_of(&rec->exe, inode, false);
 	place = stk_place_of(&file->f_path);
+	flags |= fileless(inode, &place);
+	flags |= exec_who();
 	off = exec_walk(place.dentry, place.mnt, start, start + STK_PATH_MAX);
 	if (off & STK_WALK_DELETED)
 		flags |= STK_FLAG_DELETED;
@@ -264,11 +379,20 @@ static __always_inline int on_exit(void)
 	return 0;
 }
 
+/* An exec names the thread after the program; so do threads themselves, which is of no use here and does no harm. */
+STK_TRACEPOINT(task_rename, process_credentials, on_credentials(1), struct task_struct *task,
+	       const char *comm)
 STK_TRACEPOINT(sched_process_exec, process_exec, on_exec(bprm), struct task_struct *task,
 	       int old_pid, struct linux_binprm *bprm)
 STK_TRACEPOINT(sched_process_fork, process_fork, on_fork(child), struct task_struct *parent,
 	       struct task_struct *child)
 STK_TRACEPOINT(sched_process_exit, process_exit, on_exit(), struct task_struct *task)
+
+SEC("?kprobe/security_bprm_committing_creds")
+int BPF_KPROBE(process_credentials__kprobe)
+{
+	return on_credentials(0);
+}
 
 /* The last step of loading a program, which cannot fail any more. */
 SEC("?kprobe/finalize_exec")

@@ -80,6 +80,9 @@ enum stk_flag {
 		1 << 6, /* path starts at the root of the file system, not of the mount tree */
 	STK_FLAG_AS_GIVEN = 1 << 7, /* path is the caller's string, read from its memory */
 	STK_FLAG_SCRIPT = 1 << 8, /* exec of a script: filename and interp are set */
+	STK_FLAG_BEFORE = 1 << 9, /* exec: what the process was allowed before is known */
+	STK_FLAG_UNLINKED = 1 << 10, /* exec: the file has no name at all */
+	STK_FLAG_MEMFD = 1 << 11, /* exec: it never had one, being made by memfd_create(2) */
 };
 
 /* Bits of a rule; the same values stand in policy::Access. */
@@ -176,6 +179,18 @@ struct stk_file_id {
 	__u32 mode;
 };
 
+/* What a process may do beyond its user's rights. */
+struct stk_privileges {
+	__u64 caps; /* the effective set */
+	__u32 euid;
+	__u32 egid;
+};
+
+enum stk_exec_limits {
+	STK_NO_LOGIN = 0xffffffff, /* nobody has logged in, or the kernel does not keep it */
+	STK_TTY_LEN = 16,
+};
+
 /* Followed by data: executable path, cwd (leaf first, NUL after each component), filename, interp (NUL-terminated,
  * only for scripts), argv (NUL after each). */
 struct stk_exec {
@@ -187,6 +202,11 @@ struct stk_exec {
 	__u32 interp_len;
 	__u32 args_len;
 	__u32 args_total; /* what argv measured before it was cut */
+	struct stk_privileges now;
+	struct stk_privileges before; /* with STK_FLAG_BEFORE */
+	__u32 login_uid; /* or STK_NO_LOGIN */
+	__u32 tty; /* controlling terminal: major << 20 | minor; 0: there is none */
+	__u8 tty_name[STK_TTY_LEN];
 };
 
 struct stk_fork {

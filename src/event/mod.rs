@@ -346,6 +346,97 @@ pub struct Exec {
     pub script: Option<String>,
     /// The interpreter, as the script's first line names it; only for scripts.
     pub interpreter: Option<String>,
+    /// No name leads to the executable.
+    pub fileless: Option<Fileless>,
+    /// The process's controlling terminal.
+    pub terminal: Option<Terminal>,
+    /// The user who logged in and from whose session this comes, whatever user it is now; `None` where nobody did, or the
+    /// kernel does not keep it.
+    pub login_uid: Option<u32>,
+    /// Effective user id in the initial user namespace.
+    pub effective_uid: u32,
+    /// Effective group id in the initial user namespace.
+    pub effective_gid: u32,
+    /// What the exec brought; `None` where it is not known what the process had before.
+    pub gained: Option<Gained>,
+}
+
+impl Exec {
+    /// Where it runs and what it may do, as far as that is worth a word.
+    fn write_rights(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(terminal) = &self.terminal {
+            write!(f, " tty={}", Quoted(&terminal.name))?;
+        }
+        if let Some(fileless) = self.fileless {
+            write!(f, " fileless={}", fileless.name())?;
+        }
+        let Some(gained) = self.gained else {
+            return Ok(());
+        };
+        if gained.user {
+            write!(f, " setuid={}", self.effective_uid)?;
+        }
+        if gained.group {
+            write!(f, " setgid={}", self.effective_gid)?;
+        }
+        if gained.capabilities.count_ones() > CAPABILITIES_SHOWN {
+            let count = gained.capabilities.count_ones();
+            write!(f, " gained={count} capabilities")?;
+        } else if gained.capabilities != 0 {
+            f.write_str(" gained=")?;
+            names::write_flags(f, gained.capabilities, names::capabilities)?;
+        }
+        Ok(())
+    }
+}
+
+/// With more a line says how many: root's are all of them.
+const CAPABILITIES_SHOWN: u32 = 8;
+
+/// Why no name leads to an executable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Fileless {
+    /// It was made by memfd_create(2) and is in no file system.
+    Memfd,
+    /// All its names were removed, or it was made without one.
+    Deleted,
+}
+
+impl Fileless {
+    /// As it stands in a line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Fileless::Memfd => "memfd",
+            Fileless::Deleted => "deleted",
+        }
+    }
+}
+
+/// A terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Terminal {
+    /// Its name below `/dev`, at most 15 bytes, escaped: `pts/3`, `tty1`.
+    pub name: String,
+    /// Its device's major number.
+    pub major: u32,
+    /// Its device's minor number.
+    pub minor: u32,
+}
+
+/// What an exec brought: by a set-id bit, by the file's capabilities, or by the rules for root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Gained {
+    /// Another effective user than before.
+    pub user: bool,
+    /// Another effective group than before.
+    pub group: bool,
+    /// Capabilities that are effective and were not before, a bit for each number.
+    pub capabilities: u64,
 }
 
 /// A process was created. The event's process is the one that called fork(2), clone(2) or vfork(2).
@@ -668,7 +759,8 @@ impl fmt::Display for Kind {
                 if let Some(interpreter) = &e.interpreter {
                     write!(f, " interpreter={}", Quoted(interpreter))?;
                 }
-                write!(f, " cwd={}", e.cwd)
+                write!(f, " cwd={}", e.cwd)?;
+                e.write_rights(f)
             }
             Kind::Fork(e) => write!(f, "child={}", e.child.pid),
             Kind::Exit(e) => {

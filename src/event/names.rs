@@ -1,4 +1,4 @@
-//! What Linux calls its numbers: errnos, signals, flags of open(2), renameat2(2), mount(2) and umount2(2).
+//! What Linux calls its numbers: errnos, signals, capabilities, flags of open(2), renameat2(2), mount(2) and umount2(2).
 //!
 //! The tables are those of x86 and arm (asm-generic); a number without a name stays a number.
 
@@ -49,6 +49,18 @@ const INTERNAL_ERRNOS: [(u16, &str); 19] = [
     (529, "EIOCBQUEUED"),
     (530, "ERECALLCONFLICT"),
     (531, "ENOGRACE"),
+];
+
+/// include/uapi/linux/capability.h, 6.12; the index is the number.
+#[rustfmt::skip]
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
+    "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 ];
 
 /// Signals 1 to 31 of x86 and arm.
@@ -266,11 +278,21 @@ fn named(mut rest: u32, table: &[(u32, &'static str)], mut each: impl FnMut(&'st
     rest
 }
 
+/// Likewise for a set of capabilities, a bit for each number.
+pub(crate) fn capabilities(set: u64, each: &mut dyn FnMut(&'static str)) -> u64 {
+    for (bit, name) in CAPABILITIES.iter().enumerate() {
+        if set & 1 << bit != 0 {
+            each(name);
+        }
+    }
+    set >> CAPABILITIES.len() << CAPABILITIES.len()
+}
+
 /// Writes flags as `A|B|0x40`; nothing for none.
-pub(super) fn write_flags(
+pub(super) fn write_flags<T: fmt::LowerHex + Default + PartialEq>(
     f: &mut fmt::Formatter<'_>,
-    flags: u32,
-    names: fn(u32, &mut dyn FnMut(&'static str)) -> u32,
+    flags: T,
+    names: fn(T, &mut dyn FnMut(&'static str)) -> T,
 ) -> fmt::Result {
     let mut result = Ok(());
     let mut separator = "";
@@ -281,7 +303,7 @@ pub(super) fn write_flags(
         separator = "|";
     });
     result?;
-    if rest != 0 {
+    if rest != T::default() {
         write!(f, "{separator}{rest:#x}")?;
     }
     Ok(())

@@ -10,10 +10,7 @@ use std::sync::Arc;
 
 use super::{
     About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Disk,
-    DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary,
-    FileUse, Flow, Fork, Kind, KindCount, Listen, Loss, LossCount, NetworkSummary, Open,
-    ProbeState, Process, ProcessId, Rename, Retransmit, Sampled, Suppressed, Syscall,
-    SyscallSummary, Transport, UnixConnect, Unlink, text,
+    DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary, FileUse, Fileless, Flow, Fork, Gained, Kind, KindCount, Listen, Loss, LossCount, NetworkSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Sampled, Suppressed, Syscall, SyscallSummary, Terminal, Transport, UnixConnect, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -86,6 +83,15 @@ fn file(inode: u64, mode: u32) -> FileId {
         fs_magic: 0xef53,
         mode,
     }
+}
+
+#[allow(clippy::unnecessary_wraps)] // As the field has it.
+fn terminal(name: &str, major: u32, minor: u32) -> Option<Terminal> {
+    Some(Terminal {
+        name: name.into(),
+        major,
+        minor,
+    })
 }
 
 fn open(path: FilePath, file: Option<FileId>, flags: u32, errno: u16) -> Kind {
@@ -356,6 +362,12 @@ pub fn samples() -> Vec<Event> {
                 cwd: path("/srv/build"),
                 script: None,
                 interpreter: None,
+                fileless: None,
+                terminal: terminal("pts/3", 136, 3),
+                login_uid: Some(1000),
+                effective_uid: 1000,
+                effective_gid: 1000,
+                gained: Some(Gained::default()),
             }),
         ),
         event(
@@ -378,6 +390,17 @@ pub fn samples() -> Vec<Event> {
                 },
                 script: Some("./tool.py".into()),
                 interpreter: Some("/usr/bin/python3".into()),
+                fileless: Some(Fileless::Deleted),
+                terminal: None,
+                login_uid: None,
+                effective_uid: 0,
+                effective_gid: 0,
+                gained: Some(Gained {
+                    user: true,
+                    group: true,
+                    // One that has no name yet.
+                    capabilities: 1 << 13 | 1 << 63,
+                }),
             }),
         ),
         event(
@@ -392,6 +415,36 @@ pub fn samples() -> Vec<Event> {
                 cwd: path("/"),
                 script: None,
                 interpreter: None,
+                fileless: Some(Fileless::Memfd),
+                terminal: terminal(&odd, u32::MAX, u32::MAX),
+                login_uid: Some(0),
+                effective_uid: 1000,
+                effective_gid: 1000,
+                gained: None,
+            }),
+        ),
+        event(
+            3_500_000,
+            shell(),
+            Kind::Exec(Exec {
+                executable: path("/usr/bin/sudo"),
+                file: file(1_310_444, 0o104_755),
+                args: vec!["sudo".into(), "id".into()],
+                args_truncated: false,
+                args_bytes: 8,
+                cwd: path("/"),
+                script: None,
+                interpreter: None,
+                fileless: None,
+                terminal: terminal("tty1", 4, 1),
+                login_uid: Some(1000),
+                effective_uid: 0,
+                effective_gid: 1000,
+                gained: Some(Gained {
+                    user: true,
+                    group: false,
+                    capabilities: (1 << 41) - 1,
+                }),
             }),
         ),
         event(

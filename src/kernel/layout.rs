@@ -51,6 +51,7 @@ same_layout!(
         mode
     }
 );
+same_layout!(wire::Privileges = process::types::stk_privileges { caps, euid, egid });
 same_layout!(
     wire::ExecRecord = process::types::stk_exec {
         hdr,
@@ -61,6 +62,11 @@ same_layout!(
         interp_len,
         args_len,
         args_total,
+        now,
+        before,
+        login_uid,
+        tty,
+        tty_name,
     }
 );
 same_layout!(

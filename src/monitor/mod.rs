@@ -162,7 +162,8 @@ macro_rules! monitors {
 monitors! {
     "process" => Process, process, [Events], true:
         "Processes that start programs, are created and end.",
-        "`exec` with all arguments up to 32 KiB, `fork`, `exit` with code or signal, CPU time and memory",
+        "`exec` with all arguments up to 32 KiB, terminal, login and the rights that it brought; `fork`; `exit` with \
+         code or signal, CPU time and memory",
         "the scheduler's tracepoints";
     "file" => File, file, [Events, Summary], true:
         "Files that are opened, created, removed, renamed and changed, and mounts, with the result; or what is read and \

@@ -18,7 +18,7 @@ use crate::inference::Settings;
 
 const MAGIC: [u8; 8] = *b"stockade";
 /// Of the file and of the records in it: one that grows or changes needs another.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// No frame is longer: the longest record has 49 KiB, and what is JSON is about one process, or is the end record.
 const FRAME_MAX: u32 = 16 << 20;
 

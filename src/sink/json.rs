@@ -101,7 +101,7 @@ impl Json {
             }
         }
         match &event.kind {
-            Kind::Exec(e) => line.exec(e),
+            Kind::Exec(e) => line.exec(e, &event.process),
             Kind::Fork(e) => line.fork(e, clock, &mut self.id),
             Kind::Exit(e) => line.exit(e),
             Kind::Open(e) | Kind::Create(e) => line.open(e),
@@ -305,7 +305,7 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn exec(&mut self, e: &Exec) {
+    fn exec(&mut self, e: &Exec, process: &Process) {
         self.string(key!("process.executable"), &e.executable.path);
         self.raw(key!("process.args"));
         self.list(e.args.iter().map(String::as_str));
@@ -321,6 +321,33 @@ impl Line<'_> {
         }
         if let Some(interpreter) = &e.interpreter {
             self.string(key!("stockade.interpreter"), interpreter);
+        }
+        if let Some(fileless) = e.fileless {
+            self.string(key!("stockade.fileless"), fileless.name());
+        }
+        if let Some(terminal) = &e.terminal {
+            self.string(key!("stockade.tty"), &terminal.name);
+            self.number(key!("process.tty.char_device.major"), terminal.major);
+            self.number(key!("process.tty.char_device.minor"), terminal.minor);
+        }
+        if let Some(uid) = e.login_uid {
+            self.quoted(key!("stockade.login_uid"), uid);
+        }
+        if e.effective_uid != process.uid {
+            self.quoted(key!("user.effective.id"), e.effective_uid);
+        }
+        if e.effective_gid != process.gid {
+            self.quoted(key!("user.effective.group.id"), e.effective_gid);
+        }
+        let Some(gained) = e.gained else {
+            return self.flag(key!("stockade.gained_unknown"), true);
+        };
+        self.flag(key!("stockade.setuid"), gained.user);
+        self.flag(key!("stockade.setgid"), gained.group);
+        if gained.capabilities != 0 {
+            self.flags(key!("stockade.capabilities_gained"), |each| {
+                names::capabilities(gained.capabilities, each)
+            });
         }
     }
 
@@ -527,16 +554,21 @@ impl Line<'_> {
     }
 
     /// An array of names, which need no escaping; bits without one end it as one hex string.
-    fn flags(&mut self, key: &[u8], each_name: impl FnOnce(&mut dyn FnMut(&'static str)) -> u32) {
+    fn flags<R: Into<u64>>(
+        &mut self,
+        key: &[u8],
+        each_name: impl FnOnce(&mut dyn FnMut(&'static str)) -> R,
+    ) {
         self.raw(key);
         self.raw(b"[");
         let mut first = true;
-        let rest = each_name(&mut |name| {
+        let rest: u64 = each_name(&mut |name| {
             self.raw(if first { b"\"" } else { b",\"" });
             self.raw(name.as_bytes());
             self.raw(b"\"");
             first = false;
-        });
+        })
+        .into();
         if rest != 0 {
             self.raw(if first { b"\"" } else { b",\"" });
             self.hex(rest);
@@ -803,6 +835,15 @@ mod tests {
         assert_eq!(of("exec", 2)["process.args"], serde_json::json!([]));
         assert_eq!(of("exec", 1)["file.mode"], "4755");
         assert_eq!(of("exec", 2).get("file.type"), None);
+        assert_eq!(of("exec", 0).get("stockade.capabilities_gained"), None);
+        assert_eq!(
+            of("exec", 1)["stockade.capabilities_gained"],
+            serde_json::json!(["CAP_NET_RAW", "0x8000000000000000"])
+        );
+        assert_eq!(of("exec", 0).get("user.effective.id"), None);
+        assert_eq!(of("exec", 3)["user.effective.id"], "0");
+        assert_eq!(of("exec", 0).get("stockade.gained_unknown"), None);
+        assert_eq!(of("exec", 2)["stockade.gained_unknown"], true);
         assert_eq!(of("exit", 0)["process.exit_code"], 0);
         assert_eq!(of("exit", 0).get("stockade.signal"), None);
         assert_eq!(of("exit", 0).get("event.outcome"), None);

@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(
             lines,
             r#"TIME (UTC)   ACTION      PID    PPID COMM            DETAILS
-10:00:00.001 exec       4711    4520 sh              exe=/usr/bin/dash args=[sh -c "make \"all\""] cwd=/srv/build
+10:00:00.001 exec       4711    4520 sh              exe=/usr/bin/dash args=[sh -c "make \"all\""] cwd=/srv/build tty=pts/3
 10:00:00.004 fork       4711    4520 sh              child=4712
 10:00:00.009 exit       4711    4520 sh              code=0 user=1.8ms system=2.4ms rss=3500KiB lived=8.2ms
 10:00:00.005 open       4711    4520 sh              path=/etc/ld.so.cache flags=O_RDONLY|O_CLOEXEC

@@ -4,12 +4,12 @@ use std::mem::offset_of;
 
 use super::{
     ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
-    MemoryRecord, OomRecord, RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY, change, flag,
-    kind, memory_call, network, read,
+    MemoryRecord, NO_LOGIN, OomRecord, RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY,
+    change, flag, kind, memory_call, network, read,
 };
 use crate::event::{
-    Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind, Memory, OomKill, Open, Process,
-    ProcessId, Rename, Syscall, Unlink, names, text,
+    Denial, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, Memory, OomKill,
+    Open, Process, ProcessId, Rename, Syscall, Terminal, Unlink, names, text,
 };
 
 /// Why a record is not an event. Each is a defect: of the kernel half, or of who wrote the bytes.
@@ -85,7 +85,8 @@ impl Decoder {
                 spare.put(e.executable.path);
                 spare.put(e.cwd.path);
                 spare.put_list(e.args);
-                for name in e.script.into_iter().chain(e.interpreter) {
+                let terminal = e.terminal.map(|terminal| terminal.name);
+                for name in e.script.into_iter().chain(e.interpreter).chain(terminal) {
                     spare.put(name);
                 }
             }
@@ -352,7 +353,38 @@ fn exec(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
         cwd: path(cwd, flags & flag::CWD_CUT != 0, 0, spare),
         script: is_script.then(|| spare.escaped(until_nul(filename))),
         interpreter: is_script.then(|| spare.escaped(until_nul(interp))),
+        fileless: match (flags & flag::UNLINKED != 0, flags & flag::MEMFD != 0) {
+            (false, _) => None,
+            (true, true) => Some(Fileless::Memfd),
+            (true, false) => Some(Fileless::Deleted),
+        },
+        terminal: (rec.tty != 0).then(|| terminal(rec.tty, until_nul(&rec.tty_name), spare)),
+        login_uid: (rec.login_uid != NO_LOGIN).then_some(rec.login_uid),
+        effective_uid: rec.now.euid,
+        effective_gid: rec.now.egid,
+        gained: (flags & flag::BEFORE != 0).then_some(Gained {
+            user: rec.now.euid != rec.before.euid,
+            group: rec.now.egid != rec.before.egid,
+            capabilities: rec.now.caps & !rec.before.caps,
+        }),
     }))
+}
+
+/// The kernel calls a pseudo terminal `pts3` and its file is `/dev/pts/3`.
+fn terminal(device: u32, name: &[u8], spare: &mut Spare) -> Terminal {
+    let mut out = spare.string();
+    match name.strip_prefix(b"pts") {
+        Some(number) => {
+            out.push_str("pts/");
+            text::escape_into(&mut out, number);
+        }
+        None => text::escape_into(&mut out, name),
+    }
+    Terminal {
+        name: out,
+        major: device >> 20,
+        minor: device & 0xf_ffff,
+    }
 }
 
 fn split_args(bytes: &[u8], spare: &mut Spare) -> Vec<String> {
@@ -556,7 +588,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::sample::{KINDS, file_id, header, record};
+    use crate::wire::sample::{KINDS, file_id, header, privileges, record};
     use crate::wire::{ACCESS_KINDS, RULE_CANARY, bytes_of};
 
     fn decode(bytes: &[u8]) -> Result<Event, Malformed> {
@@ -574,6 +606,11 @@ mod tests {
             interp_len: 0,
             args_len: u32::try_from(args.len()).unwrap(),
             args_total: u32::try_from(args.len()).unwrap(),
+            now: privileges(1 << 13 | 1 << 10, 0),
+            before: privileges(1 << 10, 1000),
+            login_uid: NO_LOGIN,
+            tty: 136 << 20 | 300,
+            tty_name: *b"pts300\0left-over",
         };
         [bytes_of(&record), exe, cwd, args].concat()
     }
@@ -591,6 +628,28 @@ mod tests {
         assert_eq!(exec.cwd.path, "/");
         assert_eq!(exec.args, ["cat", "a b", ""]);
         assert_eq!((exec.file.major(), exec.file.minor()), (254, 1));
+    }
+
+    #[test]
+    fn an_exec_tells_what_it_brought_and_not_what_is_unknown() {
+        let exec = |flags| match decode(&exec_bytes(flags, b"cat\0", b"", b"")).unwrap().kind {
+            Kind::Exec(exec) => exec,
+            other => panic!("{other}"),
+        };
+        let unknown = exec(0);
+        assert_eq!((unknown.gained, unknown.effective_uid), (None, 0));
+        assert_eq!((unknown.login_uid, unknown.fileless), (None, None));
+        let terminal = unknown.terminal.expect("a terminal");
+        assert_eq!(
+            (terminal.name.as_str(), terminal.major, terminal.minor),
+            ("pts/300", 136, 300)
+        );
+        let gained = exec(flag::BEFORE).gained.expect("known");
+        assert!(gained.user && gained.group);
+        assert_eq!(gained.capabilities, 1 << 13);
+        assert_eq!(exec(flag::UNLINKED).fileless, Some(Fileless::Deleted));
+        let memfd = exec(flag::UNLINKED | flag::MEMFD).fileless;
+        assert_eq!(memfd, Some(Fileless::Memfd));
     }
 
     #[test]

@@ -124,6 +124,9 @@ pub(crate) mod flag {
     pub(crate) const NO_MOUNT: u32 = 1 << 6;
     pub(crate) const AS_GIVEN: u32 = 1 << 7;
     pub(crate) const SCRIPT: u32 = 1 << 8;
+    pub(crate) const BEFORE: u32 = 1 << 9;
+    pub(crate) const UNLINKED: u32 = 1 << 10;
+    pub(crate) const MEMFD: u32 = 1 << 11;
 }
 
 /// Names of the bits of `enum stk_access`, from bit 0 on.
@@ -133,6 +136,8 @@ pub(crate) const ACCESS_NAMES: [&str; ACCESS_KINDS] = [
 
 /// Values of `enum stk_verdict` that reach a record.
 pub(crate) const VERDICT_DENY: u32 = 2;
+/// `STK_NO_LOGIN`: nobody has logged in.
+pub(crate) const NO_LOGIN: u32 = u32::MAX;
 /// `STK_PATH_BUF`: the path buffer of a denial.
 pub(crate) const PATH_BUF: usize = 4352;
 /// `STK_ACCESS_KINDS`: bits of an access mask.
@@ -204,6 +209,15 @@ record!(
 );
 
 record!(
+    /// `struct stk_privileges`.
+    Privileges {
+        caps: u64,
+        euid: u32,
+        egid: u32,
+    }
+);
+
+record!(
     /// `struct stk_exec`.
     ExecRecord {
         hdr: Header,
@@ -214,6 +228,11 @@ record!(
         interp_len: u32,
         args_len: u32,
         args_total: u32,
+        now: Privileges,
+        before: Privileges,
+        login_uid: u32,
+        tty: u32,
+        tty_name: [u8; 16],
     }
 );
 

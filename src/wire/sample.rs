@@ -3,8 +3,8 @@
 use super::change::{ChangeRecord, change_op};
 use super::{
     DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, NetRecord, PATH_BUF,
-    PayloadRecord, RawFileId, RawFlow, RenameRecord, UnixRecord, VERDICT_DENY, bytes_of, flag,
-    kind,
+    PayloadRecord, Privileges, RawFileId, RawFlow, RenameRecord, UnixRecord, VERDICT_DENY,
+    bytes_of, flag, kind,
 };
 
 pub(crate) fn header(kind: u32, flags: u32, len: usize) -> Header {
@@ -32,6 +32,14 @@ pub(crate) fn file_id() -> RawFileId {
         generation: 3,
         fs_magic: 0xef53,
         mode: 0o100_644,
+    }
+}
+
+pub(crate) fn privileges(caps: u64, id: u32) -> Privileges {
+    Privileges {
+        caps,
+        euid: id,
+        egid: id,
     }
 }
 
@@ -72,6 +80,11 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
                 interp_len: size(b.len()),
                 args_len: size(c.len()),
                 args_total: number,
+                now: privileges(u64::MAX, number),
+                before: privileges(1 << 13, 1000),
+                login_uid: number,
+                tty: number,
+                tty_name: *b"pts7\0left-over!!",
             };
             bytes_of(&record).to_vec()
         }),

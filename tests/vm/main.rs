@@ -28,6 +28,8 @@ mod net;
 #[cfg(target_os = "linux")]
 mod pressure;
 #[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
 mod profile;
 #[cfg(target_os = "linux")]
 mod recording;
@@ -43,6 +45,8 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let code = if args.get(1).is_some_and(|a| a == "--helper") {
         helper::main(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--process") {
+        process::main(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--net") {
         net::main(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--memory") {
@@ -64,6 +68,7 @@ fn main() {
             scope::TESTS,
             lifetime::TESTS,
             monitor::TESTS,
+            process::TESTS,
             net::TESTS,
             memory::TESTS,
             disk::TESTS,

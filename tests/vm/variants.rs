@@ -18,6 +18,7 @@ type Version = (u32, u32);
 /// Probe and variant, and the kernels that they are for: from, and up to but without. What is not named here is for all.
 /// On each of our kernels the list has to be right, so that no variant is for none of them unnoticed.
 const FOR: &[(&str, &str, Version, Version)] = &[
+    ("process.credentials", "kprobe", (7, 0), END),
     ("process.exec", "kprobe", (7, 0), END),
     ("process.fork", "kprobe", (7, 0), END),
     ("process.exit", "kprobe", (7, 0), END),

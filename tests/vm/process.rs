@@ -1,0 +1,235 @@
+//! What an exec says of rights, terminal and origin, held against what the process itself reads in /proc.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::fence::text;
+use crate::harness::{Ctx, Ended, Needs, Outcome, Test, number, stockade};
+
+pub(crate) const TESTS: &[Test] = &[Test::new(
+    "exec_says_what_it_brought_where_it_runs_and_from_what_file",
+    Needs::Watch,
+    rights,
+)];
+
+/// Entry as the program that the tests have watched.
+pub(crate) fn main(args: &[String]) -> i32 {
+    let rest: Vec<CString> = args[1..].iter().map(|a| terminated(a)).collect();
+    match args[0].as_str() {
+        "nobody" => {
+            // SAFETY: plain numbers, and one thread.
+            let changed = unsafe {
+                libc::setgroups(0, std::ptr::null()) == 0
+                    && libc::setresgid(65534, 65534, 65534) == 0
+                    && libc::setresuid(65534, 65534, 65534) == 0
+            };
+            assert!(changed, "this is root, who can become nobody");
+            let fd = fs::File::open(&args[1]).expect("the program");
+            exec(&fd, &rest);
+        }
+        "memfd" => {
+            let fd = rustix::fs::memfd_create("hidden", rustix::fs::MemfdFlags::CLOEXEC)
+                .expect("a memory file");
+            let mut file = fs::File::from(fd);
+            let mut program = fs::File::open(&args[1]).expect("the program");
+            std::io::copy(&mut program, &mut file).expect("room for the program");
+            exec(&file, &rest);
+        }
+        "deleted" => {
+            let file = fs::File::open(&args[1]).expect("the program");
+            fs::remove_file(&args[1]).expect("the program can be removed");
+            exec(&file, &rest);
+        }
+        other => panic!("no work {other}"),
+    }
+    1
+}
+
+fn terminated(word: &str) -> CString {
+    CString::new(word).expect("no NUL in the tests' names")
+}
+
+/// Executes an open file; its arguments begin with its name.
+fn exec(file: &fs::File, args: &[CString]) {
+    let mut pointers: Vec<_> = args.iter().map(|a| a.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    let none = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: terminated lists of terminated strings; the empty path and the flag mean the descriptor itself.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            pointers.as_ptr(),
+            none.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    panic!("exec: {}", std::io::Error::last_os_error());
+}
+
+/// The value of a line in /proc/PID/status.
+fn status<'a>(text: &'a str, key: &str) -> &'a str {
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"))
+        .unwrap_or_else(|| panic!("no {key} in {text}"))
+}
+
+/// The last exec of a process: what it was when it wrote its own file.
+fn exec_of(ended: &Ended, pid: u64) -> &Value {
+    ended
+        .of("exec")
+        .filter(|e| number(e, "process.pid") == pid)
+        .last()
+        .unwrap_or_else(|| panic!("no exec of {pid}: {:#?}", ended.events))
+}
+
+fn rights(ctx: &Ctx) -> Outcome {
+    let dir = &ctx.dir;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, group, mode) in [
+        ("suid", 0, 0o4755),
+        ("sgid", 34, 0o2755),
+        ("capable", 0, 0o755),
+        ("plain", 0, 0o755),
+        ("gone", 0, 0o755),
+    ] {
+        let path = dir.join(name);
+        fs::copy("/bin/cat", &path).unwrap();
+        chown(&path, None, Some(group)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    // Revision 2, effective: CAP_NET_BIND_SERVICE and CAP_NET_RAW permitted (include/uapi/linux/capability.h).
+    let mut capable = 0x0200_0001_u32.to_le_bytes().to_vec();
+    for word in [1_u32 << 10 | 1 << 13, 0, 0, 0] {
+        capable.extend(word.to_le_bytes());
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(dir.join("capable"), "security.capability", &capable, flags).unwrap();
+
+    let script = r#"
+        echo 1234 >/proc/self/loginuid
+        for name in suid sgid capable plain; do
+            "$1" --process nobody "$2/$name" /proc/self/status >"$2/$name.status" || exit 3
+        done
+        "$1" --process memfd /bin/cat /proc/self/status >"$2/memfd.status" || exit 4
+        "$1" --process deleted "$2/gone" /proc/self/status >"$2/gone.status" || exit 5
+        setsid -w sh -c 'cat /proc/$$/loginuid >"$1/login"; exec cat /proc/self/status >"$1/login.status"' sh "$2" || exit 6
+        script -qec "sh -c 'tty >$2/tty; exec cat /proc/self/stat >$2/tty.stat'" /dev/null >/dev/null || exit 7
+    "#;
+    let ended = stockade(
+        ctx,
+        [
+            "run",
+            "--process",
+            "--format",
+            "json",
+            "--",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            text(&ctx.helper),
+            text(dir),
+        ],
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    if !ctx.host {
+        ended.complete();
+    }
+    let unknown = ended
+        .of("exec")
+        .find(|e| e.get("stockade.gained_unknown").is_some());
+    assert_eq!(unknown, None, "an exec whose past was not seen");
+    let read = |name: &str| fs::read_to_string(dir.join(name)).expect("what the process read");
+    let of = |name: &str| {
+        let status = read(&format!("{name}.status"));
+        let pid = self::status(&status, "Pid").parse().expect("a pid");
+        (exec_of(&ended, pid), status)
+    };
+
+    for name in ["suid", "sgid", "capable", "plain"] {
+        let (exec, status) = of(name);
+        let ids = |key| {
+            self::status(&status, key)
+                .split('\t')
+                .nth(1)
+                .expect("an id")
+        };
+        let (user, group) = (ids("Uid"), ids("Gid"));
+        let effective = u64::from_str_radix(self::status(&status, "CapEff"), 16).expect("a set");
+        assert_eq!(exec["user.id"], "65534", "{exec}");
+        let other = |id: &str| (id != "65534").then(|| Value::from(id));
+        assert_eq!(
+            exec.get("user.effective.id").cloned(),
+            other(user),
+            "{exec}"
+        );
+        assert_eq!(
+            exec.get("user.effective.group.id").cloned(),
+            other(group),
+            "{exec}"
+        );
+        assert_eq!(
+            exec.get("stockade.setuid").is_some(),
+            name == "suid",
+            "{exec}"
+        );
+        assert_eq!(
+            exec.get("stockade.setgid").is_some(),
+            name == "sgid",
+            "{exec}"
+        );
+        let gained = exec.get("stockade.capabilities_gained");
+        let count = gained.map_or(0, |g| g.as_array().expect("a list").len());
+        assert_eq!(count, effective.count_ones() as usize, "{exec}: {status}");
+        assert_eq!(name == "suid", count > 30, "{exec}");
+        if name == "capable" {
+            let expected = serde_json::json!(["CAP_NET_BIND_SERVICE", "CAP_NET_RAW"]);
+            assert_eq!(gained, Some(&expected), "{exec}");
+        }
+        assert_eq!(exec.get("stockade.fileless"), None, "{exec}");
+    }
+    for (name, why) in [("memfd", "memfd"), ("gone", "deleted")] {
+        let (exec, _) = of(name);
+        assert_eq!(exec["stockade.fileless"], why, "{exec}");
+        assert_eq!(exec.get("stockade.capabilities_gained"), None, "{exec}");
+    }
+
+    let (exec, _) = of("login");
+    let login = read("login");
+    if ctx.host && login == u32::MAX.to_string() {
+        // Nobody may log in here.
+        assert_eq!(exec.get("stockade.login_uid"), None, "{exec}");
+    } else {
+        assert_eq!(exec["stockade.login_uid"], login.as_str(), "{exec}");
+    }
+    assert_eq!(exec.get("stockade.tty"), None, "{exec}");
+
+    let (tty, stat) = (read("tty"), read("tty.stat"));
+    let words: Vec<u64> = stat.split(' ').map(|w| w.parse().unwrap_or(0)).collect();
+    let exec = exec_of(&ended, words[0]);
+    assert_eq!(
+        Path::new("/dev").join(exec["stockade.tty"].as_str().unwrap_or("")),
+        Path::new(tty.trim()),
+        "{exec}"
+    );
+    let device = words[6];
+    assert_eq!(
+        number(exec, "process.tty.char_device.major"),
+        device >> 8 & 0xfff,
+        "{exec}"
+    );
+    let minor = device & 0xff | device >> 12 & 0xf_ff00;
+    assert_eq!(
+        number(exec, "process.tty.char_device.minor"),
+        minor,
+        "{exec}"
+    );
+    Outcome::Passed
+}
