@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::event::{About, Event, Kind, KindCount};
 use crate::inference::{Inference, Lost, Settings};
 use crate::recording::Recorder;
-use crate::wire::{Decoder, Malformed, payload};
+use crate::wire::{Decoder, Malformed, NAMESPACES, payload};
 
 /// What the records do not say, and only the machine that they come from knows.
 pub(crate) trait Surroundings {
@@ -42,12 +42,13 @@ impl<S: Surroundings> Delivery<S> {
     pub(crate) fn new(
         surroundings: S,
         page_bytes: u64,
+        own_namespaces: [u32; NAMESPACES],
         rules: Vec<String>,
         tell_processes: bool,
         settings: &Settings,
     ) -> Self {
         Delivery {
-            decoder: Decoder::new(page_bytes),
+            decoder: Decoder::new(page_bytes, own_namespaces),
             surroundings,
             inference: Inference::new(settings),
             inferred: Vec::new(),
@@ -213,6 +214,8 @@ mod tests {
         Delivery::new(
             Processes::new(),
             4096,
+            // Those of the samples: as nearly all processes of a machine share them.
+            [0, 1, 2, 3, 4, 5, 1, u32::MAX],
             Vec::new(),
             tell_processes,
             &settings,

@@ -144,6 +144,7 @@ impl Recording {
         let mut delivery = Delivery::new(
             Noted::default(),
             opening.page_bytes,
+            opening.namespaces,
             opening.rules,
             opening.tell_processes,
             &opening.inference,
@@ -261,6 +262,7 @@ mod tests {
             kernel: "6.12.0".into(),
             arch: "x86_64".into(),
             page_bytes: 4096,
+            namespaces: [1; 8],
             tell_processes,
             rules: vec!["no-keys".into(), "no-shadow".into()],
             inference: Settings::new(&Filter::new().port_scan(2, Duration::from_secs(60))),
@@ -275,6 +277,7 @@ mod tests {
         let mut delivery = Delivery::new(
             Machine(0),
             opening.page_bytes,
+            opening.namespaces,
             opening.rules.clone(),
             opening.tell_processes,
             &opening.inference,

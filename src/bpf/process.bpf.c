@@ -8,6 +8,7 @@
 
 STK_EXPORT(stk_exec);
 STK_EXPORT(stk_privileges);
+STK_EXPORT(stk_namespaces);
 STK_EXPORT(stk_fork);
 STK_EXPORT(stk_exit);
 
@@ -124,6 +125,28 @@ static __always_inline void exec_tty(struct stk_exec *rec, struct task_struct *t
 				  (char *)tty + bpf_core_field_offset(struct tty_struct, name));
 }
 
+/*
+ * As /proc/PID/ns has them: the pid namespace is the one that the process is in, and not that of its children to be.
+ * By reads that cannot fail the load: two of these types are private to the kernel's own files.
+ */
+static __always_inline void namespaces_of(struct stk_namespaces *to, struct task_struct *task)
+{
+	struct nsproxy *all = BPF_CORE_READ(task, nsproxy);
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u64 last = bpf_core_field_offset(struct pid, numbers) +
+		     BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid);
+	struct upid *upid = (struct upid *)((char *)pid + last);
+
+	to->inum[STK_NS_CGROUP] = BPF_CORE_READ(all, cgroup_ns, ns.inum);
+	to->inum[STK_NS_IPC] = BPF_CORE_READ(all, ipc_ns, ns.inum);
+	to->inum[STK_NS_MNT] = BPF_CORE_READ(all, mnt_ns, ns.inum);
+	to->inum[STK_NS_NET] = BPF_CORE_READ(all, net_ns, ns.inum);
+	to->inum[STK_NS_PID] = BPF_CORE_READ(upid, ns, ns.inum);
+	to->inum[STK_NS_TIME] = BPF_CORE_READ(all, time_ns, ns.inum);
+	to->inum[STK_NS_USER] = BPF_CORE_READ(task, cred, user_ns, ns.inum);
+	to->inum[STK_NS_UTS] = BPF_CORE_READ(all, uts_ns, ns.inum);
+}
+
 /* Fills in who the process is to the kernel; returns the flags. Global: the verifier looks at it by itself. */
 __attribute__((noinline)) __u32 exec_who(void)
 {
@@ -139,6 +162,7 @@ __attribute__((noinline)) __u32 exec_who(void)
 		return 0;
 	rec = (struct stk_exec *)s->rec;
 	exec_tty(rec, task);
+	namespaces_of(&rec->namespaces, task);
 	rec->login_uid = STK_NO_LOGIN;
 	if (bpf_core_field_exists(task->loginuid)) /* CONFIG_AUDIT */
 		rec->login_uid = STK_LOAD(task, loginuid.val);
@@ -295,6 +319,7 @@ static __always_inline int on_fork(struct task_struct *child)
 		rec->child_parent_start_ns = BPF_CORE_READ(parent, start_boottime);
 		rec->child_ppid = BPF_CORE_READ(parent, tgid);
 	}
+	namespaces_of(&rec->namespaces, child);
 	bpf_ringbuf_submit(rec, wake);
 	return 0;
 }

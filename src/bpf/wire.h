@@ -186,6 +186,24 @@ struct stk_privileges {
 	__u32 egid;
 };
 
+/* In the order of their names in /proc/PID/ns. */
+enum stk_namespace {
+	STK_NS_CGROUP = 0,
+	STK_NS_IPC = 1,
+	STK_NS_MNT = 2,
+	STK_NS_NET = 3,
+	STK_NS_PID = 4,
+	STK_NS_TIME = 5,
+	STK_NS_USER = 6,
+	STK_NS_UTS = 7,
+	STK_NS_MAX = 8,
+};
+
+/* Inode numbers, as in /proc/PID/ns; 0: not known. */
+struct stk_namespaces {
+	__u32 inum[STK_NS_MAX];
+};
+
 enum stk_exec_limits {
 	STK_NO_LOGIN = 0xffffffff, /* nobody has logged in, or the kernel does not keep it */
 	STK_TTY_LEN = 16,
@@ -207,6 +225,7 @@ struct stk_exec {
 	__u32 login_uid; /* or STK_NO_LOGIN */
 	__u32 tty; /* controlling terminal: major << 20 | minor; 0: there is none */
 	__u8 tty_name[STK_TTY_LEN];
+	struct stk_namespaces namespaces;
 };
 
 struct stk_fork {
@@ -215,6 +234,7 @@ struct stk_fork {
 	__u64 child_parent_start_ns;
 	__u32 child_tgid;
 	__u32 child_ppid; /* differs from hdr.tgid under CLONE_PARENT */
+	struct stk_namespaces namespaces; /* of the child */
 };
 
 struct stk_exit {

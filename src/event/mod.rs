@@ -359,6 +359,65 @@ pub struct Exec {
     pub effective_gid: u32,
     /// What the exec brought; `None` where it is not known what the process had before.
     pub gained: Option<Gained>,
+    /// The process's namespaces.
+    pub namespaces: Namespaces,
+}
+
+/// Namespaces of a process that are others than those of who watches: their numbers as in `/proc/PID/ns`. `None`: the
+/// same, or not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Namespaces {
+    /// Where its cgroup paths begin.
+    pub cgroup: Option<u32>,
+    /// Its System V IPC and POSIX message queues.
+    pub ipc: Option<u32>,
+    /// Its mounts.
+    pub mnt: Option<u32>,
+    /// Its network.
+    pub net: Option<u32>,
+    /// Its process ids.
+    pub pid: Option<u32>,
+    /// Its clocks.
+    pub time: Option<u32>,
+    /// Its users and capabilities.
+    pub user: Option<u32>,
+    /// Its host name.
+    pub uts: Option<u32>,
+}
+
+/// The kinds of namespaces, in the order of their names.
+pub(crate) const NAMESPACE_NAMES: [&str; 8] =
+    ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+
+impl Namespaces {
+    /// In the order of their names.
+    pub(crate) fn all(&self) -> [Option<u32>; 8] {
+        [
+            self.cgroup,
+            self.ipc,
+            self.mnt,
+            self.net,
+            self.pid,
+            self.time,
+            self.user,
+            self.uts,
+        ]
+    }
+}
+
+/// ` namespaces=[net:4026532000 uts:4026531999]`; nothing when there are none.
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = " namespaces=[";
+        for (name, inode) in NAMESPACE_NAMES.iter().zip(self.all()) {
+            if let Some(inode) = inode {
+                write!(f, "{before}{name}:{inode}")?;
+                before = " ";
+            }
+        }
+        f.write_str(if before == " " { "]" } else { "" })
+    }
 }
 
 impl Exec {
@@ -370,6 +429,7 @@ impl Exec {
         if let Some(fileless) = self.fileless {
             write!(f, " fileless={}", fileless.name())?;
         }
+        write!(f, "{}", self.namespaces)?;
         let Some(gained) = self.gained else {
             return Ok(());
         };
@@ -447,6 +507,8 @@ pub struct Fork {
     pub child: ProcessId,
     /// The new process's parent: another one than the caller under `CLONE_PARENT`.
     pub child_parent: ProcessId,
+    /// The new process's namespaces.
+    pub namespaces: Namespaces,
 }
 
 /// A process ended: its last thread did.
@@ -762,7 +824,7 @@ impl fmt::Display for Kind {
                 write!(f, " cwd={}", e.cwd)?;
                 e.write_rights(f)
             }
-            Kind::Fork(e) => write!(f, "child={}", e.child.pid),
+            Kind::Fork(e) => write!(f, "child={}{}", e.child.pid, e.namespaces),
             Kind::Exit(e) => {
                 match (e.code, e.signal) {
                     (Some(code), _) => write!(f, "code={code} ")?,

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use super::{
     About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Disk,
-    DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary, FileUse, Fileless, Flow, Fork, Gained, Kind, KindCount, Listen, Loss, LossCount, NetworkSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Sampled, Suppressed, Syscall, SyscallSummary, Terminal, Transport, UnixConnect, Unlink, text,
+    DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary,
+    FileUse, Fileless, Flow, Fork, Gained, Kind, KindCount, Listen, Loss, LossCount, Namespaces,
+    NetworkSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Sampled, Suppressed,
+    Syscall, SyscallSummary, Terminal, Transport, UnixConnect, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -82,6 +85,19 @@ fn file(inode: u64, mode: u32) -> FileId {
         generation: 2_914_807_061,
         fs_magic: 0xef53,
         mode,
+    }
+}
+
+fn namespaces() -> Namespaces {
+    Namespaces {
+        cgroup: Some(4_026_532_209),
+        ipc: Some(4_026_532_201),
+        mnt: Some(4_026_532_199),
+        net: Some(4_026_532_203),
+        pid: Some(4_026_532_202),
+        time: Some(u32::MAX),
+        user: Some(4_026_532_198),
+        uts: Some(4_026_532_200),
     }
 }
 
@@ -368,6 +384,7 @@ pub fn samples() -> Vec<Event> {
                 effective_uid: 1000,
                 effective_gid: 1000,
                 gained: Some(Gained::default()),
+                namespaces: Namespaces::default(),
             }),
         ),
         event(
@@ -401,6 +418,7 @@ pub fn samples() -> Vec<Event> {
                     // One that has no name yet.
                     capabilities: 1 << 13 | 1 << 63,
                 }),
+                namespaces: Namespaces::default(),
             }),
         ),
         event(
@@ -421,6 +439,7 @@ pub fn samples() -> Vec<Event> {
                 effective_uid: 1000,
                 effective_gid: 1000,
                 gained: None,
+                namespaces: namespaces(),
             }),
         ),
         event(
@@ -445,6 +464,7 @@ pub fn samples() -> Vec<Event> {
                     group: false,
                     capabilities: (1 << 41) - 1,
                 }),
+                namespaces: Namespaces::default(),
             }),
         ),
         event(
@@ -453,6 +473,16 @@ pub fn samples() -> Vec<Event> {
             Kind::Fork(Fork {
                 child: ProcessId::new(HOUR_NS + 4_099_801, 4712),
                 child_parent: shell().id,
+                namespaces: Namespaces::default(),
+            }),
+        ),
+        event(
+            4_200_000,
+            worker(),
+            Kind::Fork(Fork {
+                child: ProcessId::new(HOUR_NS + 4_199_801, 4713),
+                child_parent: shell().parent,
+                namespaces: namespaces(),
             }),
         ),
         event(

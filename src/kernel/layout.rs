@@ -52,6 +52,7 @@ same_layout!(
     }
 );
 same_layout!(wire::Privileges = process::types::stk_privileges { caps, euid, egid });
+same_layout!(wire::RawNamespaces = process::types::stk_namespaces { inum });
 same_layout!(
     wire::ExecRecord = process::types::stk_exec {
         hdr,
@@ -67,6 +68,7 @@ same_layout!(
         login_uid,
         tty,
         tty_name,
+        namespaces,
     }
 );
 same_layout!(
@@ -76,6 +78,7 @@ same_layout!(
         child_parent_start_ns,
         child_tgid,
         child_ppid,
+        namespaces,
     }
 );
 same_layout!(

@@ -15,6 +15,7 @@ pub(crate) use write::Recorder;
 
 use crate::event::{About, ProcessId};
 use crate::inference::Settings;
+use crate::wire::NAMESPACES;
 
 const MAGIC: [u8; 8] = *b"stockade";
 /// Of the file and of the records in it: one that grows or changes needs another.
@@ -72,6 +73,8 @@ pub(crate) struct Opening {
     pub(crate) arch: String,
     /// Bytes per page there.
     pub(crate) page_bytes: u64,
+    /// Those of who recorded, in the order of the records.
+    pub(crate) namespaces: [u32; NAMESPACES],
     /// Whether somebody asked for forks and execs, which are recorded in any case.
     pub(crate) tell_processes: bool,
     /// Names of the policy's rules, by number.

@@ -12,7 +12,8 @@ use crate::delivery::Delivery;
 use crate::enrich::{MANY, Processes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{
-    Certificate, Clock, Event, FenceState, Kind, Loss, LossCount, ProbeState, Process, ProcessId,
+    Certificate, Clock, Event, FenceState, Kind, Loss, LossCount, NAMESPACE_NAMES, ProbeState,
+    Process, ProcessId,
 };
 use crate::fence::{self, Fence, is_canary};
 use crate::inference::{Lost, Settings};
@@ -24,7 +25,7 @@ use crate::kernel::{
 use crate::monitor::{Monitor, TRACK, Watch, profile_sizes};
 use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
-use crate::wire::{Config, TASK_ENDED, TaskEntry, filter_bit, loss, read, scope_bit};
+use crate::wire::{Config, NAMESPACES, TASK_ENDED, TaskEntry, filter_bit, loss, read, scope_bit};
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
 const DENIAL_RING_BYTES: u32 = 1 << 20;
@@ -237,9 +238,11 @@ impl Live {
         let clock = clock(&boot_id);
         let inference = Settings::new(&filter);
         let rules = policy.map_or_else(Vec::new, |p| p.rules.into_iter().map(|r| r.id).collect());
+        let namespaces = own_namespaces();
         let mut delivery = Delivery::new(
             Processes::new(),
             page_bytes(),
+            namespaces,
             rules.clone(),
             told,
             &inference,
@@ -249,6 +252,7 @@ impl Live {
                 kernel: release(),
                 arch: std::env::consts::ARCH.to_owned(),
                 page_bytes: page_bytes(),
+                namespaces,
                 tell_processes: told,
                 rules,
                 inference,
@@ -543,6 +547,15 @@ fn cause_name(cause: u32) -> &'static str {
 /// A map has at least one entry.
 fn size(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX).max(1)
+}
+
+/// Inode numbers of our own namespaces; 0 for a kind that this kernel does not have.
+fn own_namespaces() -> [u32; NAMESPACES] {
+    use std::os::unix::fs::MetadataExt as _;
+    NAMESPACE_NAMES.map(|name| {
+        let found = std::fs::metadata(format!("/proc/self/ns/{name}"));
+        found.map_or(0, |ns| u32::try_from(ns.ino()).unwrap_or(0))
+    })
 }
 
 /// The clock of events, as of now.

@@ -339,6 +339,21 @@ impl Line<'_> {
         if e.effective_gid != process.gid {
             self.quoted(key!("user.effective.group.id"), e.effective_gid);
         }
+        for (key, inode) in [
+            key!("stockade.namespaces.cgroup"),
+            key!("stockade.namespaces.ipc"),
+            key!("stockade.namespaces.mnt"),
+            key!("stockade.namespaces.net"),
+            key!("stockade.namespaces.pid"),
+            key!("stockade.namespaces.time"),
+            key!("stockade.namespaces.user"),
+            key!("stockade.namespaces.uts"),
+        ]
+        .into_iter()
+        .zip(e.namespaces.all())
+        {
+            self.optional(key, inode);
+        }
         let Some(gained) = e.gained else {
             return self.flag(key!("stockade.gained_unknown"), true);
         };
@@ -361,6 +376,21 @@ impl Line<'_> {
             clock,
             id,
         );
+        for (key, inode) in [
+            key!("stockade.child.namespaces.cgroup"),
+            key!("stockade.child.namespaces.ipc"),
+            key!("stockade.child.namespaces.mnt"),
+            key!("stockade.child.namespaces.net"),
+            key!("stockade.child.namespaces.pid"),
+            key!("stockade.child.namespaces.time"),
+            key!("stockade.child.namespaces.user"),
+            key!("stockade.child.namespaces.uts"),
+        ]
+        .into_iter()
+        .zip(e.namespaces.all())
+        {
+            self.optional(key, inode);
+        }
     }
 
     fn exit(&mut self, e: &Exit) {
@@ -617,6 +647,13 @@ impl Line<'_> {
     fn number(&mut self, key: &[u8], value: impl itoa::Integer) {
         self.raw(key);
         self.digits(value);
+    }
+
+    /// Only when there is one.
+    fn optional(&mut self, key: &[u8], value: Option<u32>) {
+        if let Some(value) = value {
+            self.number(key, value);
+        }
     }
 
     /// A number that the schema wants as a string.

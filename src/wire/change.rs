@@ -183,7 +183,7 @@ mod tests {
         fill(&mut record);
         let mut bytes = bytes_of(&record).to_vec();
         bytes.extend(all);
-        Ok(Decoder::new(4096).decode(&bytes)?.kind)
+        Ok(Decoder::new(4096, [0; 8]).decode(&bytes)?.kind)
     }
 
     fn changed(op: u32, fill: impl FnOnce(&mut ChangeRecord)) -> Change {

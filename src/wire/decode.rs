@@ -4,12 +4,12 @@ use std::mem::offset_of;
 
 use super::{
     ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
-    MemoryRecord, NO_LOGIN, OomRecord, RawFileId, RenameRecord, SyscallRecord, VERDICT_DENY,
-    change, flag, kind, memory_call, network, read,
+    MemoryRecord, NAMESPACES, NO_LOGIN, OomRecord, RawFileId, RawNamespaces, RenameRecord,
+    SyscallRecord, VERDICT_DENY, change, flag, kind, memory_call, network, read,
 };
 use crate::event::{
-    Denial, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, Memory, OomKill,
-    Open, Process, ProcessId, Rename, Syscall, Terminal, Unlink, names, text,
+    Denial, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, Memory, Namespaces,
+    OomKill, Open, Process, ProcessId, Rename, Syscall, Terminal, Unlink, names, text,
 };
 
 /// Why a record is not an event. Each is a defect: of the kernel half, or of who wrote the bytes.
@@ -28,13 +28,16 @@ pub(crate) enum Malformed {
 pub(crate) struct Decoder {
     /// Bytes per page, for sizes that the kernel counts in pages.
     page_bytes: u64,
+    /// Of who watches: they are not worth a word.
+    own_namespaces: [u32; NAMESPACES],
     spare: Spare,
 }
 
 impl Decoder {
-    pub(crate) fn new(page_bytes: u64) -> Self {
+    pub(crate) fn new(page_bytes: u64, own_namespaces: [u32; NAMESPACES]) -> Self {
         Decoder {
             page_bytes,
+            own_namespaces,
             spare: Spare::default(),
         }
     }
@@ -52,8 +55,8 @@ impl Decoder {
         }
         let spare = &mut self.spare;
         let kind = match hdr.kind {
-            kind::EXEC => exec(bytes, spare)?,
-            kind::FORK => fork(bytes)?,
+            kind::EXEC => exec(bytes, &self.own_namespaces, spare)?,
+            kind::FORK => fork(bytes, &self.own_namespaces)?,
             kind::EXIT => exit(bytes, self.page_bytes)?,
             kind::OPEN => Kind::Open(open(bytes, spare)?),
             kind::CREATE => Kind::Create(open(bytes, spare)?),
@@ -333,7 +336,7 @@ pub(super) fn errno(result: i32) -> u16 {
     }
 }
 
-fn exec(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
+fn exec(bytes: &[u8], own: &[u32; NAMESPACES], spare: &mut Spare) -> Result<Kind, Malformed> {
     let (rec, mut parts) = variable::<ExecRecord>(bytes)?;
     let flags = rec.hdr.flags;
     let exe = parts.take(rec.exe_len)?;
@@ -367,7 +370,27 @@ fn exec(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
             group: rec.now.egid != rec.before.egid,
             capabilities: rec.now.caps & !rec.before.caps,
         }),
+        namespaces: namespaces(&rec.namespaces, own),
     }))
+}
+
+/// Those that are others than `own`.
+fn namespaces(raw: &RawNamespaces, own: &[u32; NAMESPACES]) -> Namespaces {
+    let mut other = [None; NAMESPACES];
+    for ((other, inum), own) in other.iter_mut().zip(raw.inum).zip(own) {
+        *other = (inum != 0 && inum != *own).then_some(inum);
+    }
+    let [cgroup, ipc, mnt, net, pid, time, user, uts] = other;
+    Namespaces {
+        cgroup,
+        ipc,
+        mnt,
+        net,
+        pid,
+        time,
+        user,
+        uts,
+    }
 }
 
 /// The kernel calls a pseudo terminal `pts3` and its file is `/dev/pts/3`.
@@ -411,11 +434,12 @@ fn exit(bytes: &[u8], page_bytes: u64) -> Result<Kind, Malformed> {
     }))
 }
 
-fn fork(bytes: &[u8]) -> Result<Kind, Malformed> {
+fn fork(bytes: &[u8], own: &[u32; NAMESPACES]) -> Result<Kind, Malformed> {
     let rec: ForkRecord = fixed(bytes)?;
     Ok(Kind::Fork(Fork {
         child: ProcessId::new(rec.child_start_ns, rec.child_tgid),
         child_parent: ProcessId::new(rec.child_parent_start_ns, rec.child_ppid),
+        namespaces: namespaces(&rec.namespaces, own),
     }))
 }
 
@@ -588,11 +612,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::sample::{KINDS, file_id, header, privileges, record};
+    use crate::wire::sample::{self, KINDS, file_id, header, privileges, record};
     use crate::wire::{ACCESS_KINDS, RULE_CANARY, bytes_of};
 
+    const OWN: [u32; NAMESPACES] = [7, 1, 2, 3, 4, 5, 6, 7];
+
     fn decode(bytes: &[u8]) -> Result<Event, Malformed> {
-        Decoder::new(4096).decode(bytes)
+        Decoder::new(4096, OWN).decode(bytes)
     }
 
     fn exec_bytes(flags: u32, exe: &[u8], cwd: &[u8], args: &[u8]) -> Vec<u8> {
@@ -611,6 +637,7 @@ mod tests {
             login_uid: NO_LOGIN,
             tty: 136 << 20 | 300,
             tty_name: *b"pts300\0left-over",
+            namespaces: sample::namespaces(9),
         };
         [bytes_of(&record), exe, cwd, args].concat()
     }
@@ -644,6 +671,13 @@ mod tests {
             (terminal.name.as_str(), terminal.major, terminal.minor),
             ("pts/300", 136, 300)
         );
+        // The first is not known, and the others are those of who watches.
+        let namespaces = Namespaces {
+            user: Some(9),
+            uts: Some(u32::MAX),
+            ..Namespaces::default()
+        };
+        assert_eq!(unknown.namespaces, namespaces);
         let gained = exec(flag::BEFORE).gained.expect("known");
         assert!(gained.user && gained.group);
         assert_eq!(gained.capabilities, 1 << 13);
@@ -788,7 +822,7 @@ mod tests {
 
     #[test]
     fn a_long_event_does_not_pin_its_memory() {
-        let mut decoder = Decoder::new(4096);
+        let mut decoder = Decoder::new(4096, OWN);
         let long = vec![b'a'; 32 * 1024];
         let many = b"a\0".repeat(16 * 1024);
         for args in [&long, &many] {
@@ -818,7 +852,7 @@ mod tests {
                 (0..KINDS.len(), any::<u32>(), [name(), name(), name()], any::<u32>(), 0..4usize), 1..20,
             ),
         ) {
-            let mut used = Decoder::new(4096);
+            let mut used = Decoder::new(4096, OWN);
             for (kind, flags, [a, b, c], number, cut) in records {
                 let mut bytes = record(KINDS[kind], flags, [&a, &b, &c], number);
                 prop_assert!(decode(&bytes).is_ok());

@@ -136,6 +136,8 @@ pub(crate) const ACCESS_NAMES: [&str; ACCESS_KINDS] = [
 
 /// Values of `enum stk_verdict` that reach a record.
 pub(crate) const VERDICT_DENY: u32 = 2;
+/// `STK_NS_MAX`: kinds of namespaces, in the order of `enum stk_namespace`.
+pub(crate) const NAMESPACES: usize = 8;
 /// `STK_NO_LOGIN`: nobody has logged in.
 pub(crate) const NO_LOGIN: u32 = u32::MAX;
 /// `STK_PATH_BUF`: the path buffer of a denial.
@@ -218,6 +220,13 @@ record!(
 );
 
 record!(
+    /// `struct stk_namespaces`.
+    RawNamespaces {
+        inum: [u32; NAMESPACES],
+    }
+);
+
+record!(
     /// `struct stk_exec`.
     ExecRecord {
         hdr: Header,
@@ -233,6 +242,7 @@ record!(
         login_uid: u32,
         tty: u32,
         tty_name: [u8; 16],
+        namespaces: RawNamespaces,
     }
 );
 
@@ -244,6 +254,7 @@ record!(
         child_parent_start_ns: u64,
         child_tgid: u32,
         child_ppid: u32,
+        namespaces: RawNamespaces,
     }
 );
 

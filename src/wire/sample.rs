@@ -3,8 +3,8 @@
 use super::change::{ChangeRecord, change_op};
 use super::{
     DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, NetRecord, PATH_BUF,
-    PayloadRecord, Privileges, RawFileId, RawFlow, RenameRecord, UnixRecord, VERDICT_DENY,
-    bytes_of, flag, kind,
+    PayloadRecord, Privileges, RawFileId, RawFlow, RawNamespaces, RenameRecord, UnixRecord,
+    VERDICT_DENY, bytes_of, flag, kind,
 };
 
 pub(crate) fn header(kind: u32, flags: u32, len: usize) -> Header {
@@ -40,6 +40,12 @@ pub(crate) fn privileges(caps: u64, id: u32) -> Privileges {
         caps,
         euid: id,
         egid: id,
+    }
+}
+
+pub(crate) fn namespaces(number: u32) -> RawNamespaces {
+    RawNamespaces {
+        inum: [0, 1, 2, 3, 4, 5, number, u32::MAX],
     }
 }
 
@@ -85,6 +91,7 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
                 login_uid: number,
                 tty: number,
                 tty_name: *b"pts7\0left-over!!",
+                namespaces: namespaces(number),
             };
             bytes_of(&record).to_vec()
         }),
@@ -95,6 +102,7 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
                 child_parent_start_ns: 4,
                 child_tgid: number,
                 child_ppid: 6,
+                namespaces: namespaces(number),
             };
             bytes_of(&record).to_vec()
         }),

@@ -120,6 +120,11 @@ fn rights(ctx: &Ctx) -> Outcome {
         "$1" --process memfd /bin/cat /proc/self/status >"$2/memfd.status" || exit 4
         "$1" --process deleted "$2/gone" /proc/self/status >"$2/gone.status" || exit 5
         setsid -w sh -c 'cat /proc/$$/loginuid >"$1/login"; exec cat /proc/self/status >"$1/login.status"' sh "$2" || exit 6
+        unshare --fork --pid --net --uts --ipc --mount --cgroup --user --map-root-user sh -c '
+            for name in cgroup ipc mnt net pid time user uts; do
+                echo "$name $(readlink /proc/self/ns/$name)" >>"$1/namespaces"
+            done
+            exec cat /proc/self/stat >"$1/namespaces.stat"' sh "$2" || exit 8
         script -qec "sh -c 'tty >$2/tty; exec cat /proc/self/stat >$2/tty.stat'" /dev/null >/dev/null || exit 7
     "#;
     let ended = stockade(
@@ -211,6 +216,8 @@ fn rights(ctx: &Ctx) -> Outcome {
     }
     assert_eq!(exec.get("stockade.tty"), None, "{exec}");
 
+    namespaces(&ended, &read("namespaces"), &read("namespaces.stat"));
+
     let (tty, stat) = (read("tty"), read("tty.stat"));
     let words: Vec<u64> = stat.split(' ').map(|w| w.parse().unwrap_or(0)).collect();
     let exec = exec_of(&ended, words[0]);
@@ -232,4 +239,44 @@ fn rights(ctx: &Ctx) -> Outcome {
         "{exec}"
     );
     Outcome::Passed
+}
+
+/// The process that was unshared from everything but time, and everybody else.
+fn namespaces(ended: &Ended, links: &str, stat: &str) {
+    let pid = stat.split(' ').next().and_then(|w| w.parse().ok());
+    let pid = pid.expect("a pid");
+    let exec = exec_of(ended, pid);
+    let fork = ended
+        .of("fork")
+        .find(|e| number(e, "stockade.child.pid") == pid)
+        .expect("the fork of the process");
+    let mut others = 0;
+    for line in links.lines() {
+        // `net net:[4026532000]`, and nothing behind the name of a kind that the kernel lacks.
+        let (name, link) = line.split_once(' ').expect("a name and a link");
+        let inode = link.trim_end_matches(']').rsplit('[').next();
+        let inode = inode.and_then(|n| n.parse::<u64>().ok());
+        let expected = inode.filter(|_| name != "time").map(Value::from);
+        let of = |event: &Value, folder: &str| event.get(format!("{folder}.{name}")).cloned();
+        assert_eq!(of(exec, "stockade.namespaces"), expected, "{name}: {exec}");
+        assert_eq!(
+            of(fork, "stockade.child.namespaces"),
+            expected,
+            "{name}: {fork}"
+        );
+        others += usize::from(expected.is_some());
+    }
+    assert_eq!(others, 7, "{links}");
+    let named = |e: &&Value| {
+        let fields = e.as_object().expect("an object");
+        fields.keys().any(|k| k.contains("namespaces."))
+    };
+    // unshare itself is in them from its call on; its exec and its fork come before and in it.
+    let elsewhere: Vec<_> = ended
+        .events
+        .iter()
+        .filter(named)
+        .filter(|e| number(e, "process.pid") < number(fork, "process.pid"))
+        .collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:#?}");
 }
