@@ -15,7 +15,7 @@
 enum {
 	STK_CGROUPS_MAX = 16, /* named on one command line; each costs one helper call per event */
 	STK_WALK_LIMIT = 16384, /* offsets of paths in a record end below */
-	STK_RECORD_MAX = 49408, /* STK_DATA_MAX behind the largest fixed part, rounded up */
+	STK_RECORD_MAX = 57600, /* STK_DATA_MAX behind the largest fixed part, rounded up */
 };
 
 /* include/uapi/asm-generic/errno-base.h; BTF has no macros. */

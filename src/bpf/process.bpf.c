@@ -9,6 +9,7 @@
 STK_EXPORT(stk_exec);
 STK_EXPORT(stk_privileges);
 STK_EXPORT(stk_namespaces);
+STK_EXPORT(stk_env_key);
 STK_EXPORT(stk_fork);
 STK_EXPORT(stk_exit);
 
@@ -29,6 +30,31 @@ struct exec_before {
 	__u64 exec_id; /* task.self_exec_id after this exec */
 };
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16);
+	__type(key, struct stk_env_key);
+	__type(value, __u8);
+} stk_env_keys SEC(".maps");
+
+/* Where a walk through an environment stands. What is read here leaves the kernel only when it was asked for. */
+struct env_walk {
+	__u64 at;
+	__u64 end;
+	__u32 off; /* in the record */
+	__u32 limit;
+	__u32 cut;
+	__u32 inside; /* the last piece did not end its variable */
+	__u8 text[STK_ENV_VALUE];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct env_walk);
+} stk_env_buf SEC(".maps");
+
 /* By tid. LRU: such an exec can still end in a kill, and any thread may rename itself. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -39,6 +65,7 @@ struct {
 
 enum {
 	STK_ARGS_CHUNK = 4096,
+	STK_ENV_STEPS = 1024, /* variables, or pieces of them, that are looked at */
 	/* Threads that have ended and are not yet folded into the process's sums; more are left out of its CPU time. */
 	STK_THREADS_WALKED = 64,
 };
@@ -79,6 +106,100 @@ __attribute__((noinline)) __u32 copy_args(__u64 start, __u32 off, __u32 len)
 	return done;
 }
 
+/* Puts a variable that was asked for into the record: `name` bytes of it, or all `len` with its NUL. */
+static __always_inline void env_found(struct env_walk *w, struct stk_scratch *s, __u32 name,
+				      __u32 len)
+{
+	__u32 off = w->off;
+
+	asm volatile("" : "+r"(off));
+	if (off > w->limit || off > STK_RECORD_MAX - STK_ENV_VALUE) {
+		w->cut = 1;
+		return;
+	}
+	if (stk_config.env != STK_ENV_VALUES)
+		len = name + 1;
+	asm volatile("" : "+r"(len));
+	if (!len || len > STK_ENV_VALUE)
+		return;
+	if (bpf_probe_read_kernel(s->rec + off, len, w->text))
+		return;
+	off += len - 1;
+	asm volatile("" : "+r"(off));
+	if (off < STK_RECORD_MAX)
+		s->rec[off] = 0;
+	w->off = off + 1;
+}
+
+/* One variable, or one more piece of a long one. Global, so that the verifier looks at one turn. */
+__attribute__((noinline)) int env_step(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct stk_scratch *s = bpf_map_lookup_elem(&stk_exec_buf, &cpu);
+	struct env_walk *w = bpf_map_lookup_elem(&stk_env_buf, &cpu);
+	struct stk_env_key key;
+	__u32 name = 0, open = 1;
+	bool first;
+	long n;
+	__u32 i;
+
+	if (!s || !w || w->at >= w->end)
+		return STK_STEP_DONE;
+	n = bpf_probe_read_user_str(w->text, STK_ENV_VALUE, (void *)w->at);
+	if (n <= 0)
+		return STK_STEP_CUT;
+	first = !w->inside;
+	w->inside = n == STK_ENV_VALUE;
+	w->at += w->inside ? n - 1 : n;
+	if (!first)
+		return STK_STEP_ON;
+	/* Without a branch: the verifier would follow each place where the name can end. */
+	for (i = 0; i < STK_ENV_KEY; i++) {
+		__u32 c = w->text[i], to_equals = c ^ '=', to_nul = c;
+
+		asm volatile("" : "+r"(to_equals));
+		asm volatile("" : "+r"(to_nul));
+		open &= -to_equals >> 31 & -to_nul >> 31;
+		key.text[i] = c & -open;
+		name += open;
+	}
+	asm volatile("" : "+r"(name));
+	if (name >= STK_ENV_KEY || w->text[name] != '=')
+		return STK_STEP_ON;
+	if (!bpf_map_lookup_elem(&stk_env_keys, &key))
+		return STK_STEP_ON;
+	if (w->inside && stk_config.env == STK_ENV_VALUES)
+		w->cut = 1;
+	env_found(w, s, name, n);
+	return STK_STEP_ON;
+}
+
+/* Looks for the variables that were asked for; returns where the record ends, with STK_WALK_CUT. */
+__attribute__((noinline)) __u32 env_find(__u64 start, __u64 end, __u32 off)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct env_walk *w = bpf_map_lookup_elem(&stk_env_buf, &cpu);
+	int step = STK_STEP_ON;
+	__u32 i;
+
+	if (!w)
+		return off | STK_WALK_CUT;
+	w->at = start;
+	w->end = end;
+	w->off = off;
+	w->limit = off + STK_ENV_MAX - STK_ENV_VALUE;
+	w->cut = 0;
+	w->inside = 0;
+	for (i = 0; i < STK_ENV_STEPS; i++) {
+		step = env_step();
+		if (step)
+			break;
+	}
+	if (step != STK_STEP_DONE)
+		w->cut = 1;
+	return w->off | (w->cut ? STK_WALK_CUT : 0);
+}
+
 static __always_inline void privileges_of(struct stk_privileges *to, struct task_struct *task)
 {
 	const struct cred *cred = STK_LOAD(task, cred);
@@ -100,7 +221,8 @@ static __always_inline int on_credentials(__u64 ahead)
 	struct task_struct *task = stk_current();
 	struct exec_before before = {};
 
-	if (!stk_wanted())
+	/* The name by which it may be wanted is just changing. */
+	if (!(stk_config.scope & STK_SCOPE_COMMS) && !stk_wanted())
 		return 0;
 	privileges_of(&before.privileges, task);
 	before.exec_id = STK_LOAD(task, self_exec_id) + ahead;
@@ -286,6 +408,17 @@ static __always_inline int on_exec(struct linux_binprm *bprm)
 		flags |= STK_FLAG_ARGS_UNREAD;
 	rec->args_len = at & ~STK_ARGS_STOPPED;
 	off += rec->args_len;
+
+	rec->env_len = 0;
+	rec->pad = 0;
+	if (stk_config.env) {
+		at = env_find(STK_LOAD(mm, env_start), STK_LOAD(mm, env_end), off);
+		if (at & STK_WALK_CUT)
+			flags |= STK_FLAG_ENV_CUT;
+		at &= STK_WALK_OFF;
+		rec->env_len = at - off;
+		off = at;
+	}
 
 	rec->hdr.flags = flags;
 	rec->hdr.len = off;

@@ -83,6 +83,8 @@ enum stk_flag {
 	STK_FLAG_BEFORE = 1 << 9, /* exec: what the process was allowed before is known */
 	STK_FLAG_UNLINKED = 1 << 10, /* exec: the file has no name at all */
 	STK_FLAG_MEMFD = 1 << 11, /* exec: it never had one, being made by memfd_create(2) */
+	STK_FLAG_ENV_CUT =
+		1 << 12, /* exec: not all of the environment was looked at, or a value is cut */
 };
 
 /* Bits of a rule; the same values stand in policy::Access. */
@@ -112,8 +114,11 @@ enum stk_limits {
 		4352, /* STK_PATH_MAX + one component, so that an append needs no second check */
 	STK_PATH_DEPTH = 256, /* components and mounts walked; deeper sets a _CUT flag */
 	STK_ARGS_MAX = 32768,
+	STK_ENV_KEY = 64, /* name of a variable + NUL */
+	STK_ENV_VALUE = 4096, /* a variable with its name and its NUL */
+	STK_ENV_MAX = 8192, /* all that are reported of one exec */
 	STK_DATA_MAX =
-		49152, /* three paths, an interpreter and argv: 3 * 4352 + 256 + 32768, rounded up */
+		57344, /* three paths, an interpreter, argv and variables: 3 * 4352 + 256 + 32768 + 8192, rounded up */
 	STK_ACCESS_KINDS = 9,
 	STK_UNIX_PATH = 108, /* sun_path of struct sockaddr_un */
 	STK_PAYLOAD_MAX = 4096, /* of one call; the largest answer that EDNS(0) is used for */
@@ -204,13 +209,24 @@ struct stk_namespaces {
 	__u32 inum[STK_NS_MAX];
 };
 
+/* Name of an environment variable that somebody asked for; all behind it is 0. */
+struct stk_env_key {
+	__u8 text[STK_ENV_KEY];
+};
+
+enum stk_env {
+	STK_ENV_NAMES = 1, /* which of the chosen variables there are */
+	STK_ENV_VALUES = 2, /* and what they are */
+};
+
 enum stk_exec_limits {
 	STK_NO_LOGIN = 0xffffffff, /* nobody has logged in, or the kernel does not keep it */
 	STK_TTY_LEN = 16,
 };
 
 /* Followed by data: executable path, cwd (leaf first, NUL after each component), filename, interp (NUL-terminated,
- * only for scripts), argv (NUL after each). */
+ * only for scripts), argv (NUL after each), of the variables that were asked for those that are there (NUL after each):
+ * the name, and with STK_ENV_VALUES `=` and the value. */
 struct stk_exec {
 	struct stk_hdr hdr;
 	struct stk_file_id exe;
@@ -220,6 +236,8 @@ struct stk_exec {
 	__u32 interp_len;
 	__u32 args_len;
 	__u32 args_total; /* what argv measured before it was cut */
+	__u32 env_len;
+	__u32 pad;
 	struct stk_privileges now;
 	struct stk_privileges before; /* with STK_FLAG_BEFORE */
 	__u32 login_uid; /* or STK_NO_LOGIN */
@@ -707,7 +725,7 @@ struct stk_config {
 	__u32 sample; /* of so many processes one is heard; 0 and 1: all */
 	__u32 thin; /* whether processes are left out when the ring fills up */
 	__u32 process_limit; /* records that a process may send in a second; 0: no limit */
-	__u32 pad;
+	__u32 env; /* stk_env; 0: nobody asked */
 };
 
 #endif

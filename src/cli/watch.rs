@@ -34,6 +34,12 @@ pub(super) struct WatchArgs {
     /// Single events of these system calls, such as ptrace,mount
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     syscalls: Vec<String>,
+    /// Whether programs that are started have this environment variable
+    #[arg(long, value_name = "NAME")]
+    env: Vec<String>,
+    /// The values of these variables too, which can be secrets
+    #[arg(long, requires = "env")]
+    env_values: bool,
     /// How often summaries are told, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     interval: Duration,
@@ -88,12 +94,22 @@ impl WatchArgs {
             let usual = Monitor::ALL.iter().copied().filter(|m| m.is_usual());
             watches.extend(usual.map(Watch::from));
         }
+        let process = |w: &Watch| w.monitor() == Monitor::Process;
+        if !self.env.is_empty() && !watches.iter().any(process) {
+            watches.push(Monitor::Process.into());
+        }
         for watch in watches {
             builder = builder.monitor(watch);
         }
         let mut filter = Filter::new().frequency(self.freq)?;
         for name in &self.syscalls {
             filter = filter.syscall(name)?;
+        }
+        for name in &self.env {
+            filter = filter.env(name)?;
+        }
+        if self.env_values {
+            filter = filter.env_values();
         }
         if self.errors_only {
             filter = filter.errors_only();

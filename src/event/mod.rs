@@ -340,6 +340,11 @@ pub struct Exec {
     pub args_truncated: bool,
     /// Length of all arguments in bytes, each with its NUL.
     pub args_bytes: u32,
+    /// Of the environment variables that were asked for, those that there are, escaped: the name, or, where the values
+    /// were asked for too, `NAME=value`.
+    pub env: Vec<String>,
+    /// Not all of the environment was looked at, or a value is cut.
+    pub env_truncated: bool,
     /// Working directory.
     pub cwd: FilePath,
     /// The script, as it was named to execve(2); only for scripts.
@@ -712,7 +717,9 @@ impl Event {
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         match &self.kind {
-            Kind::Exec(e) => e.args_truncated || e.executable.truncated || e.cwd.truncated,
+            Kind::Exec(e) => {
+                e.args_truncated || e.env_truncated || e.executable.truncated || e.cwd.truncated
+            }
             Kind::Open(e) | Kind::Create(e) => e.path.truncated,
             Kind::Change(e) => e.path.truncated || e.from.as_ref().is_some_and(|p| p.truncated),
             Kind::Mount(e) | Kind::Umount(e) => e.path.truncated,
@@ -822,6 +829,14 @@ impl fmt::Display for Kind {
                     write!(f, " interpreter={}", Quoted(interpreter))?;
                 }
                 write!(f, " cwd={}", e.cwd)?;
+                if !e.env.is_empty() || e.env_truncated {
+                    f.write_str(" env=[")?;
+                    for (i, variable) in e.env.iter().enumerate() {
+                        let before = if i > 0 { " " } else { "" };
+                        write!(f, "{before}{}", Quoted(variable))?;
+                    }
+                    f.write_str(if e.env_truncated { "]..." } else { "]" })?;
+                }
                 e.write_rights(f)
             }
             Kind::Fork(e) => write!(f, "child={}{}", e.child.pid, e.namespaces),

@@ -63,6 +63,8 @@ same_layout!(
         interp_len,
         args_len,
         args_total,
+        env_len,
+        pad,
         now,
         before,
         login_uid,
@@ -190,7 +192,7 @@ same_layout!(
         sample,
         thin,
         process_limit,
-        pad,
+        env,
     }
 );
 same_layout!(

@@ -5,6 +5,11 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::names;
 
+/// `STK_ENV_KEY`: room for a variable's name and its NUL.
+pub(crate) const ENV_KEY: usize = 64;
+/// As many as the kernel half's map has room for.
+const ENV_KEYS: usize = 16;
+
 /// What is wanted. A monitor that has no latencies or sizes takes no notice of them.
 ///
 /// ```
@@ -25,6 +30,9 @@ pub struct Filter {
     pub(crate) scan_targets: u32,
     pub(crate) scan_window: Duration,
     pub(crate) frequency: u32,
+    /// Names of environment variables.
+    pub(crate) env: Vec<String>,
+    pub(crate) env_values: bool,
 }
 
 impl Default for Filter {
@@ -37,6 +45,8 @@ impl Default for Filter {
             scan_targets: 20,
             scan_window: Duration::from_secs(60),
             frequency: 99,
+            env: Vec::new(),
+            env_values: false,
         }
     }
 }
@@ -63,6 +73,39 @@ impl Filter {
         }
         self.frequency = hz;
         Ok(self)
+    }
+
+    /// Whether a program that is started has this variable in its environment. Its value is not read, unless
+    /// [`Filter::env_values`] asks for it. Can be called several times.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage): this is no name of a variable, or one of more than 63 bytes, or the seventeenth.
+    pub fn env(mut self, name: &str) -> Result<Self> {
+        let usage = |message: String| Err(Error::new(ErrorKind::Usage, message));
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return usage(format!("\"{name}\" is no name of an environment variable"));
+        }
+        if name.len() >= ENV_KEY {
+            return usage(format!(
+                "the environment variable \"{name}\" has more than 63 bytes"
+            ));
+        }
+        if !self.env.iter().any(|known| known == name) {
+            if self.env.len() == ENV_KEYS {
+                return usage(format!(
+                    "more than {ENV_KEYS} environment variables are named"
+                ));
+            }
+            self.env.push(name.to_owned());
+        }
+        Ok(self)
+    }
+
+    /// The values of the variables, too. They can be secrets, and stand in every output and recording.
+    pub fn env_values(mut self) -> Self {
+        self.env_values = true;
+        self
     }
 
     /// Only operations that failed.
@@ -110,5 +153,31 @@ impl Filter {
             chosen.extend(number);
         }
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_named_without_value_and_not_without_end() {
+        for (wrong, message) in [
+            ("", "is no name"),
+            ("A=b", "is no name"),
+            (&"A".repeat(64), "more than 63 bytes"),
+        ] {
+            let e = Filter::new().env(wrong).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Usage);
+            assert!(e.to_string().contains(message), "{e}");
+        }
+        let mut filter = Filter::new();
+        for n in 0..16 {
+            filter = filter.env(&format!("A{n}")).unwrap();
+        }
+        // Once more the same is no more.
+        let filter = filter.env("A0").unwrap();
+        assert_eq!(filter.env.len(), 16);
+        assert!(filter.env("B").is_err());
     }
 }

@@ -1,10 +1,29 @@
 //! Exec, fork and exit: the scheduler's tracepoints.
 
-use super::{Form, Parts};
-use crate::kernel::{Object, Probe, tracepoint};
+use super::filter::ENV_KEY;
+use super::{Filter, Form, Parts};
+use crate::error::Result;
+use crate::kernel::{Loader, Object, Probe, tracepoint};
 
 pub(super) fn parts(_: Form) -> Parts {
-    Parts::events(Object::Process, PROBES)
+    Parts {
+        fill: choose,
+        ..Parts::events(Object::Process, PROBES)
+    }
+}
+
+/// Tells the programs which environment variables are wanted.
+fn choose(loader: &Loader, filter: &Filter) -> Result<()> {
+    for name in &filter.env {
+        let mut key = [0; ENV_KEY];
+        key[..name.len()].copy_from_slice(name.as_bytes());
+        loader.map("stk_env_keys")?.set(
+            &key,
+            &[1],
+            format_args!("choosing the environment variable {name}"),
+        )?;
+    }
+    Ok(())
 }
 
 const CREDENTIALS: Probe = tracepoint!(

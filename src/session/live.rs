@@ -25,7 +25,9 @@ use crate::kernel::{
 use crate::monitor::{Monitor, TRACK, Watch, profile_sizes};
 use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
-use crate::wire::{Config, NAMESPACES, TASK_ENDED, TaskEntry, filter_bit, loss, read, scope_bit};
+use crate::wire::{
+    Config, NAMESPACES, TASK_ENDED, TaskEntry, env_choice, filter_bit, loss, read, scope_bit,
+};
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
 const DENIAL_RING_BYTES: u32 = 1 << 20;
@@ -127,7 +129,11 @@ impl Live {
             sample: sampling.processes(),
             thin: u32::from(sampling != Sampling::All),
             process_limit,
-            pad: 0,
+            env: match (filter.env.is_empty(), filter.env_values) {
+                (true, _) => 0,
+                (false, false) => env_choice::NAMES,
+                (false, true) => env_choice::VALUES,
+            },
         };
         let mut sizes = MapSizes::from([
             ("stk_events", ring_bytes),

@@ -8,7 +8,7 @@ use crate::kernel::{
 };
 use crate::monitor::Monitor;
 use crate::scope::FOLLOW;
-use crate::wire::{CGROUPS_MAX, Config, filter_bit, scope_bit};
+use crate::wire::{CGROUPS_MAX, Config, env_choice, filter_bit, scope_bit};
 
 /// A ring of a page: nothing is written to it.
 const RING_BYTES: u32 = 4096;
@@ -31,7 +31,7 @@ pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
         sample: 2,
         thin: 1,
         process_limit: 1,
-        pad: 0,
+        env: env_choice::VALUES,
     };
     let sizes = MapSizes::from([("stk_events", RING_BYTES), ("stk_denials", RING_BYTES)]);
     let mut loader = Loader::new(KernelBtf::read()?, config, sizes, bpf_is_active);

@@ -312,6 +312,16 @@ impl Line<'_> {
         self.number(key!("process.args_count"), e.args.len());
         self.number(key!("stockade.args_bytes"), e.args_bytes);
         self.flag(key!("stockade.args_truncated"), e.args_truncated);
+        if !e.env.is_empty() {
+            let name = |variable| str::split_once(variable, '=').map_or(variable, |(name, _)| name);
+            self.raw(key!("stockade.env_names"));
+            self.list(e.env.iter().map(|variable| name(variable)));
+        }
+        if e.env.iter().any(|variable| variable.contains('=')) {
+            self.raw(key!("process.env_vars"));
+            self.list(e.env.iter().map(String::as_str));
+        }
+        self.flag(key!("stockade.env_truncated"), e.env_truncated);
         self.string(key!("process.working_directory"), &e.cwd.path);
         self.flag(key!("stockade.cwd_truncated"), e.cwd.truncated);
         self.path_flags(&e.executable);

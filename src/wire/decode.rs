@@ -88,6 +88,7 @@ impl Decoder {
                 spare.put(e.executable.path);
                 spare.put(e.cwd.path);
                 spare.put_list(e.args);
+                spare.put_list(e.env);
                 let terminal = e.terminal.map(|terminal| terminal.name);
                 for name in e.script.into_iter().chain(e.interpreter).chain(terminal) {
                     spare.put(name);
@@ -158,8 +159,8 @@ impl Decoder {
 #[derive(Debug, Default)]
 pub(super) struct Spare {
     strings: Vec<String>,
-    /// For arguments.
-    list: Vec<String>,
+    /// For arguments, and for environment variables.
+    lists: Vec<Vec<String>>,
 }
 
 impl Spare {
@@ -167,6 +168,7 @@ impl Spare {
     const STRINGS: usize = 128;
     const STRING_BYTES: usize = 16 * 1024;
     const LIST: usize = 1024;
+    const LISTS: usize = 2;
 
     /// An empty string.
     fn string(&mut self) -> String {
@@ -191,8 +193,8 @@ impl Spare {
         for string in list.drain(..) {
             self.put(string);
         }
-        if list.capacity() <= Self::LIST {
-            self.list = list;
+        if (1..=Self::LIST).contains(&list.capacity()) && self.lists.len() < Self::LISTS {
+            self.lists.push(list);
         }
     }
 }
@@ -344,15 +346,18 @@ fn exec(bytes: &[u8], own: &[u32; NAMESPACES], spare: &mut Spare) -> Result<Kind
     let filename = parts.take(rec.filename_len)?;
     let interp = parts.take(rec.interp_len)?;
     let args = parts.take(rec.args_len)?;
+    let env = parts.take(rec.env_len)?;
     parts.end()?;
     let is_script = flags & flag::SCRIPT != 0;
     let args_truncated = flags & (flag::ARGS_CUT | flag::ARGS_UNREAD) != 0;
     Ok(Kind::Exec(Exec {
         executable: path(exe, flags & flag::PATH_CUT != 0, flags, spare),
         file: file_id(rec.exe),
-        args: split_args(args, spare),
+        args: split(args, spare),
         args_truncated,
         args_bytes: rec.args_total,
+        env: split(env, spare),
+        env_truncated: flags & flag::ENV_CUT != 0,
         cwd: path(cwd, flags & flag::CWD_CUT != 0, 0, spare),
         script: is_script.then(|| spare.escaped(until_nul(filename))),
         interpreter: is_script.then(|| spare.escaped(until_nul(interp))),
@@ -410,8 +415,8 @@ fn terminal(device: u32, name: &[u8], spare: &mut Spare) -> Terminal {
     }
 }
 
-fn split_args(bytes: &[u8], spare: &mut Spare) -> Vec<String> {
-    let mut out = std::mem::take(&mut spare.list);
+fn split(bytes: &[u8], spare: &mut Spare) -> Vec<String> {
+    let mut out = spare.lists.pop().unwrap_or_default();
     if !bytes.is_empty() {
         let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
         out.extend(bytes.split(|b| *b == 0).map(|arg| spare.escaped(arg)));
@@ -632,6 +637,8 @@ mod tests {
             interp_len: 0,
             args_len: u32::try_from(args.len()).unwrap(),
             args_total: u32::try_from(args.len()).unwrap(),
+            env_len: 0,
+            pad: 0,
             now: privileges(1 << 13 | 1 << 10, 0),
             before: privileges(1 << 10, 1000),
             login_uid: NO_LOGIN,
@@ -833,7 +840,9 @@ mod tests {
             let strings = &decoder.spare.strings;
             assert!(strings.len() <= Spare::STRINGS);
             assert!(strings.iter().all(|s| s.capacity() <= Spare::STRING_BYTES));
-            assert!(decoder.spare.list.capacity() <= Spare::LIST);
+            let lists = &decoder.spare.lists;
+            assert!(lists.len() <= Spare::LISTS);
+            assert!(lists.iter().all(|l| l.capacity() <= Spare::LIST));
         }
     }
 

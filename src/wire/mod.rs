@@ -127,6 +127,14 @@ pub(crate) mod flag {
     pub(crate) const BEFORE: u32 = 1 << 9;
     pub(crate) const UNLINKED: u32 = 1 << 10;
     pub(crate) const MEMFD: u32 = 1 << 11;
+    pub(crate) const ENV_CUT: u32 = 1 << 12;
+}
+
+/// Values of `enum stk_env`.
+#[cfg_attr(not(stockade_kernel), allow(dead_code))]
+pub(crate) mod env_choice {
+    pub(crate) const NAMES: u32 = 1;
+    pub(crate) const VALUES: u32 = 2;
 }
 
 /// Names of the bits of `enum stk_access`, from bit 0 on.
@@ -237,6 +245,8 @@ record!(
         interp_len: u32,
         args_len: u32,
         args_total: u32,
+        env_len: u32,
+        pad: u32,
         now: Privileges,
         before: Privileges,
         login_uid: u32,
@@ -480,7 +490,7 @@ record!(
         sample: u32,
         thin: u32,
         process_limit: u32,
-        pad: u32,
+        env: u32,
     }
 );
 

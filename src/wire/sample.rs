@@ -76,7 +76,7 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
         bytes
     };
     match kind {
-        kind::EXEC => build(size_of::<ExecRecord>(), &[a, b, a, b, c], &|hdr| {
+        kind::EXEC => build(size_of::<ExecRecord>(), &[a, b, a, b, c, c], &|hdr| {
             let record = ExecRecord {
                 hdr,
                 exe: file_id(),
@@ -86,6 +86,8 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
                 interp_len: size(b.len()),
                 args_len: size(c.len()),
                 args_total: number,
+                env_len: size(c.len()),
+                pad: 0,
                 now: privileges(u64::MAX, number),
                 before: privileges(1 << 13, 1000),
                 login_uid: number,

@@ -5,17 +5,25 @@ use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fence::text;
-use crate::harness::{Ctx, Ended, Needs, Outcome, Test, number, stockade};
+use crate::harness::{Ctx, Ended, Needs, Outcome, Test, number, poll, stockade, word};
 
-pub(crate) const TESTS: &[Test] = &[Test::new(
-    "exec_says_what_it_brought_where_it_runs_and_from_what_file",
-    Needs::Watch,
-    rights,
-)];
+pub(crate) const TESTS: &[Test] = &[
+    Test::new(
+        "exec_says_what_it_brought_where_it_runs_and_from_what_file",
+        Needs::Watch,
+        rights,
+    ),
+    Test::new(
+        "threads_that_exec_or_outlive_their_leader_and_names_without_values",
+        Needs::Watch,
+        threads_and_environment,
+    ),
+];
 
 /// Entry as the program that the tests have watched.
 pub(crate) fn main(args: &[String]) -> i32 {
@@ -45,9 +53,44 @@ pub(crate) fn main(args: &[String]) -> i32 {
             fs::remove_file(&args[1]).expect("the program can be removed");
             exec(&file, &rest);
         }
+        "thread" => thread(&rest),
+        "orphan" => orphan(),
         other => panic!("no work {other}"),
     }
     1
+}
+
+/// Another thread than the first executes a program: the kernel ends all others, and gives it the first one's ids.
+fn thread(program: &[CString]) {
+    let started = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let mut pointers: Vec<_> = program.iter().map(|a| a.as_ptr()).collect();
+                pointers.push(std::ptr::null());
+                // SAFETY: a terminated list of terminated strings.
+                unsafe { libc::execv(pointers[0], pointers.as_ptr()) }
+            })
+            .join()
+    });
+    panic!("exec: {started:?}: {}", std::io::Error::last_os_error());
+}
+
+/// The first thread ends with 3, and another one works and ends with 7 when that is a zombie.
+fn orphan() {
+    let pid = std::process::id();
+    std::thread::spawn(move || {
+        let stat = format!("/proc/{pid}/task/{pid}/stat");
+        poll("the end of the first thread", || {
+            let text = fs::read_to_string(&stat).expect("the first thread");
+            text.contains(") Z ").then_some(())
+        });
+        let end = Instant::now() + Duration::from_millis(60);
+        while Instant::now() < end {}
+        // SAFETY: ends this thread, which is the last one.
+        unsafe { libc::syscall(libc::SYS_exit, 7) }
+    });
+    // SAFETY: ends this thread alone; nothing that the other one uses is on its stack.
+    unsafe { libc::syscall(libc::SYS_exit, 3) };
 }
 
 fn terminated(word: &str) -> CString {
@@ -119,11 +162,9 @@ fn rights(ctx: &Ctx) -> Outcome {
         done
         "$1" --process memfd /bin/cat /proc/self/status >"$2/memfd.status" || exit 4
         "$1" --process deleted "$2/gone" /proc/self/status >"$2/gone.status" || exit 5
-        setsid -w sh -c 'cat /proc/$$/loginuid >"$1/login"; exec cat /proc/self/status >"$1/login.status"' sh "$2" || exit 6
+        FLAVOUR="bitter lemon" setsid -w sh -c 'cat /proc/$$/loginuid >"$1/login"; exec cat /proc/self/status >"$1/login.status"' sh "$2" || exit 6
         unshare --fork --pid --net --uts --ipc --mount --cgroup --user --map-root-user sh -c '
-            for name in cgroup ipc mnt net pid time user uts; do
-                echo "$name $(readlink /proc/self/ns/$name)" >>"$1/namespaces"
-            done
+            cd /proc/self/ns && readlink cgroup ipc mnt net pid time user uts >"$1/namespaces"
             exec cat /proc/self/stat >"$1/namespaces.stat"' sh "$2" || exit 8
         script -qec "sh -c 'tty >$2/tty; exec cat /proc/self/stat >$2/tty.stat'" /dev/null >/dev/null || exit 7
     "#;
@@ -132,6 +173,9 @@ fn rights(ctx: &Ctx) -> Outcome {
         [
             "run",
             "--process",
+            "--env",
+            "FLAVOUR",
+            "--env-values",
             "--format",
             "json",
             "--",
@@ -195,7 +239,7 @@ fn rights(ctx: &Ctx) -> Outcome {
         assert_eq!(count, effective.count_ones() as usize, "{exec}: {status}");
         assert_eq!(name == "suid", count > 30, "{exec}");
         if name == "capable" {
-            let expected = serde_json::json!(["CAP_NET_BIND_SERVICE", "CAP_NET_RAW"]);
+            let expected = json!(["CAP_NET_BIND_SERVICE", "CAP_NET_RAW"]);
             assert_eq!(gained, Some(&expected), "{exec}");
         }
         assert_eq!(exec.get("stockade.fileless"), None, "{exec}");
@@ -215,6 +259,10 @@ fn rights(ctx: &Ctx) -> Outcome {
         assert_eq!(exec["stockade.login_uid"], login.as_str(), "{exec}");
     }
     assert_eq!(exec.get("stockade.tty"), None, "{exec}");
+    let (names, values) = (json!(["FLAVOUR"]), json!(["FLAVOUR=bitter lemon"]));
+    assert_eq!(exec["stockade.env_names"], names, "{exec}");
+    assert_eq!(exec["process.env_vars"], values, "{exec}");
+    assert_eq!(of("plain").0.get("stockade.env_names"), None);
 
     namespaces(&ended, &read("namespaces"), &read("namespaces.stat"));
 
@@ -241,6 +289,115 @@ fn rights(ctx: &Ctx) -> Outcome {
     Outcome::Passed
 }
 
+/// Both with one start, which is what takes the time.
+fn threads_and_environment(ctx: &Ctx) -> Outcome {
+    let (script, recording) = (ctx.path("script"), ctx.path("work.stk"));
+    // In a file: what is in the arguments is reported.
+    let text_of_script = r#"
+        cp /bin/true "$2/program"
+        "$1" --process thread "$2/program"
+        "$1" --process orphan
+        echo $? >"$2/status"
+        TOKEN=hush-hush LD_PRELOAD= TOKENS=no ATOKEN=no "$2/program" named
+        LONG=$(printf %5000s | tr " " x) TOKEN=also-hush-hush "$2/program" long
+    "#;
+    fs::write(&script, text_of_script).unwrap();
+    let args = [
+        "run",
+        "--process",
+        "--env",
+        "TOKEN",
+        "--env",
+        "LD_PRELOAD",
+        "--env",
+        "NOWHERE",
+    ];
+    let more = ["--format", "json", "--record", text(&recording), "--", "sh"];
+    let command = [text(&script), text(&ctx.helper), text(&ctx.dir)];
+    let ended = stockade(ctx, args.iter().chain(&more).chain(&command));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    if !ctx.host {
+        ended.complete();
+    }
+    let program = ctx.path("program");
+    let execs = |wanted: &str| -> Vec<&Value> {
+        let is = |e: &&Value| {
+            e["process.args"]
+                .as_array()
+                .is_some_and(|a| a.contains(&wanted.into()))
+        };
+        ended.of("exec").filter(is).collect()
+    };
+
+    // By a thread: the pid stays, the thread that acts is then the first one, and the life ends once.
+    let [first] = execs("thread")[..] else {
+        panic!("the helper")
+    };
+    let id = word(first, "process.entity_id");
+    let life: Vec<&Value> = ended
+        .events
+        .iter()
+        .filter(|e| e["process.entity_id"] == id)
+        .collect();
+    let [_, exec, exit] = life[..] else {
+        panic!("{life:#?}")
+    };
+    assert_eq!(exec["process.executable"], text(&program), "{exec}");
+    assert_eq!(exec["process.thread.id"], exec["process.pid"], "{exec}");
+    assert_eq!(exec.get("stockade.gained_unknown"), None, "{exec}");
+    assert_eq!(exit["event.action"], "exit", "{exit}");
+
+    // The first thread ends first: one exit, at the end of the last one, with the first one's code.
+    let [first] = execs("orphan")[..] else {
+        panic!("the helper")
+    };
+    let exits: Vec<&Value> = ended
+        .of("exit")
+        .filter(|e| e["process.entity_id"] == first["process.entity_id"])
+        .collect();
+    let [exit] = exits[..] else {
+        panic!("{exits:#?}")
+    };
+    let status = fs::read_to_string(ctx.path("status")).unwrap();
+    assert_eq!(
+        exit["process.exit_code"].to_string(),
+        status.trim(),
+        "{exit}"
+    );
+    assert_ne!(exit["process.thread.id"], exit["process.pid"], "{exit}");
+    assert!(number(exit, "stockade.cpu.user_ns") > 10_000_000, "{exit}");
+
+    // Names only: no value is anywhere, neither in a line nor in what was recorded.
+    for (which, names) in [
+        ("named", json!(["TOKEN", "LD_PRELOAD"])),
+        ("long", json!(["TOKEN"])),
+    ] {
+        let [exec] = execs(which)[..] else {
+            panic!("{which}")
+        };
+        let mut found = exec["stockade.env_names"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        found.sort_by_key(|name| name != "TOKEN");
+        assert_eq!(Value::from(found), names, "{exec}");
+        assert_eq!(exec.get("process.env_vars"), None, "{exec}");
+        assert_eq!(exec.get("stockade.env_truncated"), None, "{exec}");
+    }
+    let recorded = fs::read(&recording).unwrap();
+    assert!(
+        recorded.windows(5).any(|w| w == b"TOKEN"),
+        "no name is in the recording"
+    );
+    assert!(
+        !recorded.windows(9).any(|w| w == b"hush-hush"),
+        "a value is in the recording"
+    );
+    let lines = format!("{:?}", ended.events);
+    assert!(!lines.contains("hush-hush"), "a value is in the output");
+    Outcome::Passed
+}
+
 /// The process that was unshared from everything but time, and everybody else.
 fn namespaces(ended: &Ended, links: &str, stat: &str) {
     let pid = stat.split(' ').next().and_then(|w| w.parse().ok());
@@ -252,11 +409,10 @@ fn namespaces(ended: &Ended, links: &str, stat: &str) {
         .expect("the fork of the process");
     let mut others = 0;
     for line in links.lines() {
-        // `net net:[4026532000]`, and nothing behind the name of a kind that the kernel lacks.
-        let (name, link) = line.split_once(' ').expect("a name and a link");
-        let inode = link.trim_end_matches(']').rsplit('[').next();
-        let inode = inode.and_then(|n| n.parse::<u64>().ok());
-        let expected = inode.filter(|_| name != "time").map(Value::from);
+        // `net:[4026532000]`
+        let (name, inode) = line.split_once(":[").expect("a name and a number");
+        let inode = inode.trim_end_matches(']').parse::<u64>();
+        let expected = inode.ok().filter(|_| name != "time").map(Value::from);
         let of = |event: &Value, folder: &str| event.get(format!("{folder}.{name}")).cloned();
         assert_eq!(of(exec, "stockade.namespaces"), expected, "{name}: {exec}");
         assert_eq!(
