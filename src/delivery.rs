@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::event::{About, Event, Kind, KindCount};
-use crate::inference::{Inference, Lost, Settings};
-use crate::recording::Recorder;
-use crate::wire::{Decoder, Malformed, NAMESPACES, payload};
+use crate::inference::{Inference, Lost};
+use crate::monitor::Kinds;
+use crate::recording::{Opening, Recorder};
+use crate::wire::{Decoder, Malformed, payload};
 
 /// What the records do not say, and only the machine that they come from knows.
 pub(crate) trait Surroundings {
@@ -27,6 +28,7 @@ pub(crate) struct Delivery<S> {
     inferred: Vec<Event>,
     /// Whether somebody asked for forks and execs, which are followed in any case.
     tell_processes: bool,
+    wanted: Kinds,
     /// Names of the policy's rules.
     rules: Vec<String>,
     pub(crate) recorder: Option<Recorder>,
@@ -39,21 +41,16 @@ pub(crate) struct Delivery<S> {
 }
 
 impl<S: Surroundings> Delivery<S> {
-    pub(crate) fn new(
-        surroundings: S,
-        page_bytes: u64,
-        own_namespaces: [u32; NAMESPACES],
-        rules: Vec<String>,
-        tell_processes: bool,
-        settings: &Settings,
-    ) -> Self {
+    /// `opening` says what holds for all of it, recorded or not.
+    pub(crate) fn new(surroundings: S, opening: &Opening) -> Self {
         Delivery {
-            decoder: Decoder::new(page_bytes, own_namespaces),
+            decoder: Decoder::new(opening.page_bytes, opening.namespaces),
             surroundings,
-            inference: Inference::new(settings),
+            inference: Inference::new(&opening.inference),
             inferred: Vec::new(),
-            tell_processes,
-            rules,
+            tell_processes: opening.tell_processes,
+            wanted: opening.kinds.clone(),
+            rules: opening.rules.clone(),
             recorder: None,
             events: 0,
             kinds: BTreeMap::new(),
@@ -78,15 +75,18 @@ impl<S: Surroundings> Delivery<S> {
             recorder.record(record);
         }
         if let Some(event) = event {
-            if self.tell_processes || !matches!(event.kind, Kind::Exec(_) | Kind::Fork(_)) {
+            let asked = self.tell_processes || !matches!(event.kind, Kind::Exec(_) | Kind::Fork(_));
+            if asked && self.wanted.wants(&event.kind) {
                 self.count(&event);
                 on(&event);
             }
             self.decoder.recycle(event);
         }
         for event in std::mem::take(&mut self.inferred) {
-            self.count(&event);
-            on(&event);
+            if self.wanted.wants(&event.kind) {
+                self.count(&event);
+                on(&event);
+            }
         }
     }
 
@@ -135,6 +135,9 @@ impl<S: Surroundings> Delivery<S> {
 
     /// An event that did not come through the rings.
     pub(crate) fn tell(&mut self, mut event: Event, on: &mut dyn FnMut(&Event)) {
+        if !self.wanted.wants(&event.kind) {
+            return;
+        }
         event.process.about = self.surroundings.about(&event);
         self.count(&event);
         self.pass(&event, true, on);
@@ -206,20 +209,23 @@ mod tests {
     use crate::allocations;
     use crate::enrich::Processes;
     use crate::event::sample;
+    use crate::inference::Settings;
     use crate::sink::Sink;
     use crate::wire::{kind, sample as records};
 
     fn delivery(tell_processes: bool) -> Delivery<Processes> {
-        let settings = Settings::default();
-        Delivery::new(
-            Processes::new(),
-            4096,
+        let opening = Opening {
+            kernel: String::new(),
+            arch: String::new(),
+            page_bytes: 4096,
             // Those of the samples: as nearly all processes of a machine share them.
-            [0, 1, 2, 3, 4, 5, 1, u32::MAX],
-            Vec::new(),
+            namespaces: [0, 1, 2, 3, 4, 5, 1, u32::MAX],
             tell_processes,
-            &settings,
-        )
+            kinds: Kinds::default(),
+            rules: Vec::new(),
+            inference: Settings::default(),
+        };
+        Delivery::new(Processes::new(), &opening)
     }
 
     /// Of every kind one, with paths of several components.
@@ -283,6 +289,18 @@ mod tests {
         );
         assert_eq!((delivery.events, delivery.denials), (12, 1));
         assert_eq!(delivery.malformed.iter().sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn only_kinds_that_are_wanted_are_delivered_and_counted() {
+        let mut delivery = delivery(true);
+        delivery.wanted.add("open").unwrap();
+        let mut seen = Vec::new();
+        for record in one_of_each() {
+            delivery.deliver(&record, &mut |event| seen.push(event.kind.name()));
+        }
+        assert_eq!(seen, ["open", "denial"]);
+        assert_eq!((delivery.events, delivery.denials), (2, 1));
     }
 
     #[test]

@@ -141,14 +141,7 @@ impl Recording {
         let opening = self.opening;
         let name = &self.name;
         let mut clock = self.clock;
-        let mut delivery = Delivery::new(
-            Noted::default(),
-            opening.page_bytes,
-            opening.namespaces,
-            opening.rules,
-            opening.tell_processes,
-            &opening.inference,
-        );
+        let mut delivery = Delivery::new(Noted::default(), &opening);
         let mut bytes = Vec::new();
         loop {
             let tag = read_frame(&mut self.input, &mut bytes).map_err(|e| unreadable(name, e))?;
@@ -234,7 +227,7 @@ mod tests {
     use super::*;
     use crate::event::{Loss, Process, sample};
     use crate::inference::{Settings, said};
-    use crate::monitor::Filter;
+    use crate::monitor::{Filter, Kinds};
     use crate::recording::Recorder;
     use crate::wire::{kind, sample as records};
 
@@ -264,6 +257,7 @@ mod tests {
             page_bytes: 4096,
             namespaces: [1; 8],
             tell_processes,
+            kinds: Kinds::default(),
             rules: vec!["no-keys".into(), "no-shadow".into()],
             inference: Settings::new(&Filter::new().port_scan(2, Duration::from_secs(60))),
         }
@@ -274,14 +268,7 @@ mod tests {
     fn recorded(tell_processes: bool) -> (Vec<u8>, Vec<Event>) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let opening = opening(tell_processes);
-        let mut delivery = Delivery::new(
-            Machine(0),
-            opening.page_bytes,
-            opening.namespaces,
-            opening.rules.clone(),
-            opening.tell_processes,
-            &opening.inference,
-        );
+        let mut delivery = Delivery::new(Machine(0), &opening);
         let mut recorder = Recorder::create(file.path()).unwrap();
         recorder.open(&opening, &sample::clock());
         delivery.recorder = Some(recorder);

@@ -220,6 +220,8 @@ static __always_inline bool stk_admitted(__u32 kind, const struct stk_hdr *whose
 	struct stk_task_key key;
 	__u64 lot;
 
+	if (stk_config.kinds && !(stk_config.kinds >> kind & 1))
+		return false;
 	if (stk_essential(kind))
 		return true;
 	if (stk_config.sample > 1 || stk_config.process_limit) {

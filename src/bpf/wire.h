@@ -726,6 +726,7 @@ struct stk_config {
 	__u32 thin; /* whether processes are left out when the ring fills up */
 	__u32 process_limit; /* records that a process may send in a second; 0: no limit */
 	__u32 env; /* stk_env; 0: nobody asked */
+	__u64 kinds; /* records that are wanted, a bit for each stk_kind; 0: all */
 };
 
 #endif

@@ -31,6 +31,9 @@ pub(super) struct WatchArgs {
     /// Where processes spend their time, as summary of what runs, or off-cpu
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     profile: Option<String>,
+    /// Only events of these kinds, such as exec,connect; chooses the monitors that have them, where none is named
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    events: Vec<String>,
     /// Single events of these system calls, such as ptrace,mount
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     syscalls: Vec<String>,
@@ -90,6 +93,18 @@ impl WatchArgs {
         if !self.syscalls.is_empty() && !chosen(&watches) {
             watches.push(Monitor::Syscall.form(Form::Events)?);
         }
+        let mut filter = Filter::new().frequency(self.freq)?;
+        for kind in &self.events {
+            filter = filter.event(kind)?;
+        }
+        if watches.is_empty() {
+            let tellers = self.events.iter().filter_map(|kind| Watch::telling(kind));
+            for watch in tellers {
+                if !watches.contains(&watch) {
+                    watches.push(watch);
+                }
+            }
+        }
         if watches.is_empty() {
             let usual = Monitor::ALL.iter().copied().filter(|m| m.is_usual());
             watches.extend(usual.map(Watch::from));
@@ -101,7 +116,6 @@ impl WatchArgs {
         for watch in watches {
             builder = builder.monitor(watch);
         }
-        let mut filter = Filter::new().frequency(self.freq)?;
         for name in &self.syscalls {
             filter = filter.syscall(name)?;
         }

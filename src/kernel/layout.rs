@@ -193,6 +193,7 @@ same_layout!(
         thin,
         process_limit,
         env,
+        kinds,
     }
 );
 same_layout!(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Kinds;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::names;
 
@@ -33,6 +34,7 @@ pub struct Filter {
     /// Names of environment variables.
     pub(crate) env: Vec<String>,
     pub(crate) env_values: bool,
+    pub(crate) kinds: Kinds,
 }
 
 impl Default for Filter {
@@ -47,6 +49,7 @@ impl Default for Filter {
             frequency: 99,
             env: Vec::new(),
             env_values: false,
+            kinds: Kinds::default(),
         }
     }
 }
@@ -106,6 +109,17 @@ impl Filter {
     pub fn env_values(mut self) -> Self {
         self.env_values = true;
         self
+    }
+
+    /// Only events of this kind; can be called several times. What is about the session itself, what was lost in it,
+    /// and what a fence refused comes in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage): no monitor has such events. A session whose monitors do not have them does not start.
+    pub fn event(mut self, kind: &str) -> Result<Self> {
+        self.kinds.add(kind)?;
+        Ok(self)
     }
 
     /// Only operations that failed.

@@ -5,6 +5,7 @@ mod disk;
 #[cfg(stockade_kernel)]
 mod file;
 mod filter;
+mod kinds;
 #[cfg(stockade_kernel)]
 mod memory;
 #[cfg(stockade_kernel)]
@@ -22,6 +23,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use filter::Filter;
+pub(crate) use kinds::Kinds;
 #[cfg(stockade_kernel)]
 pub(crate) use process::TRACK;
 #[cfg(stockade_kernel)]
@@ -291,6 +293,17 @@ impl From<Monitor> for Watch {
             form: monitor.forms()[0],
             optional: false,
         }
+    }
+}
+
+/// `NAME`, or `NAME=FORM` where that is not the usual one.
+impl fmt::Display for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.monitor.name())?;
+        if self.form != self.monitor.forms()[0] {
+            write!(f, "={}", self.form.name())?;
+        }
+        Ok(())
     }
 }
 

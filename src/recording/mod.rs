@@ -15,6 +15,7 @@ pub(crate) use write::Recorder;
 
 use crate::event::{About, ProcessId};
 use crate::inference::Settings;
+use crate::monitor::Kinds;
 use crate::wire::NAMESPACES;
 
 const MAGIC: [u8; 8] = *b"stockade";
@@ -77,6 +78,9 @@ pub(crate) struct Opening {
     pub(crate) namespaces: [u32; NAMESPACES],
     /// Whether somebody asked for forks and execs, which are recorded in any case.
     pub(crate) tell_processes: bool,
+    /// Which events somebody asked for.
+    #[serde(default)]
+    pub(crate) kinds: Kinds,
     /// Names of the policy's rules, by number.
     pub(crate) rules: Vec<String>,
     /// What events are concluded from several records. Older recordings have none.

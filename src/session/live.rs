@@ -99,6 +99,7 @@ impl Live {
                 ),
             ));
         }
+        filter.kinds.check(&monitors)?;
         let recorder = record.as_deref().map(Recorder::create).transpose()?;
         let btf = KernelBtf::read()?;
         let asker = Asker::new(&btf)?;
@@ -134,6 +135,7 @@ impl Live {
                 (false, false) => env_choice::NAMES,
                 (false, true) => env_choice::VALUES,
             },
+            kinds: filter.kinds.records(),
         };
         let mut sizes = MapSizes::from([
             ("stk_events", ring_bytes),
@@ -170,7 +172,7 @@ impl Live {
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut certificate = Certificate {
             started_ns: boot_ns(),
-            monitors: monitors.iter().map(|w| monitor_name(*w)).collect(),
+            monitors: monitors.iter().map(Watch::to_string).collect(),
             ..Certificate::default()
         };
 
@@ -242,27 +244,19 @@ impl Live {
         }
         let drops = loader.drops()?;
         let clock = clock(&boot_id);
-        let inference = Settings::new(&filter);
         let rules = policy.map_or_else(Vec::new, |p| p.rules.into_iter().map(|r| r.id).collect());
-        let namespaces = own_namespaces();
-        let mut delivery = Delivery::new(
-            Processes::new(),
-            page_bytes(),
-            namespaces,
-            rules.clone(),
-            told,
-            &inference,
-        );
+        let opening = Opening {
+            kernel: release(),
+            arch: std::env::consts::ARCH.to_owned(),
+            page_bytes: page_bytes(),
+            namespaces: own_namespaces(),
+            tell_processes: told,
+            inference: Settings::new(&filter),
+            kinds: filter.kinds,
+            rules,
+        };
+        let mut delivery = Delivery::new(Processes::new(), &opening);
         delivery.recorder = recorder.map(|mut recorder| {
-            let opening = Opening {
-                kernel: release(),
-                arch: std::env::consts::ARCH.to_owned(),
-                page_bytes: page_bytes(),
-                namespaces,
-                tell_processes: told,
-                rules,
-                inference,
-            };
             recorder.open(&opening, &clock);
             recorder
         });
@@ -511,15 +505,6 @@ impl Live {
             Kind::Loss(Loss::new(of, cause, count)),
         );
         self.delivery.remark(&loss, on);
-    }
-}
-
-/// A monitor as the end record names it: with its form where that is not the usual one.
-fn monitor_name(watch: Watch) -> String {
-    if watch.form() == watch.monitor().forms()[0] {
-        watch.monitor().name().to_owned()
-    } else {
-        format!("{}={}", watch.monitor(), watch.form().name())
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
         thin: 1,
         process_limit: 1,
         env: env_choice::VALUES,
+        kinds: u64::MAX,
     };
     let sizes = MapSizes::from([("stk_events", RING_BYTES), ("stk_denials", RING_BYTES)]);
     let mut loader = Loader::new(KernelBtf::read()?, config, sizes, bpf_is_active);

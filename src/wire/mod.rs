@@ -491,6 +491,7 @@ record!(
         thin: u32,
         process_limit: u32,
         env: u32,
+        kinds: u64,
     }
 );
 

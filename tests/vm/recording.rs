@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::fence::text;
-use crate::harness::{Ctx, Needs, Outcome, Test, stockade};
+use crate::harness::{Ctx, Needs, Outcome, Test, stockade, word};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new("recording_replays_as_it_was", Needs::Watch, replays),
@@ -12,6 +12,11 @@ pub(crate) const TESTS: &[Test] = &[
         "recording_that_cannot_be_made_ends_with_40_before_the_command",
         Needs::Watch,
         unwritable,
+    ),
+    Test::new(
+        "kinds_that_nobody_wants_are_left_out_in_the_kernel",
+        Needs::Watch,
+        kinds,
     ),
 ];
 
@@ -81,5 +86,42 @@ fn unwritable(ctx: &Ctx) -> Outcome {
         ended.stderr
     );
     assert!(!ctx.path("started").exists());
+    Outcome::Passed
+}
+
+/// A recording holds what the ring delivered, wanted or not.
+fn kinds(ctx: &Ctx) -> Outcome {
+    let file = ctx.path("kinds.stk");
+    let opens = "i=0; while [ $i -lt 500 ]; do : </dev/null; i=$((i+1)); done; rm /nowhere/else";
+    let args = ["run", "--format", "json", "--events", "exec,unlink"];
+    let args = args.into_iter().chain(["--record", text(&file)]);
+    let ended = stockade(ctx, args.chain(["--", "sh", "-c", opens]));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let mut seen: Vec<&str> = ended
+        .events
+        .iter()
+        .map(|e| word(e, "event.action"))
+        .collect();
+    seen.dedup();
+    // The shell, and rm with what it failed to do.
+    assert_eq!(seen, ["exec", "unlink", "end"], "{:#?}", ended.events);
+    assert_eq!(ended.of("exec").count(), 2);
+    let end = ended.of("end").next().expect("an end record");
+    assert_eq!(end["stockade.losses"], serde_json::json!([]), "{end}");
+    let len = fs::metadata(&file).expect("the recording").len();
+    assert!(len < 30_000, "{len} bytes: 500 opens are in it");
+    let after = stockade(ctx, ["replay", text(&file), "--format", "json"]);
+    assert_eq!(after.events, ended.events);
+    for (args, what) in [
+        (["--events", "opens"], "events of the kind \"opens\""),
+        (
+            ["--process", "--events=connect"],
+            "has events of the kind \"connect\"",
+        ),
+    ] {
+        let refused = stockade(ctx, ["run"].iter().chain(&args).chain(&["--", "true"]));
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains(what), "{}", refused.stderr);
+    }
     Outcome::Passed
 }
