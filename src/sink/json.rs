@@ -3,13 +3,10 @@
 //! Written by hand, because one core has to keep up with what all others can open (serde_json: 3 to 4 million lines per
 //! second). The fields of a process are kept from one event to the next: most come from the same few.
 
-use serde::Serialize;
-
 use super::day::Day;
 use crate::event::{
-    Certificate, ChangeOperation, Clock, Denial, Event, Exec, Exit, FileId, FilePath, Fork, Kind,
-    Loss, Open, Process, ProcessId, Rename, Sampled, Suppressed, Syscall, SyscallSummary, Unlink,
-    names,
+    Certificate, ChangeOperation, Clock, Denial, Event, Kind, Loss, Process, Sampled, Suppressed,
+    Syscall, SyscallSummary, names,
 };
 
 /// `,"name":`
@@ -43,7 +40,11 @@ macro_rules! class {
 
 mod disk;
 mod file;
+mod line;
+mod process;
 mod profile;
+
+use line::Line;
 
 /// How many processes are kept: the events of several CPUs come mixed. About 500 bytes each.
 const KEPT: usize = 64;
@@ -299,167 +300,7 @@ impl ProcessText {
     }
 }
 
-/// The line that is being written. Keys come as [`key!`] makes them.
-struct Line<'a> {
-    out: &'a mut Vec<u8>,
-}
-
 impl Line<'_> {
-    fn exec(&mut self, e: &Exec, process: &Process) {
-        self.string(key!("process.executable"), &e.executable.path);
-        self.raw(key!("process.args"));
-        self.list(e.args.iter().map(String::as_str));
-        self.number(key!("process.args_count"), e.args.len());
-        self.number(key!("stockade.args_bytes"), e.args_bytes);
-        self.flag(key!("stockade.args_truncated"), e.args_truncated);
-        if !e.env.is_empty() {
-            let name = |variable| str::split_once(variable, '=').map_or(variable, |(name, _)| name);
-            self.raw(key!("stockade.env_names"));
-            self.list(e.env.iter().map(|variable| name(variable)));
-        }
-        if e.env.iter().any(|variable| variable.contains('=')) {
-            self.raw(key!("process.env_vars"));
-            self.list(e.env.iter().map(String::as_str));
-        }
-        self.flag(key!("stockade.env_truncated"), e.env_truncated);
-        self.string(key!("process.working_directory"), &e.cwd.path);
-        self.flag(key!("stockade.cwd_truncated"), e.cwd.truncated);
-        self.path_flags(&e.executable);
-        self.file(&e.file);
-        if let Some(script) = &e.script {
-            self.string(key!("stockade.script"), script);
-        }
-        if let Some(interpreter) = &e.interpreter {
-            self.string(key!("stockade.interpreter"), interpreter);
-        }
-        if let Some(fileless) = e.fileless {
-            self.string(key!("stockade.fileless"), fileless.name());
-        }
-        if let Some(terminal) = &e.terminal {
-            self.string(key!("stockade.tty"), &terminal.name);
-            self.number(key!("process.tty.char_device.major"), terminal.major);
-            self.number(key!("process.tty.char_device.minor"), terminal.minor);
-        }
-        if let Some(uid) = e.login_uid {
-            self.quoted(key!("stockade.login_uid"), uid);
-        }
-        if e.effective_uid != process.uid {
-            self.quoted(key!("user.effective.id"), e.effective_uid);
-        }
-        if e.effective_gid != process.gid {
-            self.quoted(key!("user.effective.group.id"), e.effective_gid);
-        }
-        for (key, inode) in [
-            key!("stockade.namespaces.cgroup"),
-            key!("stockade.namespaces.ipc"),
-            key!("stockade.namespaces.mnt"),
-            key!("stockade.namespaces.net"),
-            key!("stockade.namespaces.pid"),
-            key!("stockade.namespaces.time"),
-            key!("stockade.namespaces.user"),
-            key!("stockade.namespaces.uts"),
-        ]
-        .into_iter()
-        .zip(e.namespaces.all())
-        {
-            self.optional(key, inode);
-        }
-        let Some(gained) = e.gained else {
-            return self.flag(key!("stockade.gained_unknown"), true);
-        };
-        self.flag(key!("stockade.setuid"), gained.user);
-        self.flag(key!("stockade.setgid"), gained.group);
-        if gained.capabilities != 0 {
-            self.flags(key!("stockade.capabilities_gained"), |each| {
-                names::capabilities(gained.capabilities, each)
-            });
-        }
-    }
-
-    fn fork(&mut self, e: &Fork, clock: &Clock, id: &mut String) {
-        self.number(key!("stockade.child.pid"), e.child.pid);
-        self.entity(key!("stockade.child.entity_id"), e.child, clock, id);
-        self.number(key!("stockade.child.parent.pid"), e.child_parent.pid);
-        self.entity(
-            key!("stockade.child.parent.entity_id"),
-            e.child_parent,
-            clock,
-            id,
-        );
-        for (key, inode) in [
-            key!("stockade.child.namespaces.cgroup"),
-            key!("stockade.child.namespaces.ipc"),
-            key!("stockade.child.namespaces.mnt"),
-            key!("stockade.child.namespaces.net"),
-            key!("stockade.child.namespaces.pid"),
-            key!("stockade.child.namespaces.time"),
-            key!("stockade.child.namespaces.user"),
-            key!("stockade.child.namespaces.uts"),
-        ]
-        .into_iter()
-        .zip(e.namespaces.all())
-        {
-            self.optional(key, inode);
-        }
-    }
-
-    fn exit(&mut self, e: &Exit) {
-        if let Some(code) = e.code {
-            self.number(key!("process.exit_code"), code);
-        }
-        if let Some(signal) = e.signal {
-            self.number(key!("stockade.signal"), signal);
-        }
-        self.flag(key!("stockade.core_dumped"), e.core_dumped);
-        self.number(key!("stockade.cpu.user_ns"), e.user_ns);
-        self.number(key!("stockade.cpu.system_ns"), e.system_ns);
-        self.number(key!("stockade.max_rss_bytes"), e.max_rss_bytes);
-        self.number(key!("event.duration"), e.lifetime_ns);
-    }
-
-    fn open(&mut self, e: &Open) {
-        self.path(&e.path);
-        self.flags(key!("stockade.open.flags"), |each| {
-            names::open_flags(e.flags, each)
-        });
-        if let Some(file) = &e.file {
-            self.file(file);
-        }
-        self.error(e.errno);
-    }
-
-    fn unlink(&mut self, e: &Unlink) {
-        self.path(&e.path);
-        if let Some(file) = &e.file {
-            self.file(file);
-        }
-        self.error(e.errno);
-    }
-
-    fn rename(&mut self, e: &Rename) {
-        self.path(&e.to);
-        self.old_path(&e.from);
-        if e.flags != 0 {
-            self.flags(key!("stockade.rename.flags"), |each| {
-                names::rename_flags(e.flags, each)
-            });
-        }
-        if let Some(file) = &e.file {
-            self.file(file);
-        }
-        if let Some(replaced) = &e.replaced {
-            self.quoted(key!("stockade.replaced.inode"), replaced.inode);
-            self.number(key!("stockade.replaced.generation"), replaced.generation);
-        }
-        self.error(e.errno);
-    }
-
-    fn old_path(&mut self, path: &FilePath) {
-        self.string(key!("stockade.old_path"), &path.path);
-        self.flag(key!("stockade.old_path_truncated"), path.truncated);
-        self.flag(key!("stockade.old_path_as_given"), path.as_given);
-    }
-
     fn denial(&mut self, e: &Denial) {
         if !e.rule_id.is_empty() {
             self.string(key!("rule.id"), &e.rule_id);
@@ -528,234 +369,6 @@ impl Line<'_> {
         self.number(key!("stockade.suppressed.limit"), e.limit);
         self.number(key!("stockade.window_ns"), e.window_ns);
     }
-
-    fn path(&mut self, path: &FilePath) {
-        self.string(key!("file.path"), &path.path);
-        self.path_flags(path);
-    }
-
-    fn path_flags(&mut self, path: &FilePath) {
-        self.flag(key!("stockade.path_truncated"), path.truncated);
-        self.flag(key!("stockade.path_as_given"), path.as_given);
-        self.flag(key!("stockade.file.deleted"), path.deleted);
-    }
-
-    fn file(&mut self, file: &FileId) {
-        self.quoted(key!("file.inode"), file.inode);
-        // Four octal digits, as chmod(1) takes them.
-        let mode = file.mode & 0o7777;
-        self.raw(key!("file.mode"));
-        self.raw(&[
-            b'"',
-            octal(mode >> 9),
-            octal(mode >> 6),
-            octal(mode >> 3),
-            octal(mode),
-            b'"',
-        ]);
-        self.raw(match file.mode & 0o170_000 {
-            0o100_000 => b",\"file.type\":\"file\"",
-            0o040_000 => b",\"file.type\":\"dir\"",
-            0o120_000 => b",\"file.type\":\"symlink\"",
-            0o010_000 => b",\"file.type\":\"fifo\"",
-            0o020_000 => b",\"file.type\":\"char_device\"",
-            0o060_000 => b",\"file.type\":\"block_device\"",
-            0o140_000 => b",\"file.type\":\"socket\"",
-            // Files without an inode of their own, such as an anonymous one of the kernel.
-            _ => b"".as_slice(),
-        });
-        self.raw(key!("stockade.file.device"));
-        self.raw(b"\"");
-        self.digits(file.major());
-        self.raw(b":");
-        self.digits(file.minor());
-        self.raw(b"\"");
-        self.number(key!("stockade.file.generation"), file.generation);
-        self.raw(key!("stockade.file.fs_magic"));
-        self.raw(b"\"");
-        self.hex(file.fs_magic);
-        self.raw(b"\"");
-    }
-
-    /// The errno of a failure; nothing for 0.
-    fn error(&mut self, errno: u16) {
-        if errno == 0 {
-            return;
-        }
-        match names::errno(errno) {
-            Some(name) => {
-                self.raw(key!("error.code"));
-                self.raw(b"\"");
-                self.raw(name.as_bytes());
-                self.raw(b"\"");
-            }
-            None => self.quoted(key!("error.code"), errno),
-        }
-    }
-
-    /// An array of names, which need no escaping; bits without one end it as one hex string.
-    fn flags<R: Into<u64>>(
-        &mut self,
-        key: &[u8],
-        each_name: impl FnOnce(&mut dyn FnMut(&'static str)) -> R,
-    ) {
-        self.raw(key);
-        self.raw(b"[");
-        let mut first = true;
-        let rest: u64 = each_name(&mut |name| {
-            self.raw(if first { b"\"" } else { b",\"" });
-            self.raw(name.as_bytes());
-            self.raw(b"\"");
-            first = false;
-        })
-        .into();
-        if rest != 0 {
-            self.raw(if first { b"\"" } else { b",\"" });
-            self.hex(rest);
-            self.raw(b"\"");
-        }
-        self.raw(b"]");
-    }
-
-    fn list<'s>(&mut self, items: impl Iterator<Item = &'s str>) {
-        self.raw(b"[");
-        for (i, item) in items.enumerate() {
-            if i > 0 {
-                self.raw(b",");
-            }
-            self.text(item);
-        }
-        self.raw(b"]");
-    }
-
-    fn entity(&mut self, key: &[u8], id: ProcessId, clock: &Clock, scratch: &mut String) {
-        scratch.clear();
-        clock.write_entity_id(scratch, id);
-        // Letters, digits and dashes only.
-        self.raw(key);
-        self.raw(b"\"");
-        self.raw(scratch.as_bytes());
-        self.raw(b"\"");
-    }
-
-    /// A value of several parts; only the end record has them.
-    fn value(&mut self, key: &[u8], value: &impl Serialize) {
-        self.raw(key);
-        let before = self.out.len();
-        // Neither plain data nor a Vec can fail; should one, the line must still be JSON.
-        if serde_json::to_writer(&mut *self.out, value).is_err() {
-            self.out.truncate(before);
-            self.raw(b"null");
-        }
-    }
-
-    fn string(&mut self, key: &[u8], value: &str) {
-        self.raw(key);
-        self.text(value);
-    }
-
-    fn number(&mut self, key: &[u8], value: impl itoa::Integer) {
-        self.raw(key);
-        self.digits(value);
-    }
-
-    /// Only when there is one.
-    fn optional(&mut self, key: &[u8], value: Option<u32>) {
-        if let Some(value) = value {
-            self.number(key, value);
-        }
-    }
-
-    /// A number that the schema wants as a string.
-    fn quoted(&mut self, key: &[u8], value: impl itoa::Integer) {
-        self.raw(key);
-        self.raw(b"\"");
-        self.digits(value);
-        self.raw(b"\"");
-    }
-
-    fn boolean(&mut self, key: &[u8], value: bool) {
-        self.raw(key);
-        self.raw(if value { b"true".as_slice() } else { b"false" });
-    }
-
-    /// Only when it is set.
-    fn flag(&mut self, key: &[u8], value: bool) {
-        if value {
-            self.boolean(key, true);
-        }
-    }
-
-    fn text(&mut self, text: &str) {
-        self.raw(b"\"");
-        escape_into(self.out, text);
-        self.raw(b"\"");
-    }
-
-    fn digits(&mut self, value: impl itoa::Integer) {
-        self.raw(itoa::Buffer::new().format(value).as_bytes());
-    }
-
-    /// `0x`, then lowercase without leading zeros.
-    fn hex(&mut self, value: impl Into<u64>) {
-        let value = value.into();
-        let digits = (64 - value.leading_zeros()).div_ceil(4).max(1);
-        self.raw(b"0x");
-        for place in (0..digits).rev() {
-            self.out.push(HEX[(value >> (place * 4) & 0xf) as usize]);
-        }
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
-    }
-}
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
-/// The last octal digit.
-fn octal(value: u32) -> u8 {
-    HEX[(value & 7) as usize]
-}
-
-/// What JSON does not take as it is.
-fn needs_escape(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
-}
-
-/// Appends a string's inside.
-fn escape_into(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    // Nearly every name is clean. Without an early exit in a chunk, so that the compiler compares 16 bytes at once.
-    let (chunks, rest) = bytes.as_chunks::<16>();
-    let clean = |part: &[u8]| {
-        !part
-            .iter()
-            .fold(false, |bad, byte| bad | needs_escape(*byte))
-    };
-    if chunks.iter().all(|chunk| clean(chunk)) && clean(rest) {
-        out.extend_from_slice(bytes);
-        return;
-    }
-    let mut done = 0;
-    for (i, &byte) in bytes.iter().enumerate() {
-        if !needs_escape(byte) {
-            continue;
-        }
-        out.extend_from_slice(&bytes[done..i]);
-        done = i + 1;
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            _ => {
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-            }
-        }
-    }
-    out.extend_from_slice(&bytes[done..]);
 }
 
 #[cfg(test)]
@@ -763,6 +376,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
+    use super::line::escape_into;
     use super::*;
     use crate::event::{sample, text};
 

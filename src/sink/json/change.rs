@@ -1,6 +1,6 @@
 //! The lines of changes to files.
 
-use super::{Day, Line, names, octal};
+use super::{Day, Line, names};
 use crate::event::{Change, Mount};
 
 impl Line<'_> {
@@ -16,23 +16,10 @@ impl Line<'_> {
             self.string(key!("stockade.xattr.name"), attribute);
         }
         if let Some(mode) = e.mode {
-            self.raw(key!("stockade.change.mode"));
-            self.raw(&[
-                b'"',
-                octal(mode >> 9),
-                octal(mode >> 6),
-                octal(mode >> 3),
-                octal(mode),
-                b'"',
-            ]);
+            self.mode(key!("stockade.change.mode"), mode);
         }
         if let Some((major, minor)) = e.device {
-            self.raw(key!("stockade.change.device"));
-            self.raw(b"\"");
-            self.digits(major);
-            self.raw(b":");
-            self.digits(minor);
-            self.raw(b"\"");
+            self.device(key!("stockade.change.device"), major, minor);
         }
         for (key, id) in [(key!("file.uid"), e.uid), (key!("file.gid"), e.gid)] {
             if let Some(id) = id {
@@ -47,10 +34,7 @@ impl Line<'_> {
             (key!("file.mtime"), e.modified_ns),
         ] {
             if let Some(ns) = ns {
-                self.raw(key);
-                self.raw(b"\"");
-                day.write(ns.into(), self.out);
-                self.raw(b"\"");
+                self.date(key, ns, day);
             }
         }
         if let Some(file) = &e.file {

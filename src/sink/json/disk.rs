@@ -2,7 +2,7 @@
 
 use super::Line;
 use crate::event::disk::flags;
-use crate::event::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
+use crate::event::{BlockDevice, Disk, DiskOperation, DiskSummary};
 
 impl Line<'_> {
     pub(super) fn disk(&mut self, e: &Disk) {
@@ -34,21 +34,7 @@ impl Line<'_> {
 
     fn disk_of(&mut self, device: &BlockDevice, operation: DiskOperation) {
         self.string(key!("stockade.disk.name"), &device.name);
-        self.raw(key!("stockade.disk.device"));
-        self.raw(b"\"");
-        self.digits(device.major);
-        self.raw(b":");
-        self.digits(device.minor);
-        self.raw(b"\"");
+        self.device(key!("stockade.disk.device"), device.major, device.minor);
         self.string(key!("stockade.disk.operation"), operation.name());
-    }
-
-    pub(super) fn histogram(&mut self, key: &[u8], slots: &Histogram) {
-        self.raw(key);
-        for (i, count) in slots.iter().enumerate() {
-            self.raw(if i == 0 { b"[" } else { b"," });
-            self.digits(*count);
-        }
-        self.raw(b"]");
     }
 }
