@@ -1,7 +1,10 @@
 //! The load generator: this program again, in a process of its own, so that a scope can hold it. One line in, one line out.
 
 use std::ffi::CString;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rustix::time::ClockId;
@@ -161,6 +164,48 @@ fn obey(line: &str) -> io::Result<Done> {
             Ok(done(now() - start, amount, Vec::new()))
         }
         "paced" => paced(ms, rate, &path),
+        "pread" => {
+            let file = std::fs::File::open(path.to_str().unwrap_or_default())?;
+            read_again(ms, &file)
+        }
+        "direct" => {
+            let mut options = std::fs::OpenOptions::new();
+            let options = options.read(true).custom_flags(libc::O_DIRECT);
+            read_again(ms, &options.open(path.to_str().unwrap_or_default())?)
+        }
+        "map" => timed(ms, 16, map_touch_unmap),
+        "tcp" => {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let address = listener.local_addr()?;
+            timed(ms, 1, || {
+                let near = TcpStream::connect(address)?;
+                let (far, _) = listener.accept()?;
+                reset_on_close(&near)?;
+                drop((near, far));
+                Ok(())
+            })
+        }
+        "udp" => {
+            let (near, far) = (
+                UdpSocket::bind("127.0.0.1:0")?,
+                UdpSocket::bind("127.0.0.1:0")?,
+            );
+            near.connect(far.local_addr()?)?;
+            let mut got = [0; 64];
+            timed(ms, 16, || {
+                near.send(&[1; 64])?;
+                far.recv(&mut got).map(|_| ())
+            })
+        }
+        "spin" => timed(ms, 1, || {
+            let mut n = 1u64;
+            for _ in 0..10_000 {
+                n = std::hint::black_box(n.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            }
+            std::hint::black_box(n);
+            Ok(())
+        }),
+        "pipe" => ping_pong(ms),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
@@ -209,6 +254,89 @@ fn open_close(path: &CString) -> io::Result<()> {
         libc::close(fd);
     }
     Ok(())
+}
+
+/// The first 4 KiB of a file, again and again.
+fn read_again(ns: u64, file: &std::fs::File) -> io::Result<Done> {
+    // O_DIRECT wants it aligned.
+    #[repr(align(4096))]
+    struct Block([u8; 4096]);
+    let mut block = Box::new(Block([0; 4096]));
+    timed(ns, 4, || match file.read_at(&mut block.0, 0)? {
+        4096 => Ok(()),
+        n => Err(io::Error::other(format!("read {n} bytes of 4096"))),
+    })
+}
+
+/// Nothing of it is left in TIME_WAIT, of which a machine has room for so many.
+fn reset_on_close(socket: &TcpStream) -> io::Result<()> {
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: the value outlives the call and has the size that is named.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const at_once).cast(),
+            size_of_val(&at_once) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn map_touch_unmap() -> io::Result<()> {
+    const BYTES: usize = 64 << 10;
+    // SAFETY: a new mapping, of which one byte is written, and which is gone before anybody else has its address.
+    unsafe {
+        let start = libc::mmap(
+            std::ptr::null_mut(),
+            BYTES,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        start.cast::<u8>().write_volatile(1);
+        libc::munmap(start, BYTES);
+    }
+    Ok(())
+}
+
+/// A byte to a child that sends it back, both on one CPU: two switches each time.
+fn ping_pong(ns: u64) -> io::Result<Done> {
+    let (mut near, mut far) = std::os::unix::net::UnixStream::pair()?;
+    // SAFETY: this process has one thread, and the child only reads and writes until nobody is there.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(near);
+        let mut byte = [0];
+        while far.read_exact(&mut byte).is_ok() && far.write_all(&byte).is_ok() {}
+        // SAFETY: ends the child without the parent's clean-up.
+        unsafe { libc::_exit(0) };
+    }
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    drop(far);
+    let mut byte = [1];
+    let result = timed(ns, 4, || {
+        near.write_all(&byte)?;
+        near.read_exact(&mut byte)
+    });
+    drop(near);
+    // SAFETY: our own child, which ends as nobody talks to it any more.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    result
 }
 
 fn fork_exec_wait(path: &CString) -> io::Result<()> {

@@ -19,7 +19,7 @@ use stockade::event::{Kind, sample};
 use stockade::policy::{Environment, RuleSet};
 use stockade::session::SessionBuilder;
 use stockade::sink::Sink;
-use stockade::{Monitor, Scope, Session};
+use stockade::{Filter, Monitor, Scope, Session, Watch};
 
 use child::Generator;
 use consumer::{Consumer, To};
@@ -41,7 +41,7 @@ struct Args {
     /// Do not run on a machine that would falsify the figures
     #[arg(long)]
     strict: bool,
-    /// Only these parts: serialise, file, process, fence, storm, paced, start, memory
+    /// Only these parts: serialise, file, process, monitors, fence, storm, paced, start, memory
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the report goes
@@ -91,6 +91,7 @@ const PARTS: &[Part] = &[
     ("serialise", serialise),
     ("file", file),
     ("process", process),
+    ("monitors", monitors),
     ("fence", fence),
     ("storm", storm),
     ("paced", paced),
@@ -355,6 +356,75 @@ fn process(b: &mut Bench) -> anyhow::Result<()> {
     }
     b.report
         .added("process monitor: getppid, in scope", &tax, None);
+    Ok(())
+}
+
+/// What a monitor costs the operations that it watches: with a process in its scope, and with another one.
+const WATCHED: &[(&str, &str, &str)] = &[
+    ("syscall", "getppid", "getppid"),
+    ("syscall=events", "getppid", "getppid"),
+    ("file=summary", "pread", "pread of 4 KiB"),
+    ("memory", "map", "mmap, touch, munmap"),
+    ("memory=events", "map", "mmap, touch, munmap"),
+    ("network", "tcp", "TCP connect, accept, close"),
+    ("network", "udp", "UDP send, receive"),
+    ("network=summary", "tcp", "TCP connect, accept, close"),
+    ("network=summary", "udp", "UDP send, receive"),
+    ("disk", "direct", "O_DIRECT read of 4 KiB"),
+    ("disk=events", "direct", "O_DIRECT read of 4 KiB"),
+    ("profile", "spin", "20 us of arithmetic"),
+    (
+        "profile=off-cpu",
+        "pipe",
+        "a byte to another process and back",
+    ),
+];
+
+fn monitors(b: &mut Bench) -> anyhow::Result<()> {
+    let path = b.path("open");
+    std::fs::write(&path, vec![b'x'; 4096])?;
+    for (watch, operation, what) in WATCHED {
+        if let Err(e) = monitor(b, watch, operation, what, &path) {
+            b.report.skip(&format!("{watch}: {what}"), format!("{e:#}"));
+            b.inside = Generator::start(0)?;
+            b.outside = Generator::start(0)?;
+        }
+    }
+    Ok(())
+}
+
+fn monitor(b: &mut Bench, watch: &str, op: &str, what: &str, path: &str) -> anyhow::Result<()> {
+    let ms = b.ms(40);
+    let (mut scoped, mut unscoped) = (Pairs::default(), Pairs::default());
+    let mut lost = 0;
+    for round in 0..=b.rounds {
+        scoped.base.push(b.inside.run(op, ms, path, 0)?.ns_each);
+        unscoped.base.push(b.outside.run(op, ms, path, 0)?.ns_each);
+        if round == b.rounds {
+            break;
+        }
+        let filter = Filter::new().syscall("getppid")?;
+        let builder = b
+            .session(&[])
+            .monitor(watch.parse::<Watch>()?)
+            .filter(filter);
+        let session = Consumer::start(builder, &To::Null)?;
+        scoped.with.push(b.inside.run(op, ms, path, 0)?.ns_each);
+        unscoped.with.push(b.outside.run(op, ms, path, 0)?.ns_each);
+        lost += session.end()?.lost();
+    }
+    let r = &mut b.report;
+    r.added(format!("{watch}: {what}, in scope"), &scoped, None);
+    r.added(format!("{watch}: {what}, out of scope"), &unscoped, None);
+    if lost > 0 {
+        r.value(
+            format!("{watch}: lost meanwhile"),
+            "events",
+            &[lost as f64],
+            None,
+            None,
+        );
+    }
     Ok(())
 }
 
