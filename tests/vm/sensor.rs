@@ -13,6 +13,7 @@ use futures_util::Stream as _;
 use stockade::{Event, Monitor, Scope, Sensor};
 
 use crate::harness::{Ctx, Needs, Outcome, Test, poll};
+use crate::variants::running;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new("examples_do_what_they_say", Needs::Watch, examples),
@@ -190,8 +191,9 @@ fn dropped(_: &Ctx) -> Outcome {
         (left(&programs) == 0).then_some(())
     });
     let gone = begun.elapsed();
-    // A grace period for each of them. On other programs the kernel does not wait, and there is nothing to tell apart.
-    if on_functions > 0 {
+    // A grace period for each of them. On other programs the kernel does not wait, and there is nothing to tell apart; and
+    // there are kernels where whoever gives up a bpffs lets go of what is in it, see src/kernel/attached.rs.
+    if on_functions > 0 && running() != (6, 1) {
         assert!(dropped * 2 < gone, "waited {dropped:?} of {gone:?}");
     }
     Outcome::Passed

@@ -13,7 +13,7 @@ pub(crate) const TESTS: &[Test] = &[Test {
     run: every_variant,
 }];
 
-type Version = (u32, u32);
+pub(crate) type Version = (u32, u32);
 
 /// Probe and variant, and the kernels that they are for: from, and up to but without. What is not named here is for all.
 /// On each of our kernels the list has to be right, so that no variant is for none of them unnoticed.
@@ -146,7 +146,7 @@ fn every_variant(ctx: &Ctx) -> Outcome {
     Outcome::Passed
 }
 
-fn running() -> Version {
+pub(crate) fn running() -> Version {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
     let mut numbers = release.split('.').map(|n| n.parse().ok());
     (
