@@ -33,6 +33,7 @@ test: check test-unit ## install what is missing and run every test: unit, comma
 check: setup-build setup-check ## formats, lints, documentation, BPF for both architectures, the build itself; warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --features stream -- -D warnings
+	$(CARGO) clippy --locked --test vm --features stream -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --features stream
 	scripts/check-bpf.sh
 	scripts/check-build.sh
