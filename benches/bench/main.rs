@@ -8,6 +8,7 @@ mod consumer;
 mod preflight;
 mod report;
 mod stats;
+mod workloads;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -35,13 +36,13 @@ struct Args {
     /// Events before the memory of the program is looked at again
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
-    /// Ten million events, three times the rounds
+    /// Ten million events, three times the rounds, and whole programs as well
     #[arg(long)]
     full: bool,
     /// Do not run on a machine that would falsify the figures
     #[arg(long)]
     strict: bool,
-    /// Only these parts: serialise, file, process, monitors, fence, storm, paced, start, memory
+    /// Only these parts: serialise, file, process, monitors, fence, storm, paced, start, memory, workloads
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the report goes
@@ -53,10 +54,13 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let mut words = std::env::args();
-    if words.nth(1).as_deref() == Some(child::FLAG) {
-        child::main(words.next().and_then(|c| c.parse().ok()).unwrap_or(0));
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|flag| flag == child::FLAG) {
+        child::main(words.get(1).and_then(|c| c.parse().ok()).unwrap_or(0));
         return ExitCode::SUCCESS;
+    }
+    if let Some(ended) = workloads::main(&words) {
+        return ended;
     }
     let args = Args::parse();
     if !rustix::process::geteuid().is_root() {
@@ -97,7 +101,11 @@ const PARTS: &[Part] = &[
     ("paced", paced),
     ("start", start),
     ("memory", memory),
+    (LONG, workloads::part),
 ];
+
+/// Too long to be measured each time: only where it is named, or with `--full`.
+const LONG: &str = "workloads";
 
 fn run(mut args: Args) -> anyhow::Result<()> {
     if args.full {
@@ -124,7 +132,11 @@ fn run(mut args: Args) -> anyhow::Result<()> {
     std::fs::write(bench.path("open"), "opened")?;
     std::fs::write(bench.path("denied"), "denied")?;
     for (name, part) in PARTS {
-        if !args.only.is_empty() && !args.only.iter().any(|o| o == name) {
+        let chosen = match &args.only[..] {
+            [] => *name != LONG || args.full,
+            only => only.iter().any(|o| o == name),
+        };
+        if !chosen {
             continue;
         }
         if let Err(e) = part(&mut bench) {
