@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::event::{About, Event, Kind, KindCount};
 use crate::inference::{Inference, Lost};
-use crate::monitor::Kinds;
+use crate::monitor::{Kinds, Paths};
 use crate::recording::{Opening, Recorder};
 use crate::wire::{Decoder, Malformed, payload};
 
@@ -28,7 +28,8 @@ pub(crate) struct Delivery<S> {
     inferred: Vec<Event>,
     /// Whether somebody asked for forks and execs, which are followed in any case.
     tell_processes: bool,
-    wanted: Kinds,
+    kinds_wanted: Kinds,
+    paths_wanted: Paths,
     /// Names of the policy's rules.
     rules: Vec<String>,
     pub(crate) recorder: Option<Recorder>,
@@ -49,7 +50,8 @@ impl<S: Surroundings> Delivery<S> {
             inference: Inference::new(&opening.inference),
             inferred: Vec::new(),
             tell_processes: opening.tell_processes,
-            wanted: opening.kinds.clone(),
+            kinds_wanted: opening.kinds.clone(),
+            paths_wanted: opening.paths.clone(),
             rules: opening.rules.clone(),
             recorder: None,
             events: 0,
@@ -76,18 +78,22 @@ impl<S: Surroundings> Delivery<S> {
         }
         if let Some(event) = event {
             let asked = self.tell_processes || !matches!(event.kind, Kind::Exec(_) | Kind::Fork(_));
-            if asked && self.wanted.wants(&event.kind) {
+            if asked && self.wants(&event.kind) {
                 self.count(&event);
                 on(&event);
             }
             self.decoder.recycle(event);
         }
         for event in std::mem::take(&mut self.inferred) {
-            if self.wanted.wants(&event.kind) {
+            if self.wants(&event.kind) {
                 self.count(&event);
                 on(&event);
             }
         }
+    }
+
+    fn wants(&self, kind: &Kind) -> bool {
+        self.kinds_wanted.wants(kind) && self.paths_wanted.wants(kind)
     }
 
     /// The event of a record, unless it takes several to make one; what follows from it is in `inferred`.
@@ -135,7 +141,7 @@ impl<S: Surroundings> Delivery<S> {
 
     /// An event that did not come through the rings.
     pub(crate) fn tell(&mut self, mut event: Event, on: &mut dyn FnMut(&Event)) {
-        if !self.wanted.wants(&event.kind) {
+        if !self.wants(&event.kind) {
             return;
         }
         event.process.about = self.surroundings.about(&event);
@@ -222,6 +228,7 @@ mod tests {
             namespaces: [0, 1, 2, 3, 4, 5, 1, u32::MAX],
             tell_processes,
             kinds: Kinds::default(),
+            paths: Paths::default(),
             rules: Vec::new(),
             inference: Settings::default(),
         };
@@ -294,7 +301,7 @@ mod tests {
     #[test]
     fn only_kinds_that_are_wanted_are_delivered_and_counted() {
         let mut delivery = delivery(true);
-        delivery.wanted.add("open").unwrap();
+        delivery.kinds_wanted.add("open").unwrap();
         let mut seen = Vec::new();
         for record in one_of_each() {
             delivery.deliver(&record, &mut |event| seen.push(event.kind.name()));

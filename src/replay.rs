@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::event::{Loss, Process, sample};
     use crate::inference::{Settings, said};
-    use crate::monitor::{Filter, Kinds};
+    use crate::monitor::{Filter, Kinds, Paths};
     use crate::recording::Recorder;
     use crate::wire::{kind, sample as records};
 
@@ -258,6 +258,7 @@ mod tests {
             namespaces: [1; 8],
             tell_processes,
             kinds: Kinds::default(),
+            paths: Paths::default(),
             rules: vec!["no-keys".into(), "no-shadow".into()],
             inference: Settings::new(&Filter::new().port_scan(2, Duration::from_secs(60))),
         }

@@ -3,7 +3,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::RwLock;
+
+/// Held for writing while a program is copied: a child that another test begins meanwhile has the copy open for writing
+/// until it executes, and what is open for writing cannot be executed.
+static COPYING: RwLock<()> = RwLock::new(());
 
 /// The program, as an unprivileged user would run it, and the directory that both can read.
 struct Program {
@@ -16,8 +21,10 @@ impl Program {
         // Nobody must be able to execute it, wherever the checkout is.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))
             .expect("chmod");
+        let alone = COPYING.write().expect("no copy has failed");
         std::fs::copy(env!("CARGO_BIN_EXE_stockade"), dir.path().join("stockade"))
             .expect("copy the program");
+        drop(alone);
         Program { dir }
     }
 
@@ -30,7 +37,14 @@ impl Program {
         if rustix::process::geteuid().is_root() {
             command.uid(65534).gid(65534);
         }
-        command.output().expect("the program runs")
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let among_others = COPYING.read().expect("no copy has failed");
+        let child = command.spawn().expect("the program runs");
+        drop(among_others);
+        child.wait_with_output().expect("its output")
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -87,6 +101,11 @@ fn wrong_usage_ends_with_2_and_names_the_thing() {
         &program.run(&["monitor", "--host", "--ring-kib", "3"]),
         2,
         "--ring-kib",
+    );
+    ends(
+        &program.run(&["monitor", "disk", "--allocations", "--host"]),
+        2,
+        "allocations of the kernel are told by the memory monitor as summary, which is not on",
     );
 }
 

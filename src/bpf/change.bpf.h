@@ -192,6 +192,17 @@ __attribute__((noinline)) int change_text(__u32 part, __u64 from, __u32 user)
 	return 0;
 }
 
+/* A link has two names. */
+static __always_inline bool change_is_asked_for(const struct stk_change *rec)
+{
+	__u32 at = sizeof(*rec) + rec->path_len + rec->base_len;
+
+	if (is_asked_for(rec->hdr.flags & STK_PATH_UNKNOWN, sizeof(*rec), rec->path_len))
+		return true;
+	return rec->op == STK_CHANGE_LINK &&
+	       is_asked_for(rec->hdr.flags & STK_PATH2_UNKNOWN, at, rec->other_len);
+}
+
 __attribute__((noinline)) int change_send(__u64 seq)
 {
 	struct stk_scratch *s = change_scratch();
@@ -201,6 +212,8 @@ __attribute__((noinline)) int change_send(__u64 seq)
 	if (!s)
 		return 0;
 	rec = (struct stk_change *)s->rec;
+	if (!change_is_asked_for(rec))
+		return 0;
 	len = change_end_of(rec);
 	rec->hdr.len = len;
 	stk_scratch_send(s, seq, rec->hdr.kind, len);

@@ -22,6 +22,9 @@ enum {
 #define EPERM  1
 #define EAGAIN 11
 #define EEXIST 17
+/* include/linux/errno.h: from the one to the other, what a call returns inside the kernel that a signal interrupts. */
+#define STK_ERESTARTSYS           512
+#define STK_ERESTART_RESTARTBLOCK 516
 /* include/linux/fs.h: what an open for execve carries in f_flags. */
 #define STK_FMODE_EXEC  0x20
 #define STK_FMODE_READ  0x1

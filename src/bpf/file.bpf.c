@@ -9,7 +9,7 @@
  *
  * An open on behalf of execve is part of the exec event and not reported here.
  */
-#include "stockade.bpf.h"
+#include "path.bpf.h"
 
 STK_EXPORT(stk_file);
 STK_EXPORT(stk_rename);
@@ -17,6 +17,7 @@ STK_EXPORT(stk_change);
 
 STK_SCRATCH_MAP(stk_file_buf);
 STK_SCRATCH_WALK(stk_file_buf, file_walk)
+STK_SCRATCH_WANTED(stk_file_buf, file_is_wanted)
 
 /* A removal or rename between its path hook, which knows the mount, and its end, which knows the result. */
 struct stk_pending {
@@ -110,11 +111,25 @@ static __always_inline void put_base(struct stk_file *rec, int dfd)
 	rec->base_len = (off & STK_WALK_OFF) - at;
 }
 
+/* What a path may have instead of the whole of what it is on this machine. */
+enum {
+	STK_PATH_UNKNOWN = STK_FLAG_AS_GIVEN | STK_FLAG_NO_MOUNT | STK_FLAG_PATH_CUT,
+	STK_PATH2_UNKNOWN = STK_FLAG_AS_GIVEN | STK_FLAG_NO_MOUNT | STK_FLAG_PATH2_CUT,
+};
+
+/* Whether somebody asked for this path. Of what is not known whole, user space finds out. */
+static __always_inline bool is_asked_for(__u32 unknown, __u32 at, __u32 len)
+{
+	return !stk_config.prefixes || unknown || file_is_wanted(at, len);
+}
+
 static __always_inline void finish(struct stk_file *rec, struct stk_scratch *s, __u64 seq,
 				   __u32 kind)
 {
 	__u32 len = sizeof(*rec) + rec->path_len + rec->base_len;
 
+	if (!is_asked_for(rec->hdr.flags & STK_PATH_UNKNOWN, sizeof(*rec), rec->path_len))
+		return;
 	rec->hdr.len = len;
 	stk_scratch_send(s, seq, kind, len);
 }
@@ -329,6 +344,9 @@ static __always_inline int on_renamed(struct dentry *old_dentry, int result)
 	off &= STK_WALK_OFF;
 	rec->new_len = off - at;
 
+	if (!is_asked_for(rec->hdr.flags & STK_PATH_UNKNOWN, sizeof(*rec), rec->old_len) &&
+	    !is_asked_for(rec->hdr.flags & STK_PATH2_UNKNOWN, at, rec->new_len))
+		goto done;
 	rec->hdr.len = off;
 	stk_scratch_send(s, seq, STK_KIND_RENAME, off);
 done:

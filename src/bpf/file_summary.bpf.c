@@ -11,6 +11,7 @@
  * one are done, and takes what was counted in it.
  */
 #include "summary.bpf.h"
+#include "path.bpf.h"
 #include "task.bpf.h"
 
 STK_EXPORT(stk_file_key);
@@ -20,6 +21,7 @@ STK_EXPORT(stk_file_path);
 
 STK_SCRATCH_MAP(stk_fpath_buf);
 STK_SCRATCH_WALK(stk_fpath_buf, fpath_walk)
+STK_SCRATCH_WANTED(stk_fpath_buf, fpath_is_wanted)
 
 enum {
 	STK_FILES_MAX = 8192, /* process and file, in one epoch */
@@ -105,27 +107,24 @@ static __always_inline bool countable(struct file *file, bool typed)
 	       STK_ANON_INODE_MAGIC;
 }
 
-/* Notes how the file is called, once in an epoch. */
-static __always_inline void note_path(struct file *file, const struct stk_file_key *of)
+/* Notes how the file is called, once in an epoch. Returns whether somebody asked for it. */
+static __always_inline bool note_path(struct file *file, const struct stk_file_path_key *key)
 {
 	const __u32 at = __builtin_offsetof(struct stk_file_path, path);
 	__u32 cpu = bpf_get_smp_processor_id(), off;
-	struct stk_file_path_key key = {};
 	struct stk_file_path *path;
 	struct stk_place place;
 	struct stk_scratch *s;
+	bool wanted;
 	__u64 seq;
 
-	key.ino = of->ino;
-	key.dev = of->dev;
-	key.generation = of->generation;
-	key.epoch = of->epoch;
-	if (bpf_map_lookup_elem(&stk_file_paths, &key))
-		return;
+	path = bpf_map_lookup_elem(&stk_file_paths, key);
+	if (path)
+		return !(path->flags & STK_FLAG_NOT_WANTED);
 	s = bpf_map_lookup_elem(&stk_fpath_buf, &cpu);
 	if (!s) {
 		stk_lost(STK_KIND_FILE, STK_LOSS_SCRATCH);
-		return;
+		return true;
 	}
 	seq = ++s->seq;
 	place = stk_place_of(&file->f_path);
@@ -138,15 +137,20 @@ static __always_inline void note_path(struct file *file, const struct stk_file_k
 		path->flags |= STK_FLAG_PATH_CUT;
 	if (off & STK_WALK_DELETED)
 		path->flags |= STK_FLAG_DELETED;
+	/* Of a path that is cut nobody can tell. */
+	wanted = !stk_config.prefixes || off & STK_WALK_CUT || fpath_is_wanted(at, path->len);
+	if (!wanted)
+		path->flags |= STK_FLAG_NOT_WANTED;
 	if (*(volatile __u64 *)&s->seq != seq)
 		stk_lost(STK_KIND_FILE, STK_LOSS_SCRATCH);
-	else if (bpf_map_update_elem(&stk_file_paths, &key, path, BPF_ANY))
+	else if (bpf_map_update_elem(&stk_file_paths, key, path, BPF_ANY) && wanted)
 		stk_lost(STK_KIND_FILE, STK_LOSS_MAP);
+	return wanted;
 }
 
 /*
  * The counters of a process, which is that of `task` or, for NULL, the current one, and of a file, or of what it could
- * not open.
+ * not open, which has no path to ask for.
  */
 static __always_inline struct stk_file_sum *sum_of(struct task_struct *task, struct file *file,
 						   bool typed)
@@ -167,14 +171,16 @@ static __always_inline struct stk_file_sum *sum_of(struct task_struct *task, str
 		struct inode *inode = typed ? file->f_inode : BPF_CORE_READ(file, f_inode);
 
 		stk_file_id_of(&id, inode, typed);
-		key.ino = id.ino;
-		key.dev = id.dev;
-		key.generation = id.generation;
+		key.file.ino = id.ino;
+		key.file.dev = id.dev;
+		key.file.generation = id.generation;
 	}
-	key.epoch = epoch_now();
+	key.file.epoch = epoch_now();
 	sum = bpf_map_lookup_elem(&stk_file_sums, &key);
 	if (sum)
 		return sum;
+	if (file ? !note_path(file, &key.file) : stk_config.prefixes)
+		return NULL;
 	zero = bpf_map_lookup_elem(&stk_file_zero, &first);
 	if (!zero)
 		return NULL;
@@ -188,7 +194,6 @@ static __always_inline struct stk_file_sum *sum_of(struct task_struct *task, str
 	if (file) {
 		sum->fs_magic = id.fs_magic;
 		sum->mode = id.mode;
-		note_path(file, &key);
 	}
 	return sum;
 }
@@ -210,6 +215,12 @@ static __always_inline void count(struct stk_file_sum *sum, bool writes, long re
 		__sync_fetch_and_add(&way->time_ns, took_ns);
 		stk_slots_add(way->slots, took_ns);
 	}
+}
+
+/* A signal came before anything was moved, often one of the kernel's own (io_uring): the call is made again. */
+static __always_inline bool is_made_again(long result)
+{
+	return result <= -STK_ERESTARTSYS && result >= -STK_ERESTART_RESTARTBLOCK;
 }
 
 static __always_inline int begin(__u64 of)
@@ -246,32 +257,33 @@ static __always_inline bool end(__u64 of, __u64 *took_ns)
 	return true;
 }
 
-static __always_inline int on_open(struct file *file, __u32 open_flags)
+/* NULL is a file that could not be opened. */
+static __always_inline int count_open(struct file *file, bool typed)
 {
 	struct stk_file_sum *sum;
 
+	if ((file && !countable(file, typed)) || !stk_wanted())
+		return 0;
+	sum = sum_of(NULL, file, typed);
+	if (!sum)
+		return 0;
+	__sync_fetch_and_add(&sum->opens, 1);
+	if (!file)
+		__sync_fetch_and_add(&sum->failures, 1);
+	return 0;
+}
+
+static __always_inline int on_open(struct file *file, __u32 open_flags)
+{
 	/* On behalf of execve. */
 	if (open_flags & STK_FMODE_EXEC)
 		return 0;
-	if (STK_IS_ERR(file)) {
-		if (!stk_wanted())
-			return 0;
-		/* io_uring's first try, which must not sleep; it comes again. */
-		if ((long)file == -EAGAIN && BPF_CORE_READ(stk_current(), io_uring))
-			return 0;
-		sum = sum_of(NULL, NULL, true);
-		if (sum) {
-			__sync_fetch_and_add(&sum->opens, 1);
-			__sync_fetch_and_add(&sum->failures, 1);
-		}
+	if (!STK_IS_ERR(file))
+		return count_open(file, true);
+	/* io_uring's first try, which must not sleep; it comes again. */
+	if ((long)file == -EAGAIN && BPF_CORE_READ(stk_current(), io_uring))
 		return 0;
-	}
-	if (!countable(file, true) || !stk_wanted())
-		return 0;
-	sum = sum_of(NULL, file, true);
-	if (sum)
-		__sync_fetch_and_add(&sum->opens, 1);
-	return 0;
+	return count_open(NULL, true);
 }
 
 static __always_inline int on_begin(struct file *file)
@@ -283,7 +295,7 @@ static __always_inline int on_end(struct file *file, bool writes, long result)
 {
 	__u64 took_ns;
 
-	if (countable(file, true) && end(stk_number(file), &took_ns))
+	if (countable(file, true) && end(stk_number(file), &took_ns) && !is_made_again(result))
 		count(sum_of(NULL, file, true), writes, result, took_ns);
 	return 0;
 }
@@ -364,6 +376,8 @@ int BPF_PROG(file_count_writev__fexit, struct file *file, const struct iovec *ve
 static __always_inline void count_copy(struct file *in, struct file *out, bool typed, long result,
 				       __u64 took_ns)
 {
+	if (is_made_again(result))
+		return;
 	if (in && countable(in, typed))
 		count(sum_of(NULL, in, typed), false, result, took_ns);
 	if (out && countable(out, typed))
@@ -559,21 +573,12 @@ static __always_inline enum stk_file_call call_of(long nr)
 
 static __always_inline int on_sys_open(long result)
 {
-	struct file *file = NULL;
-	struct stk_file_sum *sum;
+	struct file *file;
 
-	if (result >= 0) {
-		file = stk_file_of_fd(stk_current(), result);
-		if (!file || !countable(file, false))
-			return 0;
-	}
-	sum = sum_of(NULL, file, false);
-	if (!sum)
-		return 0;
-	__sync_fetch_and_add(&sum->opens, 1);
 	if (result < 0)
-		__sync_fetch_and_add(&sum->failures, 1);
-	return 0;
+		return count_open(NULL, false);
+	file = stk_file_of_fd(stk_current(), result);
+	return file ? count_open(file, false) : 0;
 }
 
 SEC("?raw_tp/sys_enter")
@@ -599,7 +604,7 @@ int BPF_PROG(file_count_exit__raw_tp, struct pt_regs *regs, long result)
 	if (call == STK_CALL_NONE || stk_compat(regs))
 		return 0;
 	if (call == STK_CALL_OPEN)
-		return stk_wanted() ? on_sys_open(result) : 0;
+		return on_sys_open(result);
 	if (!end(nr + 1, &took_ns))
 		return 0;
 	task = stk_current();

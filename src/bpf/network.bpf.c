@@ -14,6 +14,7 @@ STK_EXPORT(stk_net_key);
 STK_EXPORT(stk_net_sum);
 STK_EXPORT(stk_payload);
 STK_EXPORT(stk_raw_socket);
+STK_EXPORT(stk_tcp_state);
 
 /* include/linux/socket.h */
 #define STK_AF_UNIX      1
@@ -30,8 +31,6 @@ STK_EXPORT(stk_raw_socket);
 #define STK_EINPROGRESS 115
 #define STK_ECANCELED   125
 #define STK_EINTR       4
-/* include/linux/errno.h: what an interrupted call returns inside the kernel */
-#define STK_ERESTARTSYS 512
 
 enum {
 	STK_CONNS = 32768,
@@ -63,7 +62,8 @@ struct stk_conn {
 	__u16 hello_calls;
 	__u16 hello_over;
 	__u32 hello_left;
-	__u32 pad;
+	__u32 tcp_state; /* the last one that was seen: TCP_SYN_SENT … */
+	__u64 state_since_ns; /* 0 when it was accepted so */
 };
 
 /* By the address of the socket. Removed when it is closed, which every connection comes to before its memory is freed. */
@@ -189,22 +189,80 @@ static __always_inline struct sock *sock_of_fd(int fd)
 	return BPF_CORE_READ(socket, sk);
 }
 
+static __always_inline bool is_address_wanted(const __u8 *address)
+{
+	__u64 half[2];
+	__u32 i;
+
+	if (!stk_config.ranges)
+		return true;
+	__builtin_memcpy(half, address, sizeof(half));
+	for (i = 0; i < STK_RANGES_MAX; i++) {
+		const volatile struct stk_range *range = &stk_config.range[i];
+
+		if (i >= stk_config.ranges)
+			break;
+		if ((half[0] & range->mask[0]) == range->address[0] &&
+		    (half[1] & range->mask[1]) == range->address[1])
+			return true;
+	}
+	return false;
+}
+
+static __always_inline bool is_port_wanted(__u16 port)
+{
+	__u32 i;
+
+	if (!stk_config.ports)
+		return true;
+	for (i = 0; i < STK_RANGES_MAX; i++) {
+		if (i >= stk_config.ports)
+			break;
+		if (port >= stk_config.port[i].first && port <= stk_config.port[i].last)
+			return true;
+	}
+	return false;
+}
+
+/* Whether somebody asked for the other end, or for ours where there is none yet, and for the port of either. */
+static __always_inline bool is_flow_wanted(const struct stk_flow *flow)
+{
+	return is_address_wanted(flow->remote_port ? flow->remote : flow->local) &&
+	       (is_port_wanted(flow->local_port) || is_port_wanted(flow->remote_port));
+}
+
+/* Whether what has neither address nor port is left out, because somebody asked for some. */
+static __always_inline bool is_flow_needed(void)
+{
+	return stk_config.ranges || stk_config.ports;
+}
+
+/* Of the owner of a connection, now. */
+static __always_inline void header_of(struct stk_hdr *hdr, const struct stk_hdr *who, __u32 kind,
+				      __u32 len)
+{
+	__builtin_memcpy(hdr, who, sizeof(*hdr));
+	hdr->time_ns = bpf_ktime_get_boot_ns();
+	hdr->kind = kind;
+	hdr->len = len;
+}
+
 /* Begins a record, of the current process or of the owner of a connection. */
-static __always_inline struct stk_net *record(__u32 kind, const struct stk_hdr *who, __u64 *wake)
+static __always_inline struct stk_net *record(__u32 kind, const struct stk_hdr *who,
+					      const struct stk_flow *flow, __u64 *wake)
 {
 	struct stk_net *rec;
 
+	if (!is_flow_wanted(flow))
+		return NULL;
 	rec = stk_reserve(kind, who, sizeof(*rec), wake);
 	if (!rec)
 		return NULL;
-	if (who) {
-		__builtin_memcpy(&rec->hdr, who, sizeof(rec->hdr));
-		rec->hdr.time_ns = bpf_ktime_get_boot_ns();
-		rec->hdr.kind = kind;
-		rec->hdr.len = sizeof(*rec);
-	} else {
+	if (who)
+		header_of(&rec->hdr, who, kind, sizeof(*rec));
+	else
 		stk_header(&rec->hdr, kind, sizeof(*rec));
-	}
+	rec->flow = *flow;
 	rec->duration_ns = 0;
 	rec->sent_bytes = 0;
 	rec->received_bytes = 0;
@@ -227,17 +285,18 @@ static __always_inline void tell_connect(struct sock *sk, const struct stk_conn 
 					 const void *address, bool user)
 {
 	__u64 duration_ns = conn ? bpf_ktime_get_boot_ns() - conn->since_ns : 0;
+	struct stk_flow flow;
 	struct stk_net *rec;
 	__u64 wake;
 
 	if (filtered(result, duration_ns))
 		return;
-	rec = record(STK_KIND_CONNECT, conn ? &conn->who : NULL, &wake);
+	flow_of(&flow, sk);
+	if (address)
+		address_given(flow.remote, &flow.remote_port, address, user);
+	rec = record(STK_KIND_CONNECT, conn ? &conn->who : NULL, &flow, &wake);
 	if (!rec)
 		return;
-	flow_of(&rec->flow, sk);
-	if (address)
-		address_given(rec->flow.remote, &rec->flow.remote_port, address, user);
 	rec->duration_ns = duration_ns;
 	rec->result = result;
 	bpf_ringbuf_submit(rec, wake);
@@ -246,16 +305,17 @@ static __always_inline void tell_connect(struct sock *sk, const struct stk_conn 
 static __always_inline void tell_close(struct sock *sk, const struct stk_conn *conn, int result)
 {
 	__u64 duration_ns = bpf_ktime_get_boot_ns() - conn->since_ns;
+	struct stk_flow flow;
 	struct stk_net *rec;
 	__u64 sent, received, wake;
 
 	bytes_of(sk, &sent, &received);
 	if (filtered(result, duration_ns) || sent + received < stk_config.min_bytes)
 		return;
-	rec = record(STK_KIND_CLOSE, &conn->who, &wake);
+	flow_of(&flow, sk);
+	rec = record(STK_KIND_CLOSE, &conn->who, &flow, &wake);
 	if (!rec)
 		return;
-	flow_of(&rec->flow, sk);
 	rec->duration_ns = duration_ns;
 	rec->sent_bytes = sent;
 	rec->received_bytes = received;
@@ -265,12 +325,47 @@ static __always_inline void tell_close(struct sock *sk, const struct stk_conn *c
 	bpf_ringbuf_submit(rec, wake);
 }
 
-/* Counters of a process and a peer; `who` is NULL for the current process. */
+/* Only where they were named: there are eight changes of state to a connection. */
+static __always_inline bool are_states_told(bool counting)
+{
+	return !counting && stk_config.kinds >> STK_KIND_TCP_STATE & 1;
+}
+
+/* `since_ns`: in the state before, 0 where nobody saw that begin. */
+static __always_inline void tell_state(struct sock *sk, const struct stk_conn *conn, __u64 since_ns,
+				       int before, int after)
+{
+	__u64 duration_ns = since_ns ? bpf_ktime_get_boot_ns() - since_ns : 0;
+	struct stk_tcp_state *rec;
+	struct stk_flow flow;
+	__u64 wake;
+
+	if (filtered(0, duration_ns))
+		return;
+	flow_of(&flow, sk);
+	if (!is_flow_wanted(&flow))
+		return;
+	rec = stk_reserve(STK_KIND_TCP_STATE, &conn->who, sizeof(*rec), &wake);
+	if (!rec)
+		return;
+	header_of(&rec->hdr, &conn->who, STK_KIND_TCP_STATE, sizeof(*rec));
+	rec->flow = flow;
+	rec->duration_ns = duration_ns;
+	rec->incoming = conn->incoming;
+	rec->before = before;
+	rec->after = after;
+	__builtin_memset(rec->pad, 0, sizeof(rec->pad));
+	bpf_ringbuf_submit(rec, wake);
+}
+
+/* Counters of a process and a peer that somebody asked for; `who` is NULL for the current process. */
 static __always_inline struct stk_net_sum *sum_of(struct stk_net_key *key,
 						  const struct stk_hdr *who)
 {
 	struct stk_net_sum zero = {}, *sum;
 
+	if (!is_address_wanted(key->remote) || !is_port_wanted(key->port))
+		return NULL;
 	if (!who) {
 		stk_current_key(&key->task);
 		return stk_counters(&stk_net_sums, key, &zero, STK_KIND_NET);
@@ -357,7 +452,7 @@ static __always_inline void conn_init(struct stk_conn *conn, __u16 state, __u16 
 	conn->incoming = incoming;
 }
 
-static __always_inline int on_connecting(struct sock *sk)
+static __always_inline int on_connecting(struct sock *sk, int before, bool counting)
 {
 	struct stk_conn conn;
 	__u64 key = (__u64)sk;
@@ -365,12 +460,18 @@ static __always_inline int on_connecting(struct sock *sk)
 	if (!stk_wanted())
 		return 0;
 	conn_init(&conn, STK_CONN_CONNECTING, 0);
+	conn.tcp_state = TCP_SYN_SENT;
+	conn.state_since_ns = conn.since_ns;
 	if (bpf_map_update_elem(&stk_conns, &key, &conn, BPF_ANY))
 		stk_lost(STK_KIND_NET, STK_LOSS_MAP);
+	else if (are_states_told(counting))
+		tell_state(sk, &conn, 0, before, TCP_SYN_SENT);
 	return 0;
 }
 
-static __always_inline int on_closed(struct sock *sk, struct stk_conn *conn, bool counting)
+/* `before` is 0 where it is over already. */
+static __always_inline int on_closed(struct sock *sk, struct stk_conn *conn, int before,
+				     bool counting)
 {
 	__u32 error = BPF_CORE_READ(sk, sk_err);
 	struct stk_conn was = *conn;
@@ -379,6 +480,8 @@ static __always_inline int on_closed(struct sock *sk, struct stk_conn *conn, boo
 	/* An accept that finds the connection closed may be here as well. */
 	if (bpf_map_delete_elem(&stk_conns, &key))
 		return 0;
+	if (before && are_states_told(counting))
+		tell_state(sk, &was, was.state_since_ns, before, TCP_CLOSE);
 	if (was.state == STK_CONN_OPEN) {
 		if (counting)
 			count_moved(sk, &was, false);
@@ -406,30 +509,41 @@ static __always_inline int on_closed(struct sock *sk, struct stk_conn *conn, boo
 	return 0;
 }
 
-static __always_inline int on_state(struct sock *sk, int state, bool counting)
+/* `again`: as the second program, which else has nothing left to do. */
+static __always_inline int on_state(struct sock *sk, int before, int after, bool counting,
+				    bool again)
 {
 	__u64 key = (__u64)sk;
 	struct stk_conn *conn;
 
-	if (state != TCP_SYN_SENT && state != TCP_ESTABLISHED && state != TCP_CLOSE)
+	if (!are_states_told(counting) && after != TCP_SYN_SENT && after != TCP_ESTABLISHED &&
+	    after != TCP_CLOSE)
 		return 0;
 	if (!is_tcp(sk))
 		return 0;
-	if (state == TCP_SYN_SENT)
-		return on_connecting(sk);
+	if (after == TCP_SYN_SENT && !again)
+		return on_connecting(sk, before, counting);
 	conn = bpf_map_lookup_elem(&stk_conns, &key);
+	if (conn && after == TCP_CLOSE)
+		return on_closed(sk, conn, before, counting);
+	if (conn && conn->tcp_state == after)
+		return 0;
+	if (after == TCP_SYN_SENT)
+		return on_connecting(sk, before, counting);
 	if (!conn)
 		return 0;
-	if (state == TCP_CLOSE)
-		return on_closed(sk, conn, counting);
-	if (conn->state != STK_CONN_CONNECTING)
+	if (are_states_told(counting))
+		tell_state(sk, conn, conn->state_since_ns, before, after);
+	conn->tcp_state = after;
+	conn->state_since_ns = bpf_ktime_get_boot_ns();
+	if (after != TCP_ESTABLISHED || conn->state != STK_CONN_CONNECTING)
 		return 0;
 	if (counting)
 		count_moved(sk, conn, true);
 	else
 		tell_connect(sk, conn, 0, NULL, false);
 	conn->state = STK_CONN_OPEN;
-	conn->since_ns = bpf_ktime_get_boot_ns();
+	conn->since_ns = conn->state_since_ns;
 	return 0;
 }
 
@@ -473,17 +587,19 @@ static __always_inline int on_accept(struct sock *sk, bool counting)
 {
 	__u64 key = (__u64)sk, wake;
 	struct stk_conn conn, *kept;
+	struct stk_flow flow;
 	struct stk_net *rec;
 
 	if (!sk || !is_tcp(sk) || !stk_wanted())
 		return 0;
 	conn_init(&conn, STK_CONN_OPEN, 1);
+	conn.tcp_state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (counting) {
 		count_moved(sk, &conn, true);
 	} else if (!filtered(0, 0)) {
-		rec = record(STK_KIND_ACCEPT, NULL, &wake);
+		flow_of(&flow, sk);
+		rec = record(STK_KIND_ACCEPT, NULL, &flow, &wake);
 		if (rec) {
-			flow_of(&rec->flow, sk);
 			rec->incoming = 1;
 			bpf_ringbuf_submit(rec, wake);
 		}
@@ -496,24 +612,25 @@ static __always_inline int on_accept(struct sock *sk, bool counting)
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
 		kept = bpf_map_lookup_elem(&stk_conns, &key);
 		if (kept)
-			on_closed(sk, kept, counting);
+			on_closed(sk, kept, 0, counting);
 	}
 	return 0;
 }
 
 static __always_inline int on_bind(struct sock *sk, const void *address, bool user, long result)
 {
+	struct stk_flow flow;
 	struct stk_net *rec;
 	__u64 wake;
 
 	if (!sk || (!is_tcp(sk) && !is_udp(sk)) || filtered(result, 0) || !stk_wanted())
 		return 0;
-	rec = record(STK_KIND_BIND, NULL, &wake);
+	flow_of(&flow, sk);
+	if (result)
+		address_given(flow.local, &flow.local_port, address, user);
+	rec = record(STK_KIND_BIND, NULL, &flow, &wake);
 	if (!rec)
 		return 0;
-	flow_of(&rec->flow, sk);
-	if (result)
-		address_given(rec->flow.local, &rec->flow.local_port, address, user);
 	rec->result = result;
 	bpf_ringbuf_submit(rec, wake);
 	return 0;
@@ -521,15 +638,16 @@ static __always_inline int on_bind(struct sock *sk, const void *address, bool us
 
 static __always_inline int on_listen(struct sock *sk, int backlog, long result)
 {
+	struct stk_flow flow;
 	struct stk_net *rec;
 	__u64 wake;
 
 	if (!sk || !is_tcp(sk) || filtered(result, 0) || !stk_wanted())
 		return 0;
-	rec = record(STK_KIND_LISTEN, NULL, &wake);
+	flow_of(&flow, sk);
+	rec = record(STK_KIND_LISTEN, NULL, &flow, &wake);
 	if (!rec)
 		return 0;
-	flow_of(&rec->flow, sk);
 	rec->result = result;
 	rec->value = backlog;
 	bpf_ringbuf_submit(rec, wake);
@@ -540,14 +658,15 @@ static __always_inline int on_retransmit(struct sock *sk)
 {
 	__u64 key = (__u64)sk, wake;
 	struct stk_conn *conn = bpf_map_lookup_elem(&stk_conns, &key);
+	struct stk_flow flow;
 	struct stk_net *rec;
 
 	if (!conn || filtered(0, 0))
 		return 0;
-	rec = record(STK_KIND_RETRANSMIT, &conn->who, &wake);
+	flow_of(&flow, sk);
+	rec = record(STK_KIND_RETRANSMIT, &conn->who, &flow, &wake);
 	if (!rec)
 		return 0;
-	flow_of(&rec->flow, sk);
 	rec->incoming = conn->incoming;
 	bpf_ringbuf_submit(rec, wake);
 	return 0;
@@ -564,7 +683,7 @@ static __always_inline int on_unix(struct sock *sk, const void *address, int len
 
 	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != STK_AF_UNIX)
 		return 0;
-	if (filtered(result, 0) || !stk_wanted())
+	if (is_flow_needed() || filtered(result, 0) || !stk_wanted())
 		return 0;
 	if (user)
 		bpf_probe_read_user(&family, sizeof(family), address);
@@ -816,9 +935,29 @@ struct {
 	__type(value, struct stk_end);
 } stk_dns_asked SEC(".maps");
 
-/* Sends what was gathered. `end` is the other end, where it is not the socket's. */
-static __always_inline void tell_payload(struct stk_scratch *s, __u64 seq, __u32 kind,
-					 struct sock *sk, const struct stk_end *end, __u32 moved,
+/*
+ * Begins a record of what was said, if somebody wants it. `end` is the other end, where it is not the socket's. The flow
+ * is put together in the scratch, for want of room on the stack.
+ */
+static __always_inline struct stk_scratch *payload_begin(__u32 kind, struct sock *sk,
+							 const struct stk_end *end, __u64 *seq)
+{
+	struct stk_scratch *s = stk_scratch_take(&stk_payload_buf, kind, seq);
+	struct stk_payload *rec;
+
+	if (!s)
+		return NULL;
+	rec = (struct stk_payload *)s->rec;
+	flow_of(&rec->flow, sk);
+	if (end) {
+		__builtin_memcpy(rec->flow.remote, end->address, 16);
+		rec->flow.remote_port = end->port;
+	}
+	return is_flow_wanted(&rec->flow) && stk_admitted(kind) ? s : NULL;
+}
+
+/* Sends what was gathered. */
+static __always_inline void tell_payload(struct stk_scratch *s, __u64 seq, __u32 kind, __u32 moved,
 					 __u32 len, bool sent)
 {
 	struct stk_payload *rec = (struct stk_payload *)s->rec;
@@ -829,11 +968,6 @@ static __always_inline void tell_payload(struct stk_scratch *s, __u64 seq, __u32
 		return;
 	}
 	stk_header(&rec->hdr, kind, sizeof(*rec) + len);
-	flow_of(&rec->flow, sk);
-	if (end) {
-		__builtin_memcpy(rec->flow.remote, end->address, 16);
-		rec->flow.remote_port = end->port;
-	}
 	rec->moved = moved;
 	rec->len = len;
 	rec->sent = sent;
@@ -841,6 +975,7 @@ static __always_inline void tell_payload(struct stk_scratch *s, __u64 seq, __u32
 	stk_scratch_send(s, seq, kind, sizeof(*rec) + len);
 }
 
+/* `end` is the other end, where it is not the socket's. */
 static __always_inline int on_dns(struct sock *sk, const struct stk_buffers *from,
 				  struct stk_end *end, __u32 moved, bool sent)
 {
@@ -853,9 +988,9 @@ static __always_inline int on_dns(struct sock *sk, const struct stk_buffers *fro
 		end->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
 		bpf_map_update_elem(&stk_dns_asked, &key, end, BPF_ANY);
 	}
-	s = stk_scratch_begin(&stk_payload_buf, STK_KIND_DNS, &seq);
+	s = payload_begin(STK_KIND_DNS, sk, end, &seq);
 	if (s)
-		tell_payload(s, seq, STK_KIND_DNS, sk, end, moved, gather(s, from, moved), sent);
+		tell_payload(s, seq, STK_KIND_DNS, moved, gather(s, from, moved), sent);
 	return 0;
 }
 
@@ -891,7 +1026,7 @@ static __always_inline int on_hello(struct sock *sk, const struct stk_buffers *f
 	conn = bpf_map_lookup_elem(&stk_conns, &key);
 	if (!conn || conn->incoming || conn->hello_over || !stk_wanted())
 		return 0;
-	s = stk_scratch_begin(&stk_payload_buf, STK_KIND_TLS, &seq);
+	s = payload_begin(STK_KIND_TLS, sk, NULL, &seq);
 	if (!s)
 		return 0;
 	len = gather(s, from, moved);
@@ -909,7 +1044,7 @@ static __always_inline int on_hello(struct sock *sk, const struct stk_buffers *f
 	conn->hello_calls++;
 	if (!len || !conn->hello_left || conn->hello_calls >= STK_TLS_CALLS)
 		conn->hello_over = 1;
-	tell_payload(s, seq, STK_KIND_TLS, sk, NULL, moved, len, true);
+	tell_payload(s, seq, STK_KIND_TLS, moved, len, true);
 	return 0;
 }
 
@@ -978,7 +1113,7 @@ static __always_inline int on_socket(int family, int type, int protocol, long re
 	if (family != STK_AF_PACKET &&
 	    !(type == SOCK_RAW && (family == STK_AF_INET || family == STK_AF_INET6)))
 		return 0;
-	if (filtered(result, 0) || !stk_wanted())
+	if (is_flow_needed() || filtered(result, 0) || !stk_wanted())
 		return 0;
 	rec = stk_reserve(STK_KIND_RAW_SOCKET, NULL, sizeof(*rec), &wake);
 	if (!rec)
@@ -992,13 +1127,7 @@ static __always_inline int on_socket(int family, int type, int protocol, long re
 	return 0;
 }
 
-/*
- * Defines what both forms have: net_NAME tells, net_count_NAME counts.
- *
- * The change of state is a raw tracepoint also from 7.0 on, where those can be preempted: most changes are made with
- * softirqs off, which is not preempted. Some skips were seen on 7.2 when connects were given up; a classic tracepoint
- * had as many. See docs/KERNELS.md.
- */
+/* Defines what both forms have: net_NAME tells, net_count_NAME counts. */
 #define FORMS(section, name, args, call)          \
 	SEC(section)                              \
 	int BPF_PROG(net_##name, ARGS args)       \
@@ -1014,8 +1143,16 @@ static __always_inline int on_socket(int family, int type, int protocol, long re
 	}
 #define ARGS(args...) args
 
+/*
+ * Twice, one program after the other. States change in processes, and packets that come in meanwhile change those of
+ * other sockets: in the middle of such a program the kernel skips it, and from 7.0 on also where another process is given
+ * the CPU. Then the second one is there, which else finds done what there is to do: the first one has moved the
+ * connection on. (Of a connection that the map has no room for both count the loss.)
+ */
 FORMS("?raw_tp/inet_sock_set_state", state__raw_tp, (struct sock * sk, int before, int after),
-      on_state(sk, after, counting))
+      on_state(sk, before, after, counting, false))
+FORMS("?raw_tp/inet_sock_set_state", state_again__raw_tp, (struct sock * sk, int before, int after),
+      on_state(sk, before, after, counting, true))
 FORMS("?fexit/inet_stream_connect", connect__fexit,
       (struct socket * socket, struct sockaddr *address, int len, int flags, int result),
       on_connect(BPF_CORE_READ(socket, sk), address, false, result, counting))

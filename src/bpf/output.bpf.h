@@ -211,41 +211,36 @@ static __always_inline void stk_key_of(struct stk_task_key *key, const struct st
 	}
 }
 
-/*
- * Whether a record of this process is to be made, while the ring is filled so far; NULL is the current one. What is left
- * out is counted.
- */
-static __always_inline bool stk_admitted(__u32 kind, const struct stk_hdr *whose, __u64 filled)
+/* Whether records of this process are asked for; NULL is the current one. What is left out is counted. */
+static __always_inline bool stk_asked_for(__u32 kind, const struct stk_hdr *whose)
 {
 	struct stk_task_key key;
-	__u64 lot;
 
 	if (stk_config.kinds && !(stk_config.kinds >> kind & 1))
 		return false;
-	if (stk_essential(kind))
+	if (stk_essential(kind) || (stk_config.sample <= 1 && !stk_config.process_limit))
 		return true;
-	if (stk_config.sample > 1 || stk_config.process_limit) {
-		stk_key_of(&key, whose);
-		lot = stk_lot(&key);
-		if (stk_config.sample > 1 && (lot >> 32) % stk_config.sample) {
-			stk_lost(kind, STK_LOSS_SAMPLED);
-			return false;
-		}
-		if (stk_config.process_limit && !stk_in_limit(kind, &key, whose))
-			return false;
+	stk_key_of(&key, whose);
+	if (stk_config.sample > 1 && (stk_lot(&key) >> 32) % stk_config.sample) {
+		stk_lost(kind, STK_LOSS_SAMPLED);
+		return false;
 	}
-	if (stk_config.thin) {
-		__u32 thinning = stk_thinning(kind, filled);
+	return !stk_config.process_limit || stk_in_limit(kind, &key, whose);
+}
 
-		if (!thinning)
-			return true;
-		stk_key_of(&key, whose);
-		/* Who is heard at one level is heard at all below. */
-		if (thinning == 64 || stk_lot(&key) & ((1ULL << (thinning & 31)) - 1)) {
-			stk_lost(kind, STK_LOSS_THINNED);
-			return false;
-		}
-	}
+/* Whether the ring, filled so far, has no room for records of this process, which are counted then. */
+static __always_inline bool stk_thinned(__u32 kind, const struct stk_hdr *whose, __u64 filled)
+{
+	__u32 thinning = stk_thinning(kind, filled);
+	struct stk_task_key key;
+
+	if (!stk_config.thin || stk_essential(kind) || !thinning)
+		return false;
+	stk_key_of(&key, whose);
+	/* Who is heard at one level is heard at all below. */
+	if (thinning < 64 && !(stk_lot(&key) & ((1ULL << (thinning & 31)) - 1)))
+		return false;
+	stk_lost(kind, STK_LOSS_THINNED);
 	return true;
 }
 
@@ -279,10 +274,13 @@ static __always_inline void stk_send(void *rec, __u32 kind, __u64 len)
 static __always_inline void *stk_reserve(__u32 kind, const struct stk_hdr *whose, __u64 len,
 					 __u64 *wake)
 {
-	__u64 filled = stk_filled();
+	__u64 filled;
 	void *rec;
 
-	if (!stk_admitted(kind, whose, filled))
+	if (!stk_asked_for(kind, whose))
+		return NULL;
+	filled = stk_filled();
+	if (stk_thinned(kind, whose, filled))
 		return NULL;
 	*wake = stk_wake(filled, len);
 	rec = bpf_ringbuf_reserve(&stk_events, len, 0);

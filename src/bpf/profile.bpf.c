@@ -8,6 +8,7 @@
  * Counters are taken out and not compared, because there are more stacks than a map could hold for long. What is
  * counted belongs to an epoch; user space begins the next one, and takes the counters of the one before.
  */
+#include "stack.bpf.h"
 #include "stockade.bpf.h"
 
 STK_EXPORT(stk_profile_key);
@@ -78,21 +79,6 @@ struct {
 	__type(value, struct stk_wait);
 } stk_waits SEC(".maps");
 
-/* Every bit of every address counts: two stacks with one key would pass for one. */
-static __always_inline __u64 hash_of(struct stk_stack *stack, __u32 depth)
-{
-	__u64 hash = depth;
-	__u32 i;
-
-	for (i = 0; i < STK_STACK_DEPTH; i++) {
-		if (i >= depth)
-			break;
-		hash = (hash ^ stack->frames[i]) * 0x9e3779b97f4a7c15ULL;
-		hash ^= hash >> 32;
-	}
-	return hash ? hash : 1;
-}
-
 /* Keeps the stack of the current task and returns its key; 0 when it has none. */
 static __always_inline __u64 keep_stack(void *ctx, __u64 flags)
 {
@@ -109,7 +95,7 @@ static __always_inline __u64 keep_stack(void *ctx, __u64 flags)
 	if (bytes <= 0)
 		return 0;
 	stack->depth = (__u64)bytes / sizeof(stack->frames[0]);
-	key = hash_of(stack, stack->depth);
+	key = stk_stack_hash(stack->frames, stack->depth, STK_STACK_DEPTH);
 	if (bpf_map_lookup_elem(&stk_stacks, &key))
 		return key;
 	bytes = bpf_map_update_elem(&stk_stacks, &key, stack, BPF_NOEXIST);

@@ -294,21 +294,30 @@ static __always_inline int stk_walk_step(struct stk_scratch *s)
 		return s->off | s->flags;                                                   \
 	}
 
-/* Takes the scratch of this CPU for a record of `kind`; NULL when there is none or it is left out, and that is counted. */
-static __always_inline struct stk_scratch *stk_scratch_begin(void *map, __u32 kind, __u64 *seq)
+/* Whether a record of the current process is to be made. What is left out is counted. */
+static __always_inline bool stk_admitted(__u32 kind)
+{
+	return stk_asked_for(kind, NULL) && !stk_thinned(kind, NULL, stk_filled());
+}
+
+/* Takes the scratch of this CPU for a record of `kind`; NULL when there is none, and that is counted. */
+static __always_inline struct stk_scratch *stk_scratch_take(void *map, __u32 kind, __u64 *seq)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
-	struct stk_scratch *s;
+	struct stk_scratch *s = bpf_map_lookup_elem(map, &cpu);
 
-	if (!stk_admitted(kind, NULL, stk_filled()))
-		return NULL;
-	s = bpf_map_lookup_elem(map, &cpu);
 	if (!s) {
 		stk_lost(kind, STK_LOSS_SCRATCH);
 		return NULL;
 	}
 	*seq = ++s->seq;
 	return s;
+}
+
+/* The same for a record that is to be made. */
+static __always_inline struct stk_scratch *stk_scratch_begin(void *map, __u32 kind, __u64 *seq)
+{
+	return stk_admitted(kind) ? stk_scratch_take(map, kind, seq) : NULL;
 }
 
 static __always_inline void stk_scratch_send(struct stk_scratch *s, __u64 seq, __u32 kind,

@@ -49,7 +49,11 @@ enum stk_kind {
 	STK_KIND_RAW_SOCKET = 35,
 	/* Not a record: counters and paths of files that found no room. */
 	STK_KIND_FILE = 36,
-	STK_KIND_MAX = 37,
+	/* Not a record: allocations of the kernel that found no room. */
+	STK_KIND_ALLOCATION = 37,
+	/* Only where it is named. */
+	STK_KIND_TCP_STATE = 38,
+	STK_KIND_MAX = 39,
 };
 
 /* Why something did not arrive: lost, or left out on purpose. */
@@ -83,8 +87,9 @@ enum stk_flag {
 	STK_FLAG_BEFORE = 1 << 9, /* exec: what the process was allowed before is known */
 	STK_FLAG_UNLINKED = 1 << 10, /* exec: the file has no name at all */
 	STK_FLAG_MEMFD = 1 << 11, /* exec: it never had one, being made by memfd_create(2) */
-	STK_FLAG_ENV_CUT =
-		1 << 12, /* exec: not all of the environment was looked at, or a value is cut */
+	/* exec: not all of the environment was looked at, or a value is cut */
+	STK_FLAG_ENV_CUT = 1 << 12,
+	STK_FLAG_NOT_WANTED = 1 << 13, /* of a counted file: nobody asked for its path */
 };
 
 /* Bits of a rule; the same values stand in policy::Access. */
@@ -352,10 +357,54 @@ struct stk_denial {
 	__u8 path[STK_PATH_BUF];
 };
 
+/* What the kernel counts of a thread; sums over the threads of a process. */
+struct stk_cpu_times {
+	__u64 utime_ns; /* as sampled; see rtime_ns */
+	__u64 stime_ns;
+	__u64 rtime_ns; /* exact run time, to which wait4(2) scales the two above */
+	__u64 run_delay_ns; /* ready to run, and another task did */
+	__u64 voluntary; /* switches to another task */
+	__u64 involuntary;
+};
+
+enum stk_cpu_flag {
+	STK_CPU_WANTED = 1 << 0, /* the thread is in scope */
+	STK_CPU_ENDED = 1 << 1, /* it is a zombie */
+	STK_CPU_DELAYS = 1 << 2, /* the kernel counts run_delay_ns */
+};
+
+/* What iter/task says of a thread. */
+struct stk_cpu_thread {
+	struct stk_hdr hdr; /* flags: stk_cpu_flag */
+	struct stk_cpu_times times;
+};
+
 /* Key of stk_tasks. The start time makes a reused pid another key, so no removal can hit the wrong process. */
 struct stk_task_key {
 	__u64 start_ns;
 	__u64 tgid;
+};
+
+/* The threads of a process that have ended; its key is a stk_task_key. */
+struct stk_cpu_process {
+	struct stk_hdr hdr; /* with `ended` */
+	__u64 freed; /* threads whose times are in; before `times`, so that it is read first */
+	__u64 ending; /* threads that have ended */
+	struct stk_cpu_times times;
+	__u32 code; /* with `ended`: wait status */
+	__u32 wanted; /* 1: a thread of it was in scope when it ended */
+	__u32 ended; /* 1: all threads have ended */
+	__u32 pad;
+};
+
+/* A thread that has ended and is not freed. */
+struct stk_cpu_ending {
+	struct stk_task_key task;
+	struct stk_cpu_times times; /* at its end; with `freed`, all of them */
+	__u32 tid;
+	__u32 early; /* 1: it ended while user space looked for the first time, which takes it out */
+	__u32 freed;
+	__u32 pad;
 };
 
 /* A system call that somebody chose, when it has returned. */
@@ -404,6 +453,17 @@ struct stk_net {
 	__s32 result;
 	__u32 incoming; /* 1: the other end connected */
 	__u32 value; /* backlog of listen */
+};
+
+/* A connection went from one state to another. */
+struct stk_tcp_state {
+	struct stk_hdr hdr; /* of its owner, as in stk_net */
+	struct stk_flow flow;
+	__u64 duration_ns; /* in the state before; 0 where that was not seen to begin */
+	__u32 incoming;
+	__u8 before; /* include/net/tcp_states.h, as `after` */
+	__u8 after;
+	__u8 pad[2];
 };
 
 struct stk_unix {
@@ -511,6 +571,57 @@ struct stk_memory_form {
 	__u32 events;
 };
 
+enum stk_allocation_source {
+	STK_ALLOCATION_PAGE =
+		1, /* of the page allocator, which the slab allocator takes its own from */
+	STK_ALLOCATION_SLAB = 2, /* kmalloc, and caches of objects of one size */
+};
+
+enum stk_allocation_limits {
+	STK_SITE_DEPTH = 64,
+};
+
+/* How programs are to count; nothing before it is filled in. Addresses are 0 where they are not known. */
+struct stk_allocation_form {
+	__u64 page_bytes;
+	__u64 per_cpu_offset; /* of the array: where each CPU's variables are */
+	__u64 preempt_count; /* of the variable, or of the struct that begins with or holds it */
+};
+
+/* Return addresses, leaf first. Its key is a hash of them. */
+struct stk_site_stack {
+	__u64 depth;
+	__u64 frames[STK_SITE_DEPTH];
+};
+
+struct stk_allocation_key {
+	struct stk_task_key task;
+	__u64 source; /* stk_allocation_source */
+};
+
+/* Where a process allocates. */
+struct stk_site_key {
+	struct stk_allocation_key of;
+	__u64 stack; /* key of a stk_site_stack; 0: it could not be taken */
+};
+
+/* What was allocated, and what of it was given back. */
+struct stk_allocation_sum {
+	__u64 allocations;
+	__u64 requested;
+	__u64 bytes;
+	__u64 frees;
+	__u64 freed_requested;
+	__u64 freed_bytes;
+};
+
+/* What is at an address, and whose it is. */
+struct stk_allocation {
+	struct stk_site_key site;
+	__u64 requested;
+	__u64 bytes;
+};
+
 /* The kernel has chosen a process to kill, because memory is short. */
 struct stk_oom {
 	struct stk_hdr hdr; /* of the victim */
@@ -590,14 +701,18 @@ enum stk_file_limits {
 	STK_FILE_PATH_MAX = 1024, /* of a counted file; of a longer path the last components */
 };
 
-/* What is counted of a file belongs to an epoch: user space takes those that are over. */
-struct stk_file_key {
-	struct stk_task_key task;
+/* A file, whoever uses it. What is counted of it belongs to an epoch: user space takes those that are over. */
+struct stk_file_path_key {
 	__u64 ino; /* with device and generation 0: what could not be opened */
 	__u32 dev;
 	__u32 generation;
 	__u32 epoch;
 	__u32 pad;
+};
+
+struct stk_file_key {
+	struct stk_task_key task;
+	struct stk_file_path_key file;
 };
 
 /* One direction: reads or writes that have ended. */
@@ -615,15 +730,6 @@ struct stk_file_sum {
 	struct stk_file_way written;
 	__u32 fs_magic; /* as in stk_file_id */
 	__u32 mode;
-};
-
-/* A file, whoever uses it. */
-struct stk_file_path_key {
-	__u64 ino;
-	__u32 dev;
-	__u32 generation;
-	__u32 epoch;
-	__u32 pad;
 };
 
 /* How it is called: components, leaf first, NUL after each. */
@@ -713,6 +819,30 @@ struct stk_armed {
 };
 
 /* Written before load, constant afterwards: branches that are off cost nothing. */
+enum stk_wanted_limits {
+	STK_RANGES_MAX = 8, /* of addresses; as many of ports */
+	STK_PREFIXES_MAX = 8,
+	STK_PREFIX_MAX = 256,
+};
+
+/* Addresses that agree with this one in the bits of the mask. IPv4 as in stk_flow, bytes as they go over the wire. */
+struct stk_range {
+	__u64 address[2];
+	__u64 mask[2];
+};
+
+struct stk_ports {
+	__u16 first;
+	__u16 last;
+};
+
+/* Value of the map stk_prefixes: a path that is wanted with all below it. Components, leaf first, NUL after each. */
+struct stk_prefix {
+	__u32 len;
+	__u32 pad;
+	__u8 text[STK_PREFIX_MAX]; /* behind `len` 0 */
+};
+
 struct stk_config {
 	__u32 self_tgid; /* never watched */
 	__u32 scope; /* stk_scope bits */
@@ -727,6 +857,12 @@ struct stk_config {
 	__u32 process_limit; /* records that a process may send in a second; 0: no limit */
 	__u32 env; /* stk_env; 0: nobody asked */
 	__u64 kinds; /* records that are wanted, a bit for each stk_kind; 0: all */
+	__u32 ranges; /* entries of `range` in use; 0: all addresses are wanted */
+	__u32 ports; /* entries of `port` in use; 0: all ports are wanted */
+	__u32 prefixes; /* entries of stk_prefixes in use; 0: all paths are wanted */
+	__u32 pad;
+	struct stk_range range[STK_RANGES_MAX];
+	struct stk_ports port[STK_RANGES_MAX];
 };
 
 #endif

@@ -1,5 +1,6 @@
 //! Profiles in the format of pprof: `profile.proto` of github.com/google/pprof, compressed with gzip.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::io::{self, Write};
@@ -135,10 +136,17 @@ impl<K: Hash + Eq> Numbers<K> {
     }
 
     /// Its number, and whether it is new.
-    fn of(&mut self, key: K) -> (u64, bool) {
-        let next = self.first + self.known.len() as u64;
-        let number = *self.known.entry(key).or_insert(next);
-        (number, number == next)
+    fn of<Q>(&mut self, key: &Q) -> (u64, bool)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(number) = self.known.get(key) {
+            return (*number, false);
+        }
+        let number = self.first + self.known.len() as u64;
+        self.known.insert(key.to_owned(), number);
+        (number, true)
     }
 }
 
@@ -150,7 +158,8 @@ type Place = (u64, u64, Vec<proto::Line>);
 pub(super) struct Pprof {
     strings: Numbers<String>,
     functions: Numbers<(i64, i64)>,
-    mappings: Numbers<String>,
+    /// By their file's name, a place in the table of strings.
+    mappings: Numbers<i64>,
     places: Numbers<Place>,
     profile: proto::Profile,
     /// How often and how long, by name of the process and stack, the innermost first.
@@ -196,7 +205,7 @@ impl Pprof {
     }
 
     fn string(&mut self, text: &str) -> i64 {
-        let (number, new) = self.strings.of(text.to_owned());
+        let (number, new) = self.strings.of(text);
         if new {
             self.profile.string_table.push(text.to_owned());
         }
@@ -228,7 +237,7 @@ impl Pprof {
 
     fn line(&mut self, function: &str, file: &str, line: u32) -> proto::Line {
         let (name, filename) = (self.string(function), self.string(file));
-        let (id, new) = self.functions.of((name, filename));
+        let (id, new) = self.functions.of(&(name, filename));
         if new {
             self.profile.function.push(proto::Function {
                 id,
@@ -249,7 +258,7 @@ impl Pprof {
             return (0, frame.address);
         };
         let filename = self.string(module);
-        let (id, new) = self.mappings.of(module.as_ref().to_owned());
+        let (id, new) = self.mappings.of(&filename);
         if new {
             self.profile.mapping.push(proto::Mapping {
                 id,
@@ -273,8 +282,8 @@ impl Pprof {
     }
 
     fn place(&mut self, place: Place) -> u64 {
-        let (mapping_id, address, line) = place.clone();
-        let (id, new) = self.places.of(place);
+        let (id, new) = self.places.of(&place);
+        let (mapping_id, address, line) = place;
         if new {
             self.profile.location.push(proto::Location {
                 id,

@@ -1,5 +1,7 @@
 //! What is watched: monitors, their forms, what is wanted of them.
 
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +12,7 @@ use stockade::{Filter, Form, Monitor, Watch};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Watching")]
 pub(super) struct WatchArgs {
-    /// Processes, as events
+    /// Processes, as events or as summary
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     process: Option<String>,
     /// Files, as events or as summary
@@ -34,6 +36,15 @@ pub(super) struct WatchArgs {
     /// Only events of these kinds, such as exec,connect; chooses the monitors that have them, where none is named
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     events: Vec<String>,
+    /// Of files, only those at this path or below it; several are possible
+    #[arg(long, value_name = "PATH")]
+    path: Vec<PathBuf>,
+    /// Of the network, only peers with this address or in this range, such as 10.0.0.0/8; several are possible
+    #[arg(long, value_name = "RANGE")]
+    address: Vec<String>,
+    /// Of the network, only these ports of either end, such as 443 or 8000-8099; several are possible
+    #[arg(long, value_name = "PORT", value_parser = ports)]
+    port: Vec<RangeInclusive<u16>>,
     /// Single events of these system calls, such as ptrace,mount
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     syscalls: Vec<String>,
@@ -43,6 +54,9 @@ pub(super) struct WatchArgs {
     /// The values of these variables too, which can be secrets
     #[arg(long, requires = "env")]
     env_values: bool,
+    /// With --memory: what the kernel allocates for processes, and where it is not given back
+    #[arg(long)]
+    allocations: bool,
     /// How often summaries are told, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     interval: Duration,
@@ -109,12 +123,20 @@ impl WatchArgs {
             let usual = Monitor::ALL.iter().copied().filter(|m| m.is_usual());
             watches.extend(usual.map(Watch::from));
         }
-        let process = |w: &Watch| w.monitor() == Monitor::Process;
-        if !self.env.is_empty() && !watches.iter().any(process) {
+        if !self.env.is_empty() && !watches.iter().any(|watch| watch.tells("exec")) {
             watches.push(Monitor::Process.into());
         }
         for watch in watches {
             builder = builder.monitor(watch);
+        }
+        for path in &self.path {
+            filter = filter.path(path)?;
+        }
+        for range in &self.address {
+            filter = filter.address(range)?;
+        }
+        for range in &self.port {
+            filter = filter.ports(range.clone())?;
         }
         for name in &self.syscalls {
             filter = filter.syscall(name)?;
@@ -124,6 +146,9 @@ impl WatchArgs {
         }
         if self.env_values {
             filter = filter.env_values();
+        }
+        if self.allocations {
+            filter = filter.allocations();
         }
         if self.errors_only {
             filter = filter.errors_only();
@@ -151,6 +176,15 @@ pub(super) fn watches(text: &str) -> Result<Vec<Watch>, String> {
             Some(hint) => format!("{e}; {hint}"),
             None => e.to_string(),
         })
+}
+
+/// `PORT` or `FIRST-LAST`.
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) => Ok(first..=last),
+        _ => Err("a port or a range of them, such as 443 or 8000-8099".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -181,6 +215,15 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_one_or_from_to() {
+        assert_eq!(ports("443"), Ok(443..=443));
+        assert_eq!(ports("8000-8099"), Ok(8000..=8099));
+        for wrong in ["", "http", "65536", "1-", "-1", "1-2-3"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn times_have_a_unit() {

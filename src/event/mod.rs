@@ -4,6 +4,7 @@
 //! decoded ([`text`]), so that no file name can forge a line. Times are nanoseconds since boot; [`Clock`] turns them
 //! into wall-clock time.
 
+mod allocation;
 mod certificate;
 mod change;
 mod clock;
@@ -12,6 +13,7 @@ mod file;
 pub(crate) mod memory;
 pub(crate) mod names;
 pub(crate) mod network;
+mod process;
 mod profile;
 #[doc(hidden)]
 pub mod sample;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use allocation::{Allocated, AllocationSource, MemoryAllocations, MemoryOutstanding};
 pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
 pub use change::{Change, ChangeOperation, Mount};
 pub use clock::Clock;
@@ -33,8 +36,10 @@ pub use file::{FileSummary, FileUse};
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
 pub use network::{
     Accept, Bind, Close, Connect, DnsAnswer, DnsQuery, DnsRecord, Flow, Listen, NetworkSummary,
-    PortScan, RawSocket, Retransmit, SocketFamily, Tls, TlsUnknown, Transport, UnixConnect,
+    PortScan, RawSocket, Retransmit, SocketFamily, TcpState, Tls, TlsUnknown, Transport,
+    UnixConnect,
 };
+pub use process::ProcessSummary;
 pub use profile::{Frame, Profile, ProfileMode};
 pub use sampling::{Sampled, Suppressed};
 pub use statistics::{LoadedProgram, Statistics};
@@ -44,6 +49,7 @@ pub const KINDS: &[&str] = &[
     "exec",
     "fork",
     "exit",
+    "process_summary",
     "open",
     "create",
     "unlink",
@@ -70,6 +76,7 @@ pub const KINDS: &[&str] = &[
     "close",
     "bind",
     "listen",
+    "tcp_state",
     "retransmit",
     "unix_connect",
     "dns_query",
@@ -80,6 +87,8 @@ pub const KINDS: &[&str] = &[
     "network_summary",
     "memory",
     "memory_summary",
+    "memory_allocations",
+    "memory_outstanding",
     "oom",
     "disk",
     "disk_summary",
@@ -163,6 +172,8 @@ pub enum Kind {
     Fork(Fork),
     /// A process ended.
     Exit(Exit),
+    /// What one process used of the CPUs in a while.
+    ProcessSummary(ProcessSummary),
     /// A file was opened, or could not be.
     Open(Open),
     /// An open made the file.
@@ -195,6 +206,8 @@ pub enum Kind {
     Bind(Bind),
     /// A socket waits for connections, or could not.
     Listen(Listen),
+    /// A TCP connection went from one state to another; told only where it is named.
+    TcpState(TcpState),
     /// A packet of a TCP connection was sent again.
     Retransmit(Retransmit),
     /// A local socket was connected, or could not be.
@@ -215,6 +228,10 @@ pub enum Kind {
     Memory(Memory),
     /// What one process did with its memory in a while.
     MemorySummary(MemorySummary),
+    /// What the kernel allocated for one process in a while.
+    MemoryAllocations(MemoryAllocations),
+    /// What one process has allocated at one place in the kernel and not given back.
+    MemoryOutstanding(MemoryOutstanding),
     /// A process is killed because memory is short.
     Oom(OomKill),
     /// A request to a block device has completed.
@@ -239,6 +256,7 @@ impl Kind {
             Kind::Exec(_) => "exec",
             Kind::Fork(_) => "fork",
             Kind::Exit(_) => "exit",
+            Kind::ProcessSummary(_) => "process_summary",
             Kind::Open(_) => "open",
             Kind::Create(_) => "create",
             Kind::Change(e) => e.operation.name(),
@@ -255,6 +273,7 @@ impl Kind {
             Kind::Close(_) => "close",
             Kind::Bind(_) => "bind",
             Kind::Listen(_) => "listen",
+            Kind::TcpState(_) => "tcp_state",
             Kind::Retransmit(_) => "retransmit",
             Kind::UnixConnect(_) => "unix_connect",
             Kind::DnsQuery(_) => "dns_query",
@@ -265,6 +284,8 @@ impl Kind {
             Kind::NetworkSummary(_) => "network_summary",
             Kind::Memory(_) => "memory",
             Kind::MemorySummary(_) => "memory_summary",
+            Kind::MemoryAllocations(_) => "memory_allocations",
+            Kind::MemoryOutstanding(_) => "memory_outstanding",
             Kind::Oom(_) => "oom",
             Kind::Disk(_) => "disk",
             Kind::DiskSummary(_) => "disk_summary",
@@ -756,12 +777,16 @@ impl Event {
             Kind::Memory(e) => Some(e.errno == 0),
             Kind::Disk(e) => Some(e.errno == 0),
             Kind::Exit(_)
+            | Kind::ProcessSummary(_)
             | Kind::FileSummary(_)
             | Kind::DiskSummary(_)
             | Kind::Profile(_)
             | Kind::MemorySummary(_)
+            | Kind::MemoryAllocations(_)
+            | Kind::MemoryOutstanding(_)
             | Kind::Oom(_)
             | Kind::SyscallSummary(_)
+            | Kind::TcpState(_)
             | Kind::Retransmit(_)
             | Kind::DnsQuery(_)
             | Kind::Tls(_)
@@ -841,26 +866,17 @@ impl fmt::Display for Kind {
             }
             Kind::Fork(e) => write!(f, "child={}{}", e.child.pid, e.namespaces),
             Kind::Exit(e) => {
-                match (e.code, e.signal) {
-                    (Some(code), _) => write!(f, "code={code} ")?,
-                    (_, Some(signal)) => match names::signal(signal) {
-                        Some(name) => write!(f, "signal={name} ")?,
-                        None => write!(f, "signal={signal} ")?,
-                    },
-                    (None, None) => {}
-                }
-                if e.core_dumped {
-                    f.write_str("(core dumped) ")?;
-                }
                 write!(
                     f,
-                    "user={:.1}ms system={:.1}ms rss={}KiB lived={:.1}ms",
+                    "{} user={:.1}ms system={:.1}ms rss={}KiB lived={:.1}ms",
+                    Status(e.code, e.signal, e.core_dumped),
                     e.user_ns as f64 / 1e6,
                     e.system_ns as f64 / 1e6,
                     e.max_rss_bytes / 1024,
                     e.lifetime_ns as f64 / 1e6
                 )
             }
+            Kind::ProcessSummary(e) => e.fmt(f),
             Kind::Open(e) | Kind::Create(e) => {
                 write!(f, "path={} flags=", e.path)?;
                 names::write_flags(f, e.flags, |flags, each| names::open_flags(flags, each))?;
@@ -922,6 +938,7 @@ impl fmt::Display for Kind {
             Kind::Close(e) => e.fmt(f),
             Kind::Bind(e) => e.fmt(f),
             Kind::Listen(e) => e.fmt(f),
+            Kind::TcpState(e) => e.fmt(f),
             Kind::Retransmit(e) => e.flow.fmt(f),
             Kind::UnixConnect(e) => e.fmt(f),
             Kind::DnsQuery(e) => e.fmt(f),
@@ -932,6 +949,8 @@ impl fmt::Display for Kind {
             Kind::NetworkSummary(e) => e.fmt(f),
             Kind::Memory(e) => write!(f, "{e}"),
             Kind::MemorySummary(e) => write!(f, "{e}"),
+            Kind::MemoryAllocations(e) => e.fmt(f),
+            Kind::MemoryOutstanding(e) => e.fmt(f),
             Kind::Oom(e) => write!(f, "{e}"),
             Kind::Disk(e) => e.fmt(f),
             Kind::DiskSummary(e) => e.fmt(f),
@@ -941,6 +960,22 @@ impl fmt::Display for Kind {
             Kind::Sampled(e) => e.fmt(f),
             Kind::Suppressed(e) => e.fmt(f),
         }
+    }
+}
+
+/// How a process ended: exit code, signal, whether a core was dumped.
+struct Status(Option<u8>, Option<u8>, bool);
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (Some(code), _) => write!(f, "code={code}")?,
+            (None, signal) => match names::signal(signal.unwrap_or(0)) {
+                Some(name) => write!(f, "signal={name}")?,
+                None => write!(f, "signal={}", signal.unwrap_or(0))?,
+            },
+        }
+        f.write_str(if self.2 { " (core dumped)" } else { "" })
     }
 }
 

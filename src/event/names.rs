@@ -225,6 +225,26 @@ pub(crate) fn dns_code(number: u16) -> Option<&'static str> {
     })
 }
 
+/// The name of a state of a TCP connection (include/net/tcp_states.h).
+pub(crate) fn tcp_state(number: u8) -> Option<&'static str> {
+    Some(match number {
+        1 => "established",
+        2 => "syn_sent",
+        3 => "syn_recv",
+        4 => "fin_wait1",
+        5 => "fin_wait2",
+        6 => "time_wait",
+        7 => "close",
+        8 => "close_wait",
+        9 => "last_ack",
+        10 => "listen",
+        11 => "closing",
+        12 => "new_syn_recv",
+        13 => "bound_inactive",
+        _ => return None,
+    })
+}
+
 /// The name of a signal.
 pub(crate) fn signal(number: u8) -> Option<&'static str> {
     SIGNALS

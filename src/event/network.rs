@@ -105,6 +105,21 @@ pub struct Close {
     pub duration_ns: u64,
 }
 
+/// A TCP connection that was made or accepted went from one state to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TcpState {
+    /// Both ends.
+    pub flow: Flow,
+    /// The state before, as include/net/tcp_states.h numbers it: 1 is `established`.
+    pub before: u8,
+    /// The state since.
+    pub after: u8,
+    /// How long it was in the state before, in nanoseconds; `None` where that was not seen to begin: at the start, and
+    /// when it was accepted in that state.
+    pub duration_ns: Option<u64>,
+}
+
 /// A packet of a TCP connection was sent again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -428,6 +443,10 @@ pub(crate) fn dns_class(number: u16) -> impl fmt::Display {
     Numbered("CLASS", names::dns_class(number), number)
 }
 
+pub(crate) fn tcp_state(number: u8) -> impl fmt::Display {
+    Numbered("state", names::tcp_state(number), number.into())
+}
+
 pub(crate) fn dns_code(number: u16) -> impl fmt::Display {
     Numbered("RCODE", names::dns_code(number), number)
 }
@@ -499,6 +518,17 @@ impl fmt::Display for RawSocket {
             "{family} {kind} protocol={protocol:#x}{}",
             Failed(self.errno)
         )
+    }
+}
+
+impl fmt::Display for TcpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (before, after) = (tcp_state(self.before), tcp_state(self.after));
+        write!(f, "{} {before}->{after}", self.flow)?;
+        match self.duration_ns {
+            Some(ns) => write!(f, " after={:.3}ms", milliseconds(ns)),
+            None => Ok(()),
+        }
     }
 }
 

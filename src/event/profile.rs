@@ -105,6 +105,20 @@ impl fmt::Display for Frame {
     }
 }
 
+/// Frames, the innermost first, and whether outer ones are missing; written as calls are read, the outermost first.
+pub(super) struct Calls<'a>(pub(super) &'a [Frame], pub(super) bool);
+
+impl fmt::Display for Calls<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.1 { "[... " } else { "[" })?;
+        for (i, frame) in self.0.iter().rev().enumerate() {
+            let separator = if i > 0 { " " } else { "" };
+            write!(f, "{separator}{}", Quoted(&frame.to_string()))?;
+        }
+        f.write_str("]")
+    }
+}
+
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -118,19 +132,9 @@ impl fmt::Display for Profile {
             f.write_str(" preempted")?;
         }
         for (name, frames) in [("user", &self.user), ("kernel", &self.kernel)] {
-            if frames.is_empty() {
-                continue;
+            if !frames.is_empty() {
+                write!(f, " {name}={}", Calls(frames, self.truncated))?;
             }
-            write!(f, " {name}=[")?;
-            if self.truncated {
-                f.write_str("... ")?;
-            }
-            // As calls are read: the outermost first.
-            for (i, frame) in frames.iter().rev().enumerate() {
-                let separator = if i > 0 { " " } else { "" };
-                write!(f, "{separator}{}", Quoted(&frame.to_string()))?;
-            }
-            f.write_str("]")?;
         }
         write!(f, " in={:.1}s", self.window_ns as f64 / 1e9)
     }

@@ -3,6 +3,7 @@
 mod change;
 mod memory;
 mod network;
+mod process;
 mod profile;
 
 use std::net::SocketAddr;
@@ -682,6 +683,7 @@ pub fn samples() -> Vec<Event> {
         event(9_100_001, shell(), suppressed()),
     ]);
     all.extend(memory::samples());
+    all.extend(process::samples());
     all.extend(change::samples());
     all.extend(file_summaries().map(|kind| event(8_400_000, shell(), kind)));
     let odd = FilePath {

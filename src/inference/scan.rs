@@ -100,7 +100,8 @@ impl Scans {
             refused: number(refused),
             unanswered: number(failed.len() - refused),
             examples: failed.iter().take(EXAMPLES).map(|f| f.target).collect(),
-            window_ns: now - failed.front().map_or(now, |f| f.time_ns),
+            // A damaged recording has times in any order.
+            window_ns: now.saturating_sub(failed.front().map_or(now, |f| f.time_ns)),
         })
     }
 

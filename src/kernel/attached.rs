@@ -26,6 +26,8 @@ pub(crate) struct Attached {
     /// Several where it runs on each CPU by itself, else one.
     links: Vec<Link>,
     program: OwnedFd,
+    /// Another program sees what this one is skipped for.
+    is_backed: bool,
 }
 
 impl fmt::Debug for Attached {
@@ -43,11 +45,13 @@ impl Attached {
         name: &'static str,
         links: Vec<Link>,
         program: BorrowedFd<'_>,
+        is_backed: bool,
     ) -> Result<Self> {
         Ok(Attached {
             name,
             links,
             program: own(name, program)?,
+            is_backed,
         })
     }
 
@@ -70,6 +74,9 @@ impl Attached {
     /// How often the kernel skipped the program because it was already running on that CPU: such a call was neither
     /// seen nor judged. Known from 5.12 on.
     fn skipped(&self) -> u64 {
+        if self.is_backed {
+            return 0;
+        }
         self.info().map_or(0, |info| info.recursion_misses)
     }
 

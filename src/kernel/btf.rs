@@ -5,17 +5,16 @@
 //! in the extract there are a few hundred. The format is that of Documentation/bpf/btf.rst.
 
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::fmt;
 use std::io::Write as _;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
-use std::ptr::NonNull;
 
 use rustix::fs::MemfdFlags;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags};
 
+use super::mapping::Mapping;
 use crate::error::{Error, ErrorKind, Result};
 
 mod names {
@@ -119,7 +118,7 @@ impl KernelBtf {
 /// 1,300 system calls.
 #[derive(Debug)]
 enum Bytes {
-    Mapped { at: NonNull<c_void>, len: usize },
+    Mapped { at: Mapping, len: usize },
     Read(Vec<u8>),
 }
 
@@ -127,21 +126,13 @@ impl Bytes {
     fn of(path: &Path) -> std::io::Result<Self> {
         let file = std::fs::File::open(path)?;
         let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
-        // SAFETY: a new private mapping, which no other memory depends on.
-        let mapped = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ,
-                MapFlags::PRIVATE,
-                &file,
-                0,
-            )
-        };
-        match mapped.ok().and_then(NonNull::new) {
-            Some(at) => Ok(Bytes::Mapped { at, len }),
-            None => Ok(Bytes::Read(std::fs::read(path)?)),
-        }
+        // The kernel refuses to share it.
+        Ok(
+            match Mapping::new(&file, len, ProtFlags::READ, MapFlags::PRIVATE) {
+                Ok(at) => Bytes::Mapped { at, len },
+                Err(_) => Bytes::Read(std::fs::read(path)?),
+            },
+        )
     }
 }
 
@@ -152,18 +143,9 @@ impl Deref for Bytes {
         match self {
             // SAFETY: mapped with this length until drop; the kernel's types never change while it runs.
             Bytes::Mapped { at, len } => unsafe {
-                std::slice::from_raw_parts(at.as_ptr().cast_const().cast(), *len)
+                std::slice::from_raw_parts(at.start().as_ptr().cast_const(), *len)
             },
             Bytes::Read(bytes) => bytes,
-        }
-    }
-}
-
-impl Drop for Bytes {
-    fn drop(&mut self) {
-        if let Bytes::Mapped { at, len } = self {
-            // SAFETY: from `of`, and the slices of it have ended. Nothing can be done about a failure.
-            let _ = unsafe { munmap(at.as_ptr(), *len) };
         }
     }
 }
@@ -191,6 +173,9 @@ fn kept(name: &[u8]) -> bool {
             name,
             b"__sock_create"
                 | b"__traceiter_block_rq_issue"
+                | b"__traceiter_kmalloc"
+                | b"__traceiter_kmalloc_node"
+                | b"__traceiter_kmem_cache_alloc"
                 | b"__traceiter_sched_process_exit"
                 | b"blk_mq_start_request"
                 | b"blk_mq_submit_bio"

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::{MapCore as _, MapHandle};
-use rustix::mm::ProtFlags;
+use rustix::mm::{MapFlags, ProtFlags};
 
 use super::mapping::Mapping;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,7 +39,7 @@ impl Drops {
             ));
         }
         let bytes = cpus as usize * size_of::<Row>();
-        let rows = Mapping::new(map, bytes, ProtFlags::READ).map_err(|e| {
+        let rows = Mapping::new(map, bytes, ProtFlags::READ, MapFlags::SHARED).map_err(|e| {
             Error::new(ErrorKind::Load, format!("mapping the loss counters: {e}")).with_source(e)
         })?;
         Ok(Drops { rows, cpus })

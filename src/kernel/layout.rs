@@ -3,7 +3,8 @@
 use std::mem::offset_of;
 
 use super::skel::{
-    disk, fence, file, file_summary, identity, memory, network, process, profile, scope, syscall,
+    allocation, disk, fence, file, file_summary, identity, memory, network, process,
+    process_summary, profile, scope, syscall,
 };
 use crate::wire;
 
@@ -91,6 +92,39 @@ same_layout!(
         rtime_ns,
         maxrss_pages,
         code,
+        pad,
+    }
+);
+same_layout!(
+    wire::CpuTimes = process_summary::types::stk_cpu_times {
+        utime_ns,
+        stime_ns,
+        rtime_ns,
+        run_delay_ns,
+        voluntary,
+        involuntary,
+    }
+);
+same_layout!(wire::CpuThread = process_summary::types::stk_cpu_thread { hdr, times });
+same_layout!(
+    wire::CpuProcess = process_summary::types::stk_cpu_process {
+        hdr,
+        freed,
+        ending,
+        times,
+        code,
+        wanted,
+        ended,
+        pad,
+    }
+);
+same_layout!(
+    wire::CpuEnding = process_summary::types::stk_cpu_ending {
+        task,
+        times,
+        tid,
+        early,
+        freed,
         pad,
     }
 );
@@ -194,8 +228,17 @@ same_layout!(
         process_limit,
         env,
         kinds,
+        ranges,
+        ports,
+        prefixes,
+        pad,
+        range,
+        port,
     }
 );
+same_layout!(wire::Range = scope::types::stk_range { address, mask });
+same_layout!(wire::Ports = scope::types::stk_ports { first, last });
+same_layout!(wire::RawPrefix = file::types::stk_prefix { len, pad, text });
 same_layout!(
     wire::Rate = scope::types::stk_rate {
         hdr,
@@ -272,6 +315,17 @@ same_layout!(
         family,
         kind,
         protocol,
+    }
+);
+same_layout!(
+    wire::TcpStateRecord = network::types::stk_tcp_state {
+        hdr,
+        flow,
+        duration_ns,
+        incoming,
+        before,
+        after,
+        pad,
     }
 );
 same_layout!(
@@ -375,6 +429,33 @@ same_layout!(
         device
     }
 );
+same_layout!(
+    wire::AllocationForm = allocation::types::stk_allocation_form {
+        page_bytes,
+        per_cpu_offset,
+        preempt_count
+    }
+);
+same_layout!(wire::SiteStack = allocation::types::stk_site_stack { depth, frames });
+same_layout!(wire::AllocationKey = allocation::types::stk_allocation_key { task, source });
+same_layout!(wire::SiteKey = allocation::types::stk_site_key { of, stack });
+same_layout!(
+    wire::AllocationSum = allocation::types::stk_allocation_sum {
+        allocations,
+        requested,
+        bytes,
+        frees,
+        freed_requested,
+        freed_bytes
+    }
+);
+same_layout!(
+    wire::Allocation = allocation::types::stk_allocation {
+        site,
+        requested,
+        bytes
+    }
+);
 same_layout!(wire::RawStack = profile::types::stk_stack { depth, frames });
 same_layout!(
     wire::ProfileKey = profile::types::stk_profile_key {
@@ -387,16 +468,7 @@ same_layout!(
     }
 );
 same_layout!(wire::ProfileSum = profile::types::stk_profile_sum { count, time_ns });
-same_layout!(
-    wire::FileSumKey = file_summary::types::stk_file_key {
-        task,
-        ino,
-        dev,
-        generation,
-        epoch,
-        pad
-    }
-);
+same_layout!(wire::FileSumKey = file_summary::types::stk_file_key { task, file });
 same_layout!(
     wire::FileWay = file_summary::types::stk_file_way {
         count,

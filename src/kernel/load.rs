@@ -64,12 +64,14 @@ macro_rules! objects {
 objects! {
     Scope, scope, ScopeSkelBuilder;
     Process, process, ProcessSkelBuilder;
+    ProcessSummary, process_summary, ProcessSummarySkelBuilder;
     File, file, FileSkelBuilder;
     FileSummary, file_summary, FileSummarySkelBuilder;
     Fence, fence, FenceSkelBuilder;
     Syscall, syscall, SyscallSkelBuilder;
     Network, network, NetworkSkelBuilder;
     Memory, memory, MemorySkelBuilder;
+    Allocation, allocation, AllocationSkelBuilder;
     Disk, disk, DiskSkelBuilder;
     Profile, profile, ProfileSkelBuilder;
 }
@@ -161,6 +163,8 @@ pub(crate) const PT_REGS: &[Needs] = &[Needs::Function("bpf_task_pt_regs")];
 pub(crate) enum Program {
     /// Its section says where it goes.
     Auto(&'static str),
+    /// The same, and the one after it sees what this one is skipped for: then nothing is lost.
+    Backed(&'static str),
     /// It goes to a classic tracepoint: group and name.
     Tracepoint(&'static str, &'static str, &'static str),
     /// A clock on every CPU calls it, as often as the loader was told.
@@ -170,7 +174,10 @@ pub(crate) enum Program {
 impl Program {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Program::Auto(name) | Program::Tracepoint(name, ..) | Program::Clock(name) => name,
+            Program::Auto(name)
+            | Program::Backed(name)
+            | Program::Tracepoint(name, ..)
+            | Program::Clock(name) => name,
         }
     }
 }
@@ -610,7 +617,7 @@ impl Loader {
             )
         })?;
         let links = match wanted {
-            Program::Auto(_) => vec![
+            Program::Auto(_) | Program::Backed(_) => vec![
                 program
                     .attach()
                     .map_err(|e| refused(name, &e, &capture.take()))?,
@@ -621,7 +628,8 @@ impl Loader {
             }
             Program::Clock(_) => on_perf_events(&program, perf::clocks(self.hz)?, capture)?,
         };
-        Attached::new(name, links, program.as_fd())
+        let is_backed = matches!(wanted, Program::Backed(_));
+        Attached::new(name, links, program.as_fd(), is_backed)
     }
 
     /// Settings of one map before load: content, size, or the map that is already there.

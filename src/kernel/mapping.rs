@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// A shared mapping of a descriptor, from its beginning. It stays when the descriptor is closed.
+/// A mapping of a descriptor, from its beginning. It stays when the descriptor is closed.
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: NonNull<u8>,
@@ -22,10 +22,11 @@ impl Mapping {
         of: impl AsFd,
         bytes: usize,
         protection: ProtFlags,
+        flags: MapFlags,
     ) -> rustix::io::Result<Self> {
         let bytes = bytes.next_multiple_of(rustix::param::page_size());
         // SAFETY: a new mapping at an address that the kernel chooses, which no other memory depends on.
-        let start = unsafe { mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, of, 0) }?;
+        let start = unsafe { mmap(ptr::null_mut(), bytes, protection, flags, of, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(Errno::FAULT)?;
         Ok(Mapping { start, bytes })
     }

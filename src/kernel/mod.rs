@@ -7,6 +7,7 @@ mod ask;
 mod attached;
 mod btf;
 mod clock;
+mod cpus;
 mod drops;
 mod layout;
 mod load;
@@ -17,6 +18,7 @@ mod ring;
 mod skel;
 mod stats;
 mod steady;
+mod symbols;
 mod table;
 mod tracefs;
 mod trial;
@@ -25,6 +27,7 @@ pub(crate) use ask::{Asker, Seed, read_iterator};
 pub(crate) use attached::{Attached, Attachments, skipped};
 pub(crate) use btf::KernelBtf;
 pub(crate) use clock::{boot_ns, real_time_offset_ns};
+pub(crate) use cpus::LateCpus;
 pub(crate) use drops::{Drops, Losses};
 #[cfg(test)]
 pub(crate) use load::program_names;
@@ -35,6 +38,7 @@ pub(crate) use load::{
 pub(crate) use perf::{Change, Changes};
 pub(crate) use ring::{Records, Rings};
 pub(crate) use stats::Statistics;
+pub(crate) use symbols::addresses;
 pub(crate) use table::OwnTable;
 pub(crate) use tracefs::{securityfs_lockdown, securityfs_lsm};
 

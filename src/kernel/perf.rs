@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::libbpf_sys as sys;
 use rustix::io::Errno;
-use rustix::mm::ProtFlags;
+use rustix::mm::{MapFlags, ProtFlags};
 
 use super::mapping::Mapping;
 use super::possible_cpus;
@@ -174,13 +174,14 @@ impl Ring {
     fn map(event: OwnedFd) -> Result<Self> {
         let page = rustix::param::page_size();
         let both = ProtFlags::READ | ProtFlags::WRITE;
-        let memory = Mapping::new(&event, page + RING_BYTES, both).map_err(|e| {
-            Error::new(
-                ErrorKind::Load,
-                format!("memory for changes of address spaces: {e}"),
-            )
-            .with_hint("run as root, or raise kernel.perf_event_mlock_kb")
-        })?;
+        let memory =
+            Mapping::new(&event, page + RING_BYTES, both, MapFlags::SHARED).map_err(|e| {
+                Error::new(
+                    ErrorKind::Load,
+                    format!("memory for changes of address spaces: {e}"),
+                )
+                .with_hint("run as root, or raise kernel.perf_event_mlock_kb")
+            })?;
         Ok(Ring {
             event,
             memory,

@@ -22,11 +22,13 @@ macro_rules! skeleton {
 skeleton!(identity, "identity");
 skeleton!(scope, "scope");
 skeleton!(process, "process");
+skeleton!(process_summary, "process_summary");
 skeleton!(file, "file");
 skeleton!(file_summary, "file_summary");
 skeleton!(fence, "fence");
 skeleton!(syscall, "syscall");
 skeleton!(network, "network");
 skeleton!(memory, "memory");
+skeleton!(allocation, "allocation");
 skeleton!(disk, "disk");
 skeleton!(profile, "profile");

@@ -35,7 +35,10 @@ macro_rules! sys_exit {
 
 pub(super) fn parts(form: Form) -> Parts {
     match form {
-        Form::Events => Parts::events(Object::File, PROBES),
+        Form::Events => Parts {
+            fill: |loader, filter| filter.paths.fill(loader),
+            ..Parts::events(Object::File, PROBES)
+        },
         Form::Summary | Form::OffCpu => summary::parts(),
     }
 }

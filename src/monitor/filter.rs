@@ -1,10 +1,16 @@
 //! What is wanted of what the monitors could report; applied in the kernel, before a record is built.
 
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
-use super::Kinds;
+use ipnet::IpNet;
+
+use super::{Kinds, Paths, Watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::names;
+use crate::wire::{Ports, RANGES_MAX, Range};
 
 /// `STK_ENV_KEY`: room for a variable's name and its NUL.
 pub(crate) const ENV_KEY: usize = 64;
@@ -35,6 +41,10 @@ pub struct Filter {
     pub(crate) env: Vec<String>,
     pub(crate) env_values: bool,
     pub(crate) kinds: Kinds,
+    pub(crate) paths: Paths,
+    pub(crate) addresses: Vec<Range>,
+    pub(crate) ports: Vec<Ports>,
+    pub(crate) allocations: bool,
 }
 
 impl Default for Filter {
@@ -50,6 +60,10 @@ impl Default for Filter {
             env: Vec::new(),
             env_values: false,
             kinds: Kinds::default(),
+            paths: Paths::default(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            allocations: false,
         }
     }
 }
@@ -122,6 +136,119 @@ impl Filter {
         Ok(self)
     }
 
+    /// Of files, only what is about this path or one below it; of a rename and a link, either name counts. Links on the
+    /// way to it are followed now, for paths are told as they are on the host. Can be called several times.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage): the path is not absolute, goes through `..`, has more than 256 bytes, or is, with
+    /// links followed, the ninth.
+    pub fn path(mut self, path: impl AsRef<Path>) -> Result<Self> {
+        self.paths.add(path.as_ref())?;
+        Ok(self)
+    }
+
+    /// Of the network, only what is about peers with this address or in this range, such as `10.0.0.0/8`; before there
+    /// is a peer, the socket's own address counts. What has no address is left out. Can be called several times. IPv4
+    /// addresses that a socket of IPv6 uses are those of IPv4.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage): this is neither an address nor a range, or the ninth.
+    pub fn address(mut self, range: &str) -> Result<Self> {
+        let usage = |message: String| {
+            Err(Error::new(ErrorKind::Usage, message)
+                .with_hint("write an address or a range, such as 10.0.0.0/8 or 2001:db8::1"))
+        };
+        let parsed = range
+            .parse()
+            .or_else(|_| range.parse::<IpAddr>().map(IpNet::from));
+        let Ok(net) = parsed else {
+            return usage(format!("\"{range}\" is no range of addresses"));
+        };
+        if net.addr() != net.network() {
+            return usage(format!(
+                "\"{range}\" is an address in a range: the range is {}",
+                net.trunc()
+            ));
+        }
+        let range = match net {
+            IpNet::V4(net) => Range::new(net.addr().to_ipv6_mapped(), net.prefix_len() + 96),
+            IpNet::V6(net) => Range::new(net.addr(), net.prefix_len()),
+        };
+        if !self.addresses.contains(&range) {
+            if self.addresses.len() == RANGES_MAX {
+                return usage(format!(
+                    "more than {RANGES_MAX} ranges of addresses are named"
+                ));
+            }
+            self.addresses.push(range);
+        }
+        Ok(self)
+    }
+
+    /// Of the network, only what is about these ports, of either end. Summaries have one: that which was connected or
+    /// sent to. What has no port is left out. Can be called several times.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`](ErrorKind::Usage): the first is 0 or above the last, or this is the ninth range.
+    pub fn ports(mut self, range: RangeInclusive<u16>) -> Result<Self> {
+        let (first, last) = (*range.start(), *range.end());
+        if first == 0 || first > last {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("there are no ports from {first} to {last}"),
+            )
+            .with_hint("write the lower one first, from 1 to 65535"));
+        }
+        let ports = Ports { first, last };
+        if !self.ports.contains(&ports) {
+            if self.ports.len() == RANGES_MAX {
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    format!("more than {RANGES_MAX} ranges of ports are named"),
+                ));
+            }
+            self.ports.push(ports);
+        }
+        Ok(self)
+    }
+
+    /// What the kernel allocates for processes, counted, and where it is not given back. Goes with the memory monitor as
+    /// summary, and is a tax on every allocation of the machine: a session without that monitor does not start.
+    pub fn allocations(mut self) -> Self {
+        self.allocations = true;
+        self
+    }
+
+    /// Refuses what none of these monitors tells.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) fn check(&self, watches: &[Watch]) -> Result<()> {
+        self.kinds.check(watches)?;
+        if self.allocations
+            && !watches
+                .iter()
+                .any(|watch| watch.tells("memory_allocations"))
+        {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "allocations of the kernel are told by the memory monitor as summary, which is not on",
+            )
+            .with_hint("add --memory"));
+        }
+        let told = |kind: &&str| self.kinds.names(kind);
+        let of = ["memory_allocations", "memory_outstanding"];
+        match of.iter().copied().find(told) {
+            Some(kind) if !self.allocations => Err(Error::new(
+                ErrorKind::Usage,
+                format!("events of the kind \"{kind}\" have to be asked for"),
+            )
+            .with_hint("add --allocations; it costs each allocation of the kernel")),
+            _ => Ok(()),
+        }
+    }
+
     /// Only operations that failed.
     pub fn errors_only(mut self) -> Self {
         self.errors_only = true;
@@ -173,6 +300,68 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::monitor::{Form, Monitor};
+
+    #[test]
+    fn allocations_go_with_the_summary_of_memory() {
+        let of = |filter: Filter, watch: Watch| filter.check(&[watch]).map_err(|e| e.to_string());
+        let allocations = || Filter::new().allocations();
+        assert_eq!(of(allocations(), Monitor::Memory.into()), Ok(()));
+        let events = Monitor::Memory.form(Form::Events).unwrap();
+        for watch in [events, Monitor::Disk.into()] {
+            let error = of(allocations(), watch).unwrap_err();
+            assert!(error.ends_with("which is not on"), "{error}");
+        }
+        let named = || Filter::new().event("memory_outstanding").unwrap();
+        let error = of(named(), Monitor::Memory.into()).unwrap_err();
+        assert!(error.contains("have to be asked for"), "{error}");
+        assert_eq!(of(named().allocations(), Monitor::Memory.into()), Ok(()));
+    }
+
+    #[test]
+    fn addresses_and_ports_are_ranges() {
+        let filter = Filter::new()
+            .address("10.0.0.0/8")
+            .unwrap()
+            .address("2001:db8::1")
+            .unwrap()
+            .ports(443..=443)
+            .unwrap();
+        let bytes = |halves: [u64; 2]| halves.map(u64::to_ne_bytes).concat();
+        let [v4, v6] = &filter.addresses[..] else {
+            panic!("{:?}", filter.addresses);
+        };
+        assert_eq!(
+            bytes(v4.address),
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 0]
+        );
+        assert_eq!(
+            bytes(v4.mask),
+            [&[0xff; 13][..], &[0; 3]].concat(),
+            "the 96 bits in front belong to it"
+        );
+        assert_eq!(bytes(v6.mask), [0xff; 16]);
+        let all = Filter::new().address("::/0").unwrap();
+        assert_eq!(all.addresses[0].mask, [0, 0]);
+        for (wrong, why) in [
+            ("ten", "no range"),
+            ("10.0.0.0/33", "no range"),
+            ("10.1.0.0/8", "the range is 10.0.0.0/8"),
+        ] {
+            let e = Filter::new().address(wrong).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Usage);
+            assert!(e.to_string().contains(why), "{e}");
+        }
+        assert!(Filter::new().ports(0..=1).is_err());
+        #[allow(clippy::reversed_empty_ranges)]
+        let reversed = Filter::new().ports(2..=1);
+        assert!(reversed.is_err());
+        let full = (1..=8)
+            .try_fold(Filter::new(), |f, n| f.ports(n..=n))
+            .unwrap();
+        assert!(full.clone().ports(8..=8).is_ok());
+        assert!(full.ports(9..=9).is_err());
+    }
 
     #[test]
     fn variables_are_named_without_value_and_not_without_end() {

@@ -1,6 +1,8 @@
 //! The monitors: one file each, named like its `.bpf.c`, and the one list that registers them.
 
 #[cfg(stockade_kernel)]
+mod allocation;
+#[cfg(stockade_kernel)]
 mod disk;
 #[cfg(stockade_kernel)]
 mod file;
@@ -10,6 +12,7 @@ mod kinds;
 mod memory;
 #[cfg(stockade_kernel)]
 mod network;
+mod paths;
 #[cfg(stockade_kernel)]
 mod process;
 #[cfg(stockade_kernel)]
@@ -22,8 +25,11 @@ mod syscall;
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(stockade_kernel)]
+pub(crate) use allocation::TRIED as ALLOCATIONS;
 pub use filter::Filter;
 pub(crate) use kinds::Kinds;
+pub(crate) use paths::Paths;
 #[cfg(stockade_kernel)]
 pub(crate) use process::TRACK;
 #[cfg(stockade_kernel)]
@@ -162,11 +168,12 @@ macro_rules! monitors {
 }
 
 monitors! {
-    "process" => Process, process, [Events], true:
-        "Processes that start programs, are created and end.",
+    "process" => Process, process, [Events, Summary], true:
+        "Processes that start programs, are created and end; or their CPU time and how long they waited for a CPU.",
         "`exec` with all arguments up to 32 KiB, terminal, login and the rights that it brought; `fork`; `exit` with \
-         code or signal, CPU time and memory",
-        "the scheduler's tracepoints";
+         code or signal, CPU time and memory; `process_summary`: CPU time, waits for a CPU and switches by process",
+        "the scheduler's tracepoints; for the summary the kernel's own counters, read at each interval and when a \
+         thread is gone";
     "file" => File, file, [Events, Summary], true:
         "Files that are opened, created, removed, renamed and changed, and mounts, with the result; or what is read and \
          written, counted.",
@@ -179,8 +186,8 @@ monitors! {
         "TCP connections with their bytes, DNS, names of TLS servers, sockets that are bound and listen, UDP by peer.",
         "`connect`, `accept` and `close` of TCP with the bytes each way, `bind`, `listen`, `retransmit`, \
          `unix_connect`; `dns_query` and `dns_answer` with names, addresses and latency; `tls` with the \
-         server's name; `raw_socket`; `port_scan`; `network_summary`: bytes and packets by process and peer, \
-         for UDP or, as summary, for all",
+         server's name; `raw_socket`; `port_scan`; `tcp_state`, where it is named; `network_summary`: bytes \
+         and packets by process and peer, for UDP or, as summary, for all",
         "changes of state of TCP sockets, and the kernel functions behind the calls, with what they moved; \
          where those cannot be traced, the system calls";
     "syscall" => Syscall, syscall, [Summary, Events], false:
@@ -191,8 +198,10 @@ monitors! {
     "memory" => Memory, memory, [Summary, Events], false:
         "Memory: faults, mappings and sizes by process, or single mappings; and who is killed when it is short.",
         "`memory_summary`: page faults, `mmap`, `munmap` and `brk` with bytes and failures, resident, swapped \
-         and virtual size by process; `memory`: single changes; always `oom`",
-        "the kernel's own counters, read at each interval and at the end of a process; the three system calls";
+         and virtual size by process; `memory`: single changes; always `oom`; with `--allocations` what the kernel \
+         allocates for a process (`memory_allocations`) and where it is not given back (`memory_outstanding`)",
+        "the kernel's own counters, read at each interval and at the end of a process; the three system calls; \
+         the tracepoints of the kernel's allocators";
     "disk" => Disk, disk, [Summary, Events], false:
         "Requests to block devices: counts, bytes, errors and latencies by process and device; or single requests.",
         "`disk_summary`: requests, bytes, errors and histograms of the time in the queue and in the device, \
@@ -267,6 +276,16 @@ impl Watch {
         self
     }
 
+    /// What it needs from the kernel half, with what was asked for besides.
+    #[cfg(stockade_kernel)]
+    pub(crate) fn parts(self, filter: &Filter) -> Vec<Parts> {
+        let mut all = vec![self.monitor.parts(self.form)];
+        if filter.allocations && self.tells("memory_allocations") {
+            all.push(allocation::parts());
+        }
+        all
+    }
+
     #[cfg(stockade_kernel)]
     pub(crate) fn is_optional(self) -> bool {
         self.optional
@@ -336,8 +355,8 @@ mod tests {
             ("nothing", "there is no monitor \"nothing\""),
             ("syscall=often", "there is no form \"often\""),
             (
-                "process=summary",
-                "the process monitor does not report as summary",
+                "profile=events",
+                "the profile monitor does not report as events",
             ),
         ] {
             let error = text.parse::<Watch>().unwrap_err();

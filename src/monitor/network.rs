@@ -5,7 +5,7 @@ use super::{Form, Parts};
 use crate::error::Result;
 use crate::event::{Event, Kind, NetworkSummary};
 use crate::kernel::Needs::{Fentry, Params};
-use crate::kernel::Program::{Auto, Tracepoint};
+use crate::kernel::Program::{Auto, Backed, Tracepoint};
 use crate::kernel::{Object, PT_REGS, Probe, Variant};
 use crate::wire::{NetKey, NetSum, address, transport};
 
@@ -43,7 +43,15 @@ macro_rules! tcp {
             probe(
                 "network.tcp",
                 &[
-                    variant("raw_tp", &[Auto(concat!($prefix, "state__raw_tp"))], &[], None),
+                    variant(
+                        "raw_tp",
+                        &[
+                            Backed(concat!($prefix, "state__raw_tp")),
+                            Auto(concat!($prefix, "state_again__raw_tp")),
+                        ],
+                        &[],
+                        None,
+                    ),
                 ],
                 "TCP connections",
             ),

@@ -1,14 +1,19 @@
-//! Exec, fork and exit: the scheduler's tracepoints.
+//! Exec, fork and exit: the scheduler's tracepoints; and what processes use of the CPUs.
+
+mod summary;
 
 use super::filter::ENV_KEY;
 use super::{Filter, Form, Parts};
 use crate::error::Result;
 use crate::kernel::{Loader, Object, Probe, tracepoint};
 
-pub(super) fn parts(_: Form) -> Parts {
-    Parts {
-        fill: choose,
-        ..Parts::events(Object::Process, PROBES)
+pub(super) fn parts(form: Form) -> Parts {
+    match form {
+        Form::Events => Parts {
+            fill: choose,
+            ..Parts::events(Object::Process, PROBES)
+        },
+        Form::Summary | Form::OffCpu => summary::parts(),
     }
 }
 

@@ -21,7 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Frame, Kind, Process, ProcessId, Profile, ProfileMode, text};
 use crate::kernel::Program::Clock;
 use crate::kernel::{
-    Attached, Changes, Loader, MapSizes, Object, OwnTable, Probe, Variant, boot_ns, tracepoint,
+    Attached, Changes, LateCpus, Loader, MapSizes, Object, OwnTable, Probe, Variant, boot_ns,
+    tracepoint,
 };
 use crate::wire::{
     Header, ProfileKey, ProfileSum, RawStack, STACK_DEPTH, TaskKey, process_of, read,
@@ -66,6 +67,7 @@ pub(super) fn parts(form: Form) -> Parts {
             mode,
             frequency: 0,
             worker: None,
+            cpus: LateCpus::new(),
         })),
         ..Parts::events(Object::Profile, probes)
     }
@@ -83,6 +85,8 @@ struct Profiles {
     mode: ProfileMode,
     frequency: u32,
     worker: Option<Worker>,
+    /// Looked at before anything is asked of each of them.
+    cpus: LateCpus,
 }
 
 impl Summary for Profiles {
@@ -98,6 +102,7 @@ impl Summary for Profiles {
     }
 
     fn flush(&mut self, flush: &Flush<'_>, tell: &mut dyn FnMut(Event)) -> Result<()> {
+        self.cpus.look();
         let Some(worker) = &mut self.worker else {
             return Ok(());
         };
@@ -124,7 +129,14 @@ impl Summary for Profiles {
     }
 
     fn shortcomings(&self) -> Vec<String> {
-        let mut out = Vec::new();
+        let late = self.cpus.late();
+        let mut out: Vec<String> = late
+            .map(|cpu| {
+                format!(
+                    "CPU {cpu} came online after the start: what ran there is not in the profile"
+                )
+            })
+            .collect();
         let Some(worker) = &self.worker else {
             return out;
         };

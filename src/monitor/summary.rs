@@ -15,6 +15,11 @@ pub(crate) trait Summary: fmt::Debug + Send {
         Ok(())
     }
 
+    /// Called once, before everything is detached: waits for what is on its way to the counters.
+    fn settle(&self, _: &Loader) -> Result<()> {
+        Ok(())
+    }
+
     /// Why not everything is known of what was told, in sentences for the end record.
     fn shortcomings(&self) -> Vec<String> {
         Vec::new()

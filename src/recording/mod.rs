@@ -15,7 +15,7 @@ pub(crate) use write::Recorder;
 
 use crate::event::{About, ProcessId};
 use crate::inference::Settings;
-use crate::monitor::Kinds;
+use crate::monitor::{Kinds, Paths};
 use crate::wire::NAMESPACES;
 
 const MAGIC: [u8; 8] = *b"stockade";
@@ -81,6 +81,9 @@ pub(crate) struct Opening {
     /// Which events somebody asked for.
     #[serde(default)]
     pub(crate) kinds: Kinds,
+    /// Which paths somebody asked for.
+    #[serde(default)]
+    pub(crate) paths: Paths,
     /// Names of the policy's rules, by number.
     pub(crate) rules: Vec<String>,
     /// What events are concluded from several records. Older recordings have none.

@@ -3,6 +3,7 @@
 mod inspect;
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use super::left_out::{self, LeftOut, is_left_out, kind_name};
@@ -22,11 +23,12 @@ use crate::kernel::{
     Records, Rings, Statistics as Counting, boot_ns, page_bytes, possible_cpus,
     real_time_offset_ns, release, securityfs_lsm, skipped,
 };
-use crate::monitor::{Monitor, TRACK, Watch, profile_sizes};
+use crate::monitor::{TRACK, Watch, profile_sizes};
 use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
-    Config, NAMESPACES, TASK_ENDED, TaskEntry, env_choice, filter_bit, loss, read, scope_bit,
+    Config, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, env_choice, filter_bit, loss, read,
+    scope_bit,
 };
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
@@ -99,7 +101,7 @@ impl Live {
                 ),
             ));
         }
-        filter.kinds.check(&monitors)?;
+        filter.check(&monitors)?;
         let recorder = record.as_deref().map(Recorder::create).transpose()?;
         let btf = KernelBtf::read()?;
         let asker = Asker::new(&btf)?;
@@ -136,6 +138,12 @@ impl Live {
                 (false, true) => env_choice::VALUES,
             },
             kinds: filter.kinds.records(),
+            ranges: count(filter.addresses.len()),
+            ports: count(filter.ports.len()),
+            prefixes: count(filter.paths.len()),
+            pad: 0,
+            range: table(&filter.addresses, Range::new(Ipv6Addr::UNSPECIFIED, 0)),
+            port: table(&filter.ports, Ports { first: 0, last: 0 }),
         };
         let mut sizes = MapSizes::from([
             ("stk_events", ring_bytes),
@@ -186,7 +194,7 @@ impl Live {
             resolved.seed(&loader, &asker)?;
         }
         // Who has which executable is known from forks and execs, whoever asked for them.
-        let told = monitors.iter().any(|w| w.monitor() == Monitor::Process);
+        let told = monitors.iter().any(|watch| watch.tells("exec"));
         if !told {
             let (links, reports) = loader.attach(Object::Process, TRACK)?;
             attached.append(links);
@@ -194,19 +202,20 @@ impl Live {
         }
         let mut summaries = Vec::new();
         for watch in &monitors {
-            let parts = watch.monitor().parts(watch.form());
-            let (links, reports) = loader.attach(parts.object, parts.probes)?;
-            attached.append(links);
-            if reports.iter().all(|r| r.variant.is_none()) {
-                if !watch.is_optional() {
-                    return Err(none_attached(watch.monitor().name(), &reports));
+            for parts in watch.parts(&filter) {
+                let (links, reports) = loader.attach(parts.object, parts.probes)?;
+                attached.append(links);
+                if reports.iter().all(|r| r.variant.is_none()) {
+                    if !watch.is_optional() {
+                        return Err(none_attached(watch.monitor().name(), &reports));
+                    }
+                    note(&mut certificate, &reports);
+                    continue;
                 }
+                (parts.fill)(&loader, &filter)?;
+                summaries.extend(parts.summary);
                 note(&mut certificate, &reports);
-                continue;
             }
-            (parts.fill)(&loader, &filter)?;
-            summaries.extend(parts.summary);
-            note(&mut certificate, &reports);
         }
         let mut early = Records::default();
         let (fence, rings) = match plan {
@@ -253,6 +262,7 @@ impl Live {
             tell_processes: told,
             inference: Settings::new(&filter),
             kinds: filter.kinds,
+            paths: filter.paths,
             rules,
         };
         let mut delivery = Delivery::new(Processes::new(), &opening);
@@ -348,6 +358,7 @@ impl Live {
 
     pub(super) fn end(mut self, on: &mut dyn FnMut(&Event)) -> Result<Certificate> {
         // While there are programs to ask.
+        self.summaries.settle(&self.loader)?;
         self.tell_skips(on);
         // Detached first: then what is in the rings is nearly all there will be.
         self.attached = Attachments::default();
@@ -537,7 +548,16 @@ fn cause_name(cause: u32) -> &'static str {
 
 /// A map has at least one entry.
 fn size(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX).max(1)
+    count(n).max(1)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// A table of the kernel half, with `unused` behind what is in it.
+fn table<T: Copy, const N: usize>(of: &[T], unused: T) -> [T; N] {
+    std::array::from_fn(|n| of.get(n).copied().unwrap_or(unused))
 }
 
 /// Inode numbers of our own namespaces; 0 for a kind that this kernel does not have.

@@ -35,6 +35,13 @@ impl Summaries {
         self.all.iter().flat_map(|summary| summary.shortcomings())
     }
 
+    /// Waits for what is on its way to the counters, while the programs are still there.
+    pub(super) fn settle(&self, loader: &Loader) -> Result<()> {
+        self.all
+            .iter()
+            .try_for_each(|summary| summary.settle(loader))
+    }
+
     /// Tells what is new, and forgets the processes that have ended.
     pub(super) fn tell(
         &mut self,

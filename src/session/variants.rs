@@ -1,14 +1,18 @@
 //! Every way that this version has to watch and to fence, tried one by one.
 
+use std::net::Ipv6Addr;
+
 use crate::doctor::{VariantState, VariantTrial};
 use crate::error::Result;
 use crate::fence::Mechanism;
 use crate::kernel::{
     KernelBtf, Loader, MapSizes, Object, Probe, Trial, Verdict, possible_cpus, securityfs_lsm,
 };
-use crate::monitor::Monitor;
+use crate::monitor::{ALLOCATIONS, Monitor};
 use crate::scope::FOLLOW;
-use crate::wire::{CGROUPS_MAX, Config, env_choice, filter_bit, scope_bit};
+use crate::wire::{
+    CGROUPS_MAX, Config, PREFIXES_MAX, Ports, RANGES_MAX, Range, env_choice, filter_bit, scope_bit,
+};
 
 /// A ring of a page: nothing is written to it.
 const RING_BYTES: u32 = 4096;
@@ -18,11 +22,12 @@ pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
     let bpf_is_active =
         securityfs_lsm().is_some_and(|list| list.split(',').any(|module| module == "bpf"));
     let cpus = possible_cpus()?;
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let config = Config {
         self_tgid: std::process::id(),
         // No branch may be dead: what is not looked at is not tried.
         scope: scope_bit::TASKS | scope_bit::CGROUPS | scope_bit::UIDS | scope_bit::COMMS,
-        cgroups: u32::try_from(CGROUPS_MAX).unwrap_or(0),
+        cgroups: count(CGROUPS_MAX),
         cpus,
         ring_bytes: RING_BYTES,
         filter: filter_bit::ERRORS,
@@ -33,6 +38,12 @@ pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
         process_limit: 1,
         env: env_choice::VALUES,
         kinds: u64::MAX,
+        ranges: count(RANGES_MAX),
+        ports: count(RANGES_MAX),
+        prefixes: count(PREFIXES_MAX),
+        pad: 0,
+        range: [Range::new(Ipv6Addr::LOCALHOST, 128); RANGES_MAX],
+        port: [Ports { first: 1, last: 2 }; RANGES_MAX],
     };
     let sizes = MapSizes::from([("stk_events", RING_BYTES), ("stk_denials", RING_BYTES)]);
     let mut loader = Loader::new(KernelBtf::read()?, config, sizes, bpf_is_active);
@@ -57,7 +68,7 @@ fn objects() -> impl Iterator<Item = (Object, &'static [Probe])> {
             (parts.object, parts.probes)
         })
     });
-    [(Object::Scope, FOLLOW)]
+    [(Object::Scope, FOLLOW), ALLOCATIONS]
         .into_iter()
         .chain(monitors)
         .chain([(Object::Fence, Mechanism::FmodRet.probes())])

@@ -65,6 +65,8 @@ impl Text {
                         .kind
                         .name()
                         .trim_end_matches("_summary")
+                        .trim_end_matches("_allocations")
+                        .trim_end_matches("_outstanding")
                         .trim_start_matches("unix_"),
                     p.id.pid,
                     p.parent.pid,
@@ -264,6 +266,7 @@ mod tests {
             "exec",
             "fork",
             "exit",
+            "process_summary",
             "open",
             "unlink",
             "rename",
@@ -276,6 +279,7 @@ mod tests {
             "close",
             "bind",
             "listen",
+            "tcp_state",
             "retransmit",
             "unix_connect",
             "dns_query",
@@ -286,6 +290,8 @@ mod tests {
             "network_summary",
             "memory",
             "memory_summary",
+            "memory_allocations",
+            "memory_outstanding",
             "oom",
             "disk",
             "disk_summary",
@@ -300,6 +306,7 @@ mod tests {
 10:00:00.001 exec       4711    4520 sh              exe=/usr/bin/dash args=[sh -c "make \"all\""] cwd=/srv/build tty=pts/3
 10:00:00.004 fork       4711    4520 sh              child=4712
 10:00:00.009 exit       4711    4520 sh              code=0 user=1.8ms system=2.4ms rss=3500KiB lived=8.2ms
+10:00:00.008 process    4711    4520 sh              user=412.2ms system=38.1ms run_delay=96.4ms switches=118+47 threads=3 in=10.0s
 10:00:00.005 open       4711    4520 sh              path=/etc/ld.so.cache flags=O_RDONLY|O_CLOEXEC
 10:00:00.006 unlink     4711    4520 sh              path=/srv/build/main.o
 10:00:00.007 rename     4711    4520 sh              from=/srv/build/out.tmp to=/srv/build/out
@@ -312,6 +319,7 @@ mod tests {
 10:00:00.008 close      4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443 sent=517 received=14210 retransmits=0 lasted=84.121ms
 10:00:00.008 bind       4711    4520 sh              tcp 0.0.0.0:8080
 10:00:00.008 listen     4711    4520 sh              tcp 0.0.0.0:8080 backlog=128
+10:00:00.008 tcp_state    4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443 fin_wait1->fin_wait2 after=0.212ms
 10:00:00.008 retransmit    4711    4520 sh              tcp 10.0.0.7:51304->192.0.2.10:443
 10:00:00.008 connect    4711    4520 sh              path=/run/dbus/system_bus_socket
 10:00:00.008 dns_query    4711    4520 sh              udp 10.0.0.7:40113->192.0.2.53:53 name=www.example.org type=A id=4660
@@ -322,6 +330,8 @@ mod tests {
 10:00:00.008 network    4711    4520 sh              udp ->192.0.2.53:53 sent=1204/12 received=8021/14 connections=2 failures=1 retransmits=0 in=10.0s
 10:00:00.008 memory     4711    4520 sh              mmap address=0x7f5c1c000000 bytes=+1048576 prot=PROT_READ|PROT_WRITE flags=MAP_PRIVATE|MAP_ANONYMOUS
 10:00:00.008 memory     4711    4520 sh              faults=412+3 mmap=21 (+6512640) munmap=2 (-139264) brk=4 (+135168 -4096) mmap:ENOMEM=1 rss=5008KiB peak=5120KiB swap=0KiB virtual=8816KiB in=10.0s ended
+10:00:00.008 memory     4711    4520 sh              pages=310 (+1282048) freed=285 (-1179648) slab=2204 (+431072 for 402118) freed=2150 (-418944 for 391006) in=10.0s
+10:00:00.008 memory     4711    4520 sh              slab bytes=49152 (+16384) allocations=3 requested=30720 kernel=[do_syscall_64 pipe_resize_ring __kmalloc] in=10.0s
 10:00:00.008 oom        4711    4520 sh              OUT OF MEMORY anon=16384KiB file=64KiB shmem=0KiB swap=8KiB virtual=69632KiB tables=72KiB score_adj=0 asked_by=4520 (make)
 10:00:00.008 disk       4711    4520 sh              nvme0n1 write sector=8402944 bytes=4096 flags=sync queue=6.1us device=212.4us
 10:00:00.008 disk       4711    4520 sh              nvme0n1 write ios=12 bytes=49152 errors=1 queue=[4us:9 8us:3] device=[128us:11 4.2s:1] in=10.0s
@@ -451,6 +461,11 @@ INCOMPLETE
                         Kind::FileSummary(e) => {
                             if let Some(path) = &mut e.path {
                                 path.path = name.clone();
+                            }
+                        }
+                        Kind::MemoryOutstanding(e) => {
+                            for frame in &mut e.kernel {
+                                frame.function = Some(name.as_str().into());
                             }
                         }
                         Kind::Profile(e) => {

@@ -68,6 +68,7 @@ impl Decoder {
             kind::CONNECT..=kind::RETRANSMIT => network::net(bytes)?,
             kind::UNIX_CONNECT => network::unix(bytes, spare)?,
             kind::RAW_SOCKET => network::raw_socket(bytes)?,
+            kind::TCP_STATE => network::tcp_state(bytes)?,
             kind::MEMORY => memory(bytes)?,
             kind::OOM => oom(bytes, self.page_bytes, spare)?,
             kind::DISK => Kind::Disk(super::disk::disk(&fixed(bytes)?, spare.string())),
@@ -128,6 +129,7 @@ impl Decoder {
             }
             Kind::Fork(_)
             | Kind::Exit(_)
+            | Kind::ProcessSummary(_)
             | Kind::Syscall(_)
             | Kind::SyscallSummary(_)
             | Kind::Connect(_)
@@ -137,6 +139,7 @@ impl Decoder {
             | Kind::Listen(_)
             | Kind::Retransmit(_)
             | Kind::RawSocket(_)
+            | Kind::TcpState(_)
             | Kind::PortScan(_)
             | Kind::DnsQuery(_)
             | Kind::DnsAnswer(_)
@@ -144,6 +147,8 @@ impl Decoder {
             | Kind::NetworkSummary(_)
             | Kind::Memory(_)
             | Kind::MemorySummary(_)
+            | Kind::MemoryAllocations(_)
+            | Kind::MemoryOutstanding(_)
             | Kind::Profile(_)
             | Kind::Loss(_)
             | Kind::Sampled(_)
@@ -199,8 +204,27 @@ impl Spare {
     }
 }
 
+/// How a process ended, as wait4(2) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WaitStatus {
+    pub(crate) code: Option<u8>,
+    pub(crate) signal: Option<u8>,
+    pub(crate) core_dumped: bool,
+}
+
+impl WaitStatus {
+    pub(crate) fn new(status: u32) -> Self {
+        let signal = u8::try_from(status & 0x7f).unwrap_or(0);
+        WaitStatus {
+            code: (signal == 0).then_some(((status >> 8) & 0xff) as u8),
+            signal: (signal != 0).then_some(signal),
+            core_dumped: status & 0x80 != 0,
+        }
+    }
+}
+
 /// Splits the exact run time by the ratio of the sampled ones, as wait4(2) does (cputime_adjust, kernel/sched/cputime.c).
-fn scale_cpu_time(utime: u64, stime: u64, rtime: u64) -> (u64, u64) {
+pub(crate) fn scale_cpu_time(utime: u64, stime: u64, rtime: u64) -> (u64, u64) {
     if stime == 0 {
         return (rtime, 0);
     }
@@ -426,12 +450,12 @@ fn split(bytes: &[u8], spare: &mut Spare) -> Vec<String> {
 
 fn exit(bytes: &[u8], page_bytes: u64) -> Result<Kind, Malformed> {
     let rec: ExitRecord = fixed(bytes)?;
-    let signal = u8::try_from(rec.code & 0x7f).unwrap_or(0);
+    let status = WaitStatus::new(rec.code);
     let (user_ns, system_ns) = scale_cpu_time(rec.utime_ns, rec.stime_ns, rec.rtime_ns);
     Ok(Kind::Exit(Exit {
-        code: (signal == 0).then_some(((rec.code >> 8) & 0xff) as u8),
-        signal: (signal != 0).then_some(signal),
-        core_dumped: rec.code & 0x80 != 0,
+        code: status.code,
+        signal: status.signal,
+        core_dumped: status.core_dumped,
         user_ns,
         system_ns,
         max_rss_bytes: rec.maxrss_pages.saturating_mul(page_bytes),

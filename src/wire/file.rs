@@ -10,14 +10,22 @@ const PATH_MAX: usize = 1024;
 const SLOTS: usize = 24;
 
 record!(
-    /// `struct stk_file_key`.
-    FileSumKey {
-        task: TaskKey,
+    /// `struct stk_file_path_key`.
+    #[derive(PartialEq, Eq, Hash)]
+    FilePathKey {
         ino: u64,
         dev: u32,
         generation: u32,
         epoch: u32,
         pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_file_key`.
+    FileSumKey {
+        task: TaskKey,
+        file: FilePathKey,
     }
 );
 
@@ -44,18 +52,6 @@ record!(
 );
 
 record!(
-    /// `struct stk_file_path_key`.
-    #[derive(PartialEq, Eq, Hash)]
-    FilePathKey {
-        ino: u64,
-        dev: u32,
-        generation: u32,
-        epoch: u32,
-        pad: u32,
-    }
-);
-
-record!(
     /// `struct stk_file_path`.
     CountedPath {
         len: u32,
@@ -63,19 +59,6 @@ record!(
         path: [u8; PATH_MAX],
     }
 );
-
-impl FileSumKey {
-    /// Where the path of the file is found.
-    pub(crate) fn path(&self) -> FilePathKey {
-        FilePathKey {
-            ino: self.ino,
-            dev: self.dev,
-            generation: self.generation,
-            epoch: self.epoch,
-            pad: 0,
-        }
-    }
-}
 
 impl CountedPath {
     fn text(&self) -> FilePath {
@@ -105,9 +88,9 @@ pub(crate) fn file_summary(
     window_ns: u64,
 ) -> FileSummary {
     let file = super::decode::optional_file_id(RawFileId {
-        ino: key.ino,
-        dev: key.dev,
-        generation: key.generation,
+        ino: key.file.ino,
+        dev: key.file.dev,
+        generation: key.file.generation,
         fs_magic: sum.fs_magic,
         mode: sum.mode,
     });
@@ -141,11 +124,13 @@ mod tests {
                 start_ns: 1,
                 tgid: 2,
             },
-            ino: 3,
-            dev: 4,
-            generation: 5,
-            epoch: 6,
-            pad: 0,
+            file: FilePathKey {
+                ino: 3,
+                dev: 4,
+                generation: 5,
+                epoch: 6,
+                pad: 0,
+            },
         };
         let sum = FileSum {
             opens: 1,

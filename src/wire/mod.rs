@@ -3,19 +3,21 @@
 //! Everything here compiles on every system; on Linux the build compares each mirror with the type in the compiled
 //! object (`kernel::layout`). Decoding never panics: what is too short, too long or unknown is an error that is counted.
 
+use std::net::Ipv6Addr;
+
 mod decode;
 mod disk;
 #[cfg(test)]
 pub(crate) mod sample;
 
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
-pub(crate) use decode::{Decoder, Malformed, denied_rule, process_of};
+pub(crate) use decode::{Decoder, Malformed, WaitStatus, denied_rule, process_of, scale_cpu_time};
 #[cfg(stockade_kernel)]
 pub(crate) use disk::{disk_device, disk_operation};
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use network::{
-    NetKey, NetRecord, NetSum, Payload, PayloadRecord, RawFlow, RawSocketRecord, UnixRecord,
-    address, payload, transport,
+    NetKey, NetRecord, NetSum, Payload, PayloadRecord, RawFlow, RawSocketRecord, TcpStateRecord,
+    UnixRecord, address, payload, transport,
 };
 
 /// Values of `enum stk_kind`.
@@ -47,7 +49,8 @@ pub(crate) mod kind {
     pub(crate) const DNS: u32 = 33;
     pub(crate) const TLS: u32 = 34;
     pub(crate) const RAW_SOCKET: u32 = 35;
-    pub(crate) const MAX: u32 = 37;
+    pub(crate) const TCP_STATE: u32 = 38;
+    pub(crate) const MAX: u32 = 39;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -88,6 +91,8 @@ pub(crate) mod kind {
         "tls",
         "raw_socket",
         "file",
+        "allocation",
+        "tcp_state",
     ];
 
     /// Records that are told as events of other names than theirs.
@@ -171,11 +176,18 @@ macro_rules! record {
 }
 
 // Behind the macro that it uses.
+mod allocation;
 mod change;
 mod file;
 mod memory;
 mod network;
+mod process;
 mod profile;
+#[cfg_attr(not(stockade_kernel), allow(unused_imports))]
+pub(crate) use allocation::{
+    Allocation, AllocationForm, AllocationKey, AllocationSum, SITE_DEPTH, SiteKey, SiteStack,
+    allocation_source,
+};
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use change::ChangeRecord;
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
@@ -185,6 +197,8 @@ pub(crate) use memory::{
     MemoryForm, MemoryKey, MemoryRecord, MemoryState, MemorySum, OomRecord, memory_call,
     memory_flag,
 };
+#[cfg_attr(not(stockade_kernel), allow(unused_imports))]
+pub(crate) use process::{CpuEnding, CpuProcess, CpuThread, CpuTimes, cpu_flag};
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use profile::{ProfileKey, ProfileSum, RawStack, STACK_DEPTH};
 
@@ -492,8 +506,78 @@ record!(
         process_limit: u32,
         env: u32,
         kinds: u64,
+        ranges: u32,
+        ports: u32,
+        prefixes: u32,
+        pad: u32,
+        range: [Range; RANGES_MAX],
+        port: [Ports; RANGES_MAX],
     }
 );
+
+/// `STK_RANGES_MAX`: ranges of addresses, and of ports.
+pub(crate) const RANGES_MAX: usize = 8;
+/// `STK_PREFIXES_MAX`.
+pub(crate) const PREFIXES_MAX: usize = 8;
+/// `STK_PREFIX_MAX`.
+pub(crate) const PREFIX_MAX: usize = 256;
+
+record!(
+    /// `struct stk_range`; both in the order of the wire.
+    #[derive(PartialEq, Eq)]
+    Range {
+        address: [u64; 2],
+        mask: [u64; 2],
+    }
+);
+
+impl Range {
+    /// The addresses that begin with so many bits of this one.
+    pub(crate) fn new(address: Ipv6Addr, bits: u8) -> Self {
+        let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+        let halves = |number: u128| {
+            let bytes = number.to_be_bytes();
+            [read(&bytes).unwrap_or(0), read(&bytes[8..]).unwrap_or(0)]
+        };
+        Range {
+            address: halves(u128::from(address) & mask),
+            mask: halves(mask),
+        }
+    }
+}
+
+record!(
+    /// `struct stk_ports`.
+    #[derive(PartialEq, Eq)]
+    Ports { first: u16, last: u16 }
+);
+
+record!(
+    /// `struct stk_prefix`, value of the map `stk_prefixes`.
+    RawPrefix {
+        len: u32,
+        pad: u32,
+        text: [u8; PREFIX_MAX],
+    }
+);
+
+#[cfg_attr(not(stockade_kernel), allow(dead_code))]
+impl RawPrefix {
+    /// Of a path of at most [`PREFIX_MAX`] bytes: its components, the last one first, a NUL after each.
+    pub(crate) fn new(path: &[u8]) -> Self {
+        let mut text = [0; PREFIX_MAX];
+        let mut len = 0;
+        for name in path.split(|b| *b == b'/').rev().filter(|n| !n.is_empty()) {
+            text[len..len + name.len()].copy_from_slice(name);
+            len += name.len() + 1;
+        }
+        RawPrefix {
+            len: u32::try_from(len).unwrap_or(0),
+            pad: 0,
+            text,
+        }
+    }
+}
 
 record!(
     /// `struct stk_rate`, value of the map `stk_rates`.
@@ -592,6 +676,7 @@ mod tests {
             ("STK_KIND_DNS", kind::DNS),
             ("STK_KIND_TLS", kind::TLS),
             ("STK_KIND_RAW_SOCKET", kind::RAW_SOCKET),
+            ("STK_KIND_TCP_STATE", kind::TCP_STATE),
             ("STK_KIND_CREATE", kind::CREATE),
             ("STK_KIND_LINK", kind::LINK),
             ("STK_KIND_MOUNT", kind::MOUNT),
@@ -603,6 +688,15 @@ mod tests {
             ("STK_MEMORY_SIZES", memory_flag::SIZES),
             ("STK_MEMORY_WANTED", memory_flag::WANTED),
             ("STK_MEMORY_FINAL", memory_flag::FINAL),
+            (
+                "STK_ALLOCATION_PAGE",
+                u32::try_from(allocation_source::PAGE).unwrap(),
+            ),
+            (
+                "STK_ALLOCATION_SLAB",
+                u32::try_from(allocation_source::SLAB).unwrap(),
+            ),
+            ("STK_SITE_DEPTH", u32::try_from(SITE_DEPTH).unwrap()),
             ("STK_LOSS_SAMPLED", loss::SAMPLED),
             ("STK_LOSS_THINNED", loss::THINNED),
             ("STK_LOSS_LIMITED", loss::LIMITED),

@@ -6,7 +6,7 @@ use super::decode::{Malformed, Spare, errno, fixed, process_of, until_nul, varia
 use super::{Header, TaskKey, kind, read};
 use crate::event::{
     Accept, Bind, Close, Connect, Flow, Kind, Listen, Process, RawSocket, Retransmit, SocketFamily,
-    Transport, UnixConnect,
+    TcpState, Transport, UnixConnect,
 };
 
 record!(
@@ -68,6 +68,19 @@ record!(
         family: u32,
         kind: u32,
         protocol: u32,
+    }
+);
+
+record!(
+    /// `struct stk_tcp_state`.
+    TcpStateRecord {
+        hdr: Header,
+        flow: RawFlow,
+        duration_ns: u64,
+        incoming: u32,
+        before: u8,
+        after: u8,
+        pad: [u8; 2],
     }
 );
 
@@ -226,6 +239,16 @@ pub(super) fn raw_socket(bytes: &[u8]) -> Result<Kind, Malformed> {
         datagram: rec.kind == SOCK_DGRAM,
         protocol: rec.protocol,
         errno: errno(rec.result),
+    }))
+}
+
+pub(super) fn tcp_state(bytes: &[u8]) -> Result<Kind, Malformed> {
+    let rec: TcpStateRecord = fixed(bytes)?;
+    Ok(Kind::TcpState(TcpState {
+        flow: flow(&rec.flow, rec.incoming != 0),
+        before: rec.before,
+        after: rec.after,
+        duration_ns: (rec.duration_ns != 0).then_some(rec.duration_ns),
     }))
 }
 

@@ -17,7 +17,7 @@ use crate::mounts::{file_system, overlay};
 
 pub(crate) const TESTS: &[Test] = &[Test::new(
     "file_summary_counts_every_byte",
-    Needs::Nothing,
+    Needs::Watch,
     every_byte,
 )];
 
@@ -38,8 +38,11 @@ const DONE: &[(&str, Counts)] = &[
     ("sent", [1, 0, 0, 0, 1, 5_000]),
     ("spliced", [1, 0, 0, 0, 1, 3_000]),
     ("copied", [1, 0, 0, 0, 1, 2_000]),
+    ("interrupted", [1, 0, 0, 0, PIECES, PIECES]),
     ("mapped", [1, 0, 0, 0, 0, 0]),
 ];
+/// Written one by one, while signals come.
+const PIECES: u64 = 2_000;
 /// In the first directory alone.
 const BUSY: (&str, Counts) = ("busy", [1, 0, STORM, STORM * 10, 0, 0]);
 /// Opens of what is not there.
@@ -150,7 +153,37 @@ fn work(dir: &Path) -> rustix::io::Result<()> {
     assert_eq!(write(&to, &buf[..10])?, 10);
     assert_eq!(read(&from, &mut buf[..10])?, 10);
 
+    interrupted(&dir.join("interrupted"))?;
     mapped(&dir.join("mapped"))?;
+    Ok(())
+}
+
+/// Moves bytes while a signal comes each millisecond: calls that it meets too early are made again by the kernel.
+fn interrupted(path: &Path) -> rustix::io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let each = |us| {
+        let time = libc::timeval {
+            tv_sec: 0,
+            tv_usec: us,
+        };
+        let timer = libc::itimerval {
+            it_interval: time,
+            it_value: time,
+        };
+        // SAFETY: the timer is read, and nothing written.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }
+    };
+    // SAFETY: the handler does nothing; with signal(3), calls go on behind it.
+    unsafe { libc::signal(libc::SIGALRM, nothing as *const () as libc::sighandler_t) };
+    let file = open(path, OFlags::CREATE | OFlags::WRONLY)?;
+    let (from, to) = rustix::pipe::pipe()?;
+    let flags = rustix::pipe::SpliceFlags::empty();
+    assert_eq!(each(1_000), 0);
+    for _ in 0..PIECES {
+        assert_eq!(rustix::io::write(&to, b"x")?, 1);
+        assert_eq!(rustix::pipe::splice(&from, None, &file, None, 1, flags)?, 1);
+    }
+    assert_eq!(each(0), 0);
     Ok(())
 }
 

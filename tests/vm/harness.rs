@@ -24,6 +24,8 @@ pub(crate) enum Needs {
     Disk,
     /// Modules that can be loaded.
     Modules,
+    /// CPUs that can be stopped.
+    Cpus,
 }
 
 #[derive(Debug)]
@@ -245,6 +247,8 @@ fn running_kernel(bin: &Path) -> Row {
     }
     let modules = "the tests load no modules into the running kernel";
     refuses.push((Needs::Modules, modules.to_owned()));
+    let cpus = "the tests stop no CPU of the running machine";
+    refuses.push((Needs::Cpus, cpus.to_owned()));
     if found["can_fence"] != true {
         refuses.push((Needs::Fence, why("fence")));
     }

@@ -1,6 +1,7 @@
 //! When the fence stands and when it does not; exit codes.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -256,12 +257,14 @@ fn audit(ctx: &Ctx) -> Outcome {
 struct Reader {
     shell: Process,
     secret: PathBuf,
-    ask: PathBuf,
+    /// The FIFO that the shell reads, open at both ends: neither side waits for the other to open it, and the shell never
+    /// sees its end.
+    ask: File,
     answers: PathBuf,
 }
 
-const READ_WHEN_ASKED: &str = "while read -r line <\"$1\"; do \
-     if read -r text <\"$2\"; then echo yes; else echo no; fi >>\"$3\" 2>/dev/null; done";
+const READ_WHEN_ASKED: &str = "while read -r line; do \
+     if read -r text <\"$2\"; then echo yes; else echo no; fi >>\"$3\" 2>/dev/null; done <\"$1\"";
 
 impl Reader {
     fn new(ctx: &Ctx, name: &str) -> Reader {
@@ -270,6 +273,7 @@ impl Reader {
         fs::write(&secret, "secret\n").unwrap();
         fs::write(&answers, "").unwrap();
         must("mkfifo", &[text(&ask)]);
+        let both = File::options().read(true).write(true).open(&ask);
         let shell = Process(
             Command::new("/bin/sh")
                 .args([
@@ -289,7 +293,7 @@ impl Reader {
         Reader {
             shell,
             secret,
-            ask,
+            ask: both.unwrap(),
             answers,
         }
     }
@@ -316,7 +320,7 @@ impl Reader {
     /// Whether the shell can read the file.
     fn can_read(&self) -> bool {
         let before = fs::read_to_string(&self.answers).unwrap().lines().count();
-        fs::write(&self.ask, "?\n").unwrap();
+        (&self.ask).write_all(b"?\n").unwrap();
         poll("the shell's answer", || {
             let answers = fs::read_to_string(&self.answers).unwrap();
             let line = answers.lines().nth(before)?;

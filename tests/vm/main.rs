@@ -12,6 +12,8 @@ mod file;
 #[cfg(target_os = "linux")]
 mod file_summary;
 #[cfg(target_os = "linux")]
+mod filter;
+#[cfg(target_os = "linux")]
 mod harness;
 #[cfg(target_os = "linux")]
 mod helper;
@@ -19,6 +21,8 @@ mod helper;
 mod lifetime;
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(target_os = "linux")]
+mod memory_allocations;
 #[cfg(target_os = "linux")]
 mod monitor;
 #[cfg(target_os = "linux")]
@@ -51,6 +55,8 @@ fn main() {
         net::main(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--memory") {
         memory::main(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--allocate") {
+        memory_allocations::main(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--eat") {
         memory::eat(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--storm") {
@@ -71,6 +77,7 @@ fn main() {
             process::TESTS,
             net::TESTS,
             memory::TESTS,
+            memory_allocations::TESTS,
             disk::TESTS,
             recording::TESTS,
             pressure::TESTS,
@@ -78,6 +85,7 @@ fn main() {
             profile::TESTS,
             file::TESTS,
             file_summary::TESTS,
+            filter::TESTS,
         ]
         .into_iter()
         .flatten()

@@ -39,6 +39,11 @@ pub(crate) const TESTS: &[Test] = &[
         local,
     ),
     Test::new(
+        "network_changes_of_state_are_told_where_they_are_named",
+        Needs::Watch,
+        states,
+    ),
+    Test::new(
         "network_packets_that_are_sent_again_are_reported",
         Needs::Watch,
         retransmits,
@@ -102,6 +107,7 @@ pub(crate) fn main(args: &[String]) -> i32 {
         ["tcp-client", to, send, receive] => tcp_client(to, &[send, receive]),
         ["udp", out] => udp_server(Path::new(out)),
         ["udp-client", to, count] => udp_client(to, count.parse().expect("a number")),
+        ["states", out] => change_states(Path::new(out)),
         ["failures", out] => fail_to_connect(Path::new(out)),
         ["binds", out] => bind_things(Path::new(out)),
         ["local", dir] => connect_locally(Path::new(dir)),
@@ -697,6 +703,69 @@ fn local(ctx: &Ctx) -> Outcome {
     Outcome::Passed
 }
 
+/// One connection, both ends of it ours, that the one ends first who made it; and one that is refused.
+fn change_states(out: &Path) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let to = listener.local_addr().expect("a port");
+    let mut ours = TcpStream::connect(to).expect("our server");
+    let (mut theirs, _) = listener.accept().expect("our client");
+    let mut nothing = Vec::new();
+    ours.shutdown(Shutdown::Write).expect("open until now");
+    theirs.read_to_end(&mut nothing).expect("the end");
+    drop((theirs, listener));
+    ours.read_to_end(&mut nothing).expect("the end");
+    drop(ours);
+    TcpStream::connect(to).expect_err("nobody listens any more");
+    note(out, &[json!({ "port": to.port() })]);
+}
+
+fn states(ctx: &Ctx) -> Outcome {
+    let out = ctx.path("facts");
+    let options = ["--events", "tcp_state,close"];
+    let ended = watched_with(ctx, "network", &options, &["states", text(&out)]);
+    let facts = facts(&out);
+    let of = |direction: &str| {
+        let mut steps = Vec::new();
+        for e in ended.of("tcp_state") {
+            if e["network.direction"] != direction {
+                continue;
+            }
+            assert_eq!(e["destination.port"], facts[0]["port"], "{e}");
+            let (old, new) = (
+                word(e, "stockade.tcp.old_state"),
+                word(e, "stockade.tcp.state"),
+            );
+            // Nobody saw the first one begin.
+            let is_first = old == "close" || steps.is_empty();
+            assert!(is_first || number(e, "event.duration") > 0, "{e}");
+            steps.push(format!("{old} {new}"));
+        }
+        steps
+    };
+    let made = [
+        "close syn_sent",
+        "syn_sent established",
+        "established fin_wait1",
+        "fin_wait1 fin_wait2",
+        "fin_wait2 close",
+        "close syn_sent",
+        "syn_sent close",
+    ];
+    let accepted = [
+        "established close_wait",
+        "close_wait last_ack",
+        "last_ack close",
+    ];
+    assert_eq!(of("egress"), made);
+    assert_eq!(of("ingress"), accepted);
+    assert_eq!(ended.of("connect").count(), 0, "{:#?}", ended.events);
+    assert_eq!(ended.of("close").count(), 2, "{:#?}", ended.events);
+    let unnamed = watched_somehow(ctx, "network", &["states", text(&out)]);
+    assert_eq!(unnamed.of("tcp_state").count(), 0, "{:#?}", unnamed.events);
+    assert_eq!(unnamed.of("connect").count(), 2, "{:#?}", unnamed.events);
+    Outcome::Passed
+}
+
 /// A server whose queue is full drops the first packet of a connection: it is sent again after a second.
 fn wait_for_retransmits(out: &Path) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -712,18 +781,7 @@ fn wait_for_retransmits(out: &Path) {
 fn retransmits(ctx: &Ctx) -> Outcome {
     let out = ctx.path("facts");
     let ended = watched_somehow(ctx, "network", &["retransmits", text(&out)]);
-    let end = ended.events.last().expect("an end record");
-    // Open (docs/KERNELS.md): changes of state are skipped here now and then, and why is not known. The session says so.
-    let skipped = end["stockade.incomplete_reasons"]
-        .as_array()
-        .is_some_and(|reasons| {
-            let of_states = |r: &Value| {
-                r.as_str()
-                    .is_some_and(|r| r.contains(" skipped net_state_"))
-            };
-            !reasons.is_empty() && reasons.iter().all(of_states)
-        });
-    if !ctx.host && !skipped {
+    if !ctx.host {
         ended.complete();
     }
     let facts = facts(&out);
@@ -731,9 +789,6 @@ fn retransmits(ctx: &Ctx) -> Outcome {
     assert!(!again.is_empty(), "{:?}", ended.events);
     for event in again {
         assert_eq!(event["destination.port"], facts[0]["port"], "{event}");
-        if skipped {
-            continue;
-        }
         // The one that sends again was given up by its owner.
         let gone = ended
             .of("connect")
@@ -1097,7 +1152,14 @@ fn no_dns(ctx: &Ctx) -> Outcome {
 }
 
 /// How a client greets, and what is known of the server that it wants: its name, why not, the name in front.
-const TLS_KINDS: [(&str, Option<&str>, Option<&str>, Option<&str>); 7] = [
+type Greeting = (
+    &'static str,
+    Option<&'static str>,
+    Option<&'static str>,
+    Option<&'static str>,
+);
+
+const TLS_KINDS: [Greeting; 7] = [
     ("whole", Some("whole.stockade.test"), None, None),
     ("two-calls", Some("two-calls.stockade.test"), None, None),
     ("first-byte", Some("first-byte.stockade.test"), None, None),
@@ -1235,7 +1297,9 @@ fn tls(ctx: &Ctx) -> Outcome {
 }
 
 /// Family, type and protocol as they are told, and the error.
-const RAW_SOCKETS: [(i32, i32, i32, &str, bool, i32, Option<&str>); 6] = [
+type RawSocket = (i32, i32, i32, &'static str, bool, i32, Option<&'static str>);
+
+const RAW_SOCKETS: [RawSocket; 6] = [
     (
         libc::AF_INET,
         libc::SOCK_RAW,

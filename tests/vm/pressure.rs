@@ -154,7 +154,7 @@ fn run(ctx: &Ctx, storm: Storm, options: &[&str], mut watch: impl FnMut(u32)) ->
 }
 
 /// The events of the processes that raged: those whose parent's parent is the storm.
-fn of_the_storm<'a>(ended: &'a Ended) -> Vec<&'a Value> {
+fn of_the_storm(ended: &Ended) -> Vec<&Value> {
     let storm = ended
         .of("exec")
         .find(|e| e["process.args"][1] == "--storm")

@@ -1,16 +1,20 @@
-//! What an exec says of rights, terminal and origin, held against what the process itself reads in /proc.
+//! What an exec says of rights, terminal and origin, held against what the process itself reads in /proc; and what a
+//! summary says of CPU time and waits, held against wait4(2) and /proc/PID/schedstat.
 
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::fence::text;
-use crate::harness::{Ctx, Ended, Needs, Outcome, Test, number, poll, stockade, word};
+use crate::harness::{
+    Ctx, Ended, Needs, Outcome, Process, Stockade, Test, number, poll, stockade, word,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -23,7 +27,20 @@ pub(crate) const TESTS: &[Test] = &[
         Needs::Watch,
         threads_and_environment,
     ),
+    Test::new(
+        "cpu_time_and_waits_add_up_to_what_the_kernel_tells_the_parent",
+        Needs::Watch,
+        crowded,
+    ),
+    Test::new(
+        "cpu_time_from_before_the_session_is_not_told",
+        Needs::Watch,
+        before,
+    ),
 ];
+
+/// What each of those burns who crowd one CPU.
+const BURNT: Duration = Duration::from_millis(250);
 
 /// Entry as the program that the tests have watched.
 pub(crate) fn main(args: &[String]) -> i32 {
@@ -55,6 +72,8 @@ pub(crate) fn main(args: &[String]) -> i32 {
         }
         "thread" => thread(&rest),
         "orphan" => orphan(),
+        "crowd" => return crowd(Path::new(&args[1])),
+        "earlier" => return earlier(Path::new(&args[1])),
         other => panic!("no work {other}"),
     }
     1
@@ -73,6 +92,107 @@ fn thread(program: &[CString]) {
             .join()
     });
     panic!("exec: {started:?}: {}", std::io::Error::last_os_error());
+}
+
+fn cpu_time(of: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(of);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+/// So much CPU time of this thread, in user mode and in the kernel.
+fn burn(time: Duration) {
+    let end = cpu_time(rustix::time::ClockId::ThreadCPUTime) + time;
+    while cpu_time(rustix::time::ClockId::ThreadCPUTime) < end {
+        std::hint::black_box((0..1000u32).fold(0, |a, b| std::hint::black_box(a ^ b)));
+        let _ = fs::metadata("/proc/self");
+    }
+}
+
+/// How long this thread has waited for a CPU, in nanoseconds.
+fn waited() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("CONFIG_SCHED_INFO");
+    let word = text.split(' ').nth(1).expect("three numbers");
+    word.parse().expect("a number")
+}
+
+fn waited_burning(time: Duration) -> u64 {
+    burn(time);
+    waited()
+}
+
+/// Children that share one CPU: two that burn, one whose threads do and end before it; then some that end at once. Notes
+/// of each what it says itself of its waits, and what wait4 says of it.
+fn crowd(out: &Path) -> i32 {
+    // SAFETY: plain bits.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours.
+    let pinned = unsafe {
+        libc::CPU_SET(0, &mut one);
+        libc::sched_setaffinity(0, size_of_val(&one), &raw const one)
+    };
+    assert_eq!(pinned, 0, "there is a first CPU");
+    let threads = || {
+        let threads = [(); 2].map(|()| std::thread::spawn(|| waited_burning(BURNT / 4)));
+        let waited_all: u64 = threads.map(|t| t.join().expect("it burns")).iter().sum();
+        // Until the kernel has let go of them.
+        std::thread::sleep(Duration::from_millis(100));
+        waited_all + waited()
+    };
+    let start = |work: &dyn Fn() -> u64, code: i32| {
+        // SAFETY: this program has one thread, so the child may do whatever the parent may.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let waited = work();
+            let own = out.with_extension(std::process::id().to_string());
+            fs::write(own, waited.to_string()).expect("the wait can be noted");
+            // SAFETY: ends the process without running what the parent will run.
+            unsafe { libc::_exit(code) };
+        }
+        assert!(pid > 0, "fork failed");
+        pid
+    };
+    let mut notes = format!("{}\n", std::process::id());
+    let mut note = |pid| {
+        let mut status = 0;
+        // SAFETY: plain numbers, filled in by the call.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both are ours.
+        unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+        let ns = |t: libc::timeval| t.tv_sec * 1_000_000_000 + t.tv_usec * 1000;
+        let own = fs::read_to_string(out.with_extension(pid.to_string())).expect("its note");
+        notes += &format!(
+            "{pid} {} {} {} {} {} {own}\n",
+            libc::WEXITSTATUS(status),
+            ns(usage.ru_utime),
+            ns(usage.ru_stime),
+            usage.ru_nvcsw,
+            usage.ru_nivcsw,
+        );
+    };
+    let burning = || waited_burning(BURNT);
+    let crowd = [start(&burning, 3), start(&burning, 4), start(&threads, 5)];
+    crowd.into_iter().for_each(&mut note);
+    for code in 6..9 {
+        note(start(&waited, code));
+    }
+    fs::write(out, notes).expect("the results can be noted");
+    0
+}
+
+/// Burns, in a thread that ends and in one that stays; says what it has used; and burns again when it is told to.
+fn earlier(out: &Path) -> i32 {
+    let used = || cpu_time(rustix::time::ClockId::ProcessCPUTime).as_nanos();
+    std::thread::spawn(|| burn(BURNT)).join().expect("it burns");
+    burn(BURNT);
+    fs::write(out.with_extension("ready"), used().to_string()).expect("the time can be noted");
+    poll("the go", || out.with_extension("go").exists().then_some(()));
+    let go = used();
+    std::thread::spawn(|| burn(BURNT / 4))
+        .join()
+        .expect("it burns");
+    burn(BURNT / 4);
+    fs::write(out, format!("{go} {}", used())).expect("the times can be noted");
+    5
 }
 
 /// The first thread ends with 3, and another one works and ends with 7 when that is a zombie.
@@ -435,4 +555,160 @@ fn namespaces(ended: &Ended, links: &str, stat: &str) {
         .filter(|e| number(e, "process.pid") < number(fork, "process.pid"))
         .collect();
     assert!(elsewhere.is_empty(), "{elsewhere:#?}");
+}
+
+/// All lines of a process, and the sum of a field in them.
+fn summed(ended: &Ended, pid: u64, key: &str) -> (usize, u64) {
+    let lines = || {
+        ended
+            .of("process_summary")
+            .filter(|e| number(e, "process.pid") == pid)
+    };
+    (lines().count(), lines().map(|e| number(e, key)).sum())
+}
+
+/// The last line of a process, which says how it ended.
+fn last(ended: &Ended, pid: u64) -> &Value {
+    let lines: Vec<&Value> = ended
+        .of("process_summary")
+        .filter(|e| number(e, "process.pid") == pid)
+        .collect();
+    let last = lines.iter().filter(|e| e["stockade.ended"] == true);
+    assert_eq!(last.count(), 1, "{pid} ends once: {lines:?}");
+    lines.last().expect("one line")
+}
+
+fn crowded(ctx: &Ctx) -> Outcome {
+    let out = ctx.path("crowd");
+    let ended = stockade(
+        ctx,
+        [
+            "run",
+            "--process=summary",
+            "--interval",
+            "0.3",
+            "--format",
+            "json",
+            "--",
+            text(&ctx.helper),
+            "--process",
+            "crowd",
+            text(&out),
+        ],
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    ended.complete();
+    let notes = fs::read_to_string(&out).expect("the helper has run");
+    let mut notes = notes.lines();
+    let helper = notes.next().and_then(|l| l.parse().ok()).expect("a pid");
+    // The command itself has ended a moment before the session.
+    assert_eq!(last(&ended, helper)["process.exit_code"], 0);
+    let (burnt, ms) = (BURNT.as_nanos() as u64, 1_000_000);
+    let works = ["burns", "burns", "threads", "short", "short", "short"];
+    let mut unseen = 0;
+    for (work, line) in works.iter().zip(notes) {
+        let n: Vec<u64> = line
+            .split(' ')
+            .map(|w| w.parse().expect("a number"))
+            .collect();
+        let (pid, code, user, system, voluntary, involuntary, waited) =
+            (n[0], n[1], n[2], n[3], n[4], n[5], n[6]);
+        let end = last(&ended, pid);
+        assert_eq!(number(end, "process.exit_code"), code, "{end}");
+        assert!(end.get("stockade.threads").is_none(), "{end}");
+        let sum = |key: &str| summed(&ended, pid, &format!("stockade.cpu.{key}")).1;
+        let used = sum("user_ns") + sum("system_ns");
+        let between = |what: &str, ours: u64, least: u64, most: u64| {
+            assert!(
+                (least..=most).contains(&ours),
+                "{work}: {what} is {ours}, and not {least} to {most}: {line}"
+            );
+        };
+        // wait4 rounds each to microseconds, and may ask while the process takes its last steps.
+        between("cpu time", used, user + system, user + system + 5 * ms);
+        let slack = 2 * ms + used / 10;
+        between(
+            "user time",
+            sum("user_ns"),
+            user.saturating_sub(slack),
+            user + slack,
+        );
+        // The last switch of a thread is one that nobody waits for.
+        let threads = if *work == "threads" { 3 } else { 1 };
+        let switches = sum("voluntary_switches");
+        between("voluntary", switches, voluntary, voluntary + threads);
+        let switches = sum("involuntary_switches");
+        between("involuntary", switches, involuntary, involuntary + 2);
+        // It waits on after it has looked, and the more the more others there are.
+        let delay = sum("run_delay_ns");
+        between("run delay", delay, waited, waited + waited / 4 + 250 * ms);
+        match *work {
+            "burns" => {
+                assert!(user + system >= burnt && waited >= burnt / 2, "{line}");
+                assert!(summed(&ended, pid, "stockade.window_ns").0 > 1, "{line}");
+            }
+            "threads" => assert!(user + system >= burnt / 2, "{line}"),
+            _ => unseen += u32::from(summed(&ended, pid, "stockade.window_ns").0 == 1),
+        }
+    }
+    // Only one of those can have been there when somebody looked.
+    assert!(unseen >= 2, "{unseen} have one line: {}", ended.stderr);
+    Outcome::Passed
+}
+
+fn before(ctx: &Ctx) -> Outcome {
+    let out = ctx.path("earlier");
+    let child = Command::new(&ctx.helper)
+        .args(["--process", "earlier", text(&out)])
+        .spawn()
+        .expect("this program");
+    let mut child = Process(child);
+    let pid = u64::from(child.pid());
+    let ready: u64 = poll("the first half", || {
+        fs::read_to_string(out.with_extension("ready"))
+            .ok()?
+            .parse()
+            .ok()
+    });
+    let watch = Stockade::start(
+        ctx,
+        [
+            "monitor",
+            "--process=summary",
+            "--pid",
+            &pid.to_string(),
+            "--interval",
+            "0.2",
+            "--format",
+            "json",
+        ],
+    );
+    // Looking for the go takes time too.
+    poll("a first line", || {
+        let first = |e: &Value| e["event.action"] == "process_summary";
+        watch.events().iter().any(first).then_some(())
+    });
+    fs::write(out.with_extension("go"), "").expect("the go");
+    assert_eq!(child.wait(), 5);
+    poll("its last line", || {
+        let ended = |e: &Value| e["stockade.ended"] == true;
+        watch.events().iter().any(ended).then_some(())
+    });
+    watch.process.signal(rustix::process::Signal::INT);
+    let ended = watch.wait();
+    let times = fs::read_to_string(&out).expect("the second half");
+    let times: Vec<u64> = times
+        .split(' ')
+        .map(|w| w.parse().expect("a number"))
+        .collect();
+    let sum = |key: &str| summed(&ended, pid, &format!("stockade.cpu.{key}")).1;
+    let used = sum("user_ns") + sum("system_ns");
+    // A tick may pass until the kernel adds up what a running thread uses; then come its last steps.
+    let (least, most) = (times[1] - times[0], times[1] - ready + 15_000_000);
+    assert!(
+        (least..=most).contains(&used),
+        "{used} is not {least} to {most}: {times:?}"
+    );
+    assert_eq!(number(last(&ended, pid), "process.exit_code"), 5);
+    Outcome::Passed
 }

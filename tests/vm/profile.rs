@@ -2,7 +2,7 @@
 //!
 //! Called as `vm --burn SECONDS [HOW]` this program uses the CPU for so long; as `vm --doze OUT` it waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,6 +41,11 @@ pub(crate) const TESTS: &[Test] = &[
         in_kernel,
     ),
     Test::new("profile_says_which_stacks_are_cut_off", Needs::Watch, deep),
+    Test::new(
+        "profile_says_which_cpus_came_after_its_start",
+        Needs::Cpus,
+        late_cpu,
+    ),
     Test::new(
         "flame_graph_of_a_profile_shows_what_a_command_does",
         Needs::Watch,
@@ -540,5 +545,42 @@ fn flame(ctx: &Ctx) -> Outcome {
         ["flame", "--format", "folded", "--", "/no/such/program"],
     );
     assert_eq!(missing.code, 127, "{}", missing.stderr);
+    Outcome::Passed
+}
+
+fn late_cpu(ctx: &Ctx) -> Outcome {
+    let done = ctx.path("done");
+    let work = "while [ ! -e $0 ]; do :; done";
+    let options = ["run", "--profile", "--interval", "0.1", "--format", "json"];
+    let command = ["--", "sh", "-c", work, text(&done)];
+    let running = Stockade::start(ctx, options.iter().chain(&command));
+    // What is told by one look at the counters has one time. The second new one began after this call.
+    let looks = || {
+        let events = running.events();
+        let times = events.iter().map(|e| e["@timestamp"].to_string());
+        times.collect::<BTreeSet<_>>().len()
+    };
+    let two_looks = || {
+        let before = looks();
+        poll("two looks", || (looks() >= before + 2).then_some(()));
+    };
+    let switch = |to: &str| {
+        fs::write("/sys/devices/system/cpu/cpu1/online", to).expect("a CPU that can be stopped");
+    };
+    two_looks();
+    switch("0");
+    two_looks();
+    switch("1");
+    two_looks();
+    fs::write(&done, b"").expect("a file in our directory");
+    let ended = running.wait();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let end = ended.events.last().expect("an end record");
+    let reasons = end["stockade.incomplete_reasons"].to_string();
+    assert!(
+        reasons.contains("CPU 1 came online after the start"),
+        "{end}"
+    );
+    assert!(!reasons.contains("CPU 0"), "{end}");
     Outcome::Passed
 }

@@ -2,8 +2,8 @@
 
 use super::{at, event, flow, shell, text, worker};
 use crate::event::{
-    DnsAnswer, DnsQuery, DnsRecord, Event, Flow, Kind, PortScan, RawSocket, SocketFamily, Tls,
-    TlsUnknown, Transport,
+    DnsAnswer, DnsQuery, DnsRecord, Event, Flow, Kind, PortScan, RawSocket, SocketFamily, TcpState,
+    Tls, TlsUnknown, Transport,
 };
 
 fn record(name: &str, record_type: u16, ttl_s: u32, data: &str) -> DnsRecord {
@@ -103,6 +103,18 @@ pub(super) fn samples() -> Vec<Event> {
             Some(TlsUnknown::Absent),
             None,
         ),
+        Kind::TcpState(TcpState {
+            flow: tls,
+            before: 4,
+            after: 5,
+            duration_ns: Some(212_000),
+        }),
+        Kind::TcpState(TcpState {
+            flow: flow(at([0; 4], 0), served.remote, true, true),
+            before: 0,
+            after: u8::MAX,
+            duration_ns: None,
+        }),
         Kind::RawSocket(RawSocket {
             family: SocketFamily::Packet,
             datagram: false,

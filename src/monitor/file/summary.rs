@@ -20,6 +20,7 @@ const GRACE: Duration = Duration::from_millis(5);
 pub(super) fn parts() -> Parts {
     Parts {
         summary: Some(Box::new(Counts { epoch: 0 })),
+        fill: |loader, filter| filter.paths.fill(loader),
         ..Parts::events(Object::FileSummary, PROBES)
     }
 }
@@ -229,10 +230,10 @@ impl Summary for Counts {
         let sums = flush
             .loader
             .map("stk_file_sums")?
-            .take(|key| read::<FileSumKey>(key).is_some_and(|key| key.epoch == now))?;
+            .take(|key| read::<FileSumKey>(key).is_some_and(|key| key.file.epoch == now))?;
         for (key, sum) in &sums {
             if let (Some(key), Some(sum)) = (read::<FileSumKey>(key), read::<FileSum>(sum)) {
-                let path = paths.get(&key.path());
+                let path = paths.get(&key.file);
                 let summary = file_summary(&key, &sum, path, flush.window_ns);
                 tell(flush.event(key.task, Kind::FileSummary(Box::new(summary)))?);
             }

@@ -100,7 +100,7 @@ impl Line<'_> {
     }
 
     /// Only when there is one.
-    pub(super) fn optional(&mut self, key: &[u8], value: Option<u32>) {
+    pub(super) fn optional(&mut self, key: &[u8], value: Option<impl itoa::Integer>) {
         if let Some(value) = value {
             self.number(key, value);
         }

@@ -2,7 +2,9 @@
 
 use super::Line;
 use crate::event::memory::{map_flags, protection};
-use crate::event::{Clock, Memory, MemorySizes, MemorySummary, OomKill};
+use crate::event::{
+    Clock, Memory, MemoryAllocations, MemoryOutstanding, MemorySizes, MemorySummary, OomKill,
+};
 
 impl Line<'_> {
     pub(super) fn memory(&mut self, e: &Memory) {
@@ -45,6 +47,45 @@ impl Line<'_> {
             self.sizes(sizes);
         }
         self.flag(key!("stockade.memory.ended"), e.ended);
+        self.number(key!("stockade.window_ns"), e.window_ns);
+    }
+
+    pub(super) fn memory_allocations(&mut self, e: &MemoryAllocations) {
+        let (pages, slab) = (&e.pages, &e.slab);
+        for (key, value) in [
+            (key!("stockade.memory.page_allocations"), pages.allocations),
+            (key!("stockade.memory.page_allocated_bytes"), pages.bytes),
+            (key!("stockade.memory.page_frees"), pages.frees),
+            (key!("stockade.memory.page_freed_bytes"), pages.freed_bytes),
+            (key!("stockade.memory.slab_allocations"), slab.allocations),
+            (
+                key!("stockade.memory.slab_requested_bytes"),
+                slab.requested_bytes,
+            ),
+            (key!("stockade.memory.slab_allocated_bytes"), slab.bytes),
+            (key!("stockade.memory.slab_frees"), slab.frees),
+            (
+                key!("stockade.memory.slab_freed_requested_bytes"),
+                slab.freed_requested_bytes,
+            ),
+            (key!("stockade.memory.slab_freed_bytes"), slab.freed_bytes),
+            (key!("stockade.window_ns"), e.window_ns),
+        ] {
+            self.number(key, value);
+        }
+    }
+
+    pub(super) fn memory_outstanding(&mut self, e: &MemoryOutstanding) {
+        self.string(key!("stockade.outstanding.source"), e.source.name());
+        self.number(key!("stockade.outstanding.allocations"), e.allocations);
+        self.number(key!("stockade.outstanding.bytes"), e.bytes);
+        self.number(
+            key!("stockade.outstanding.requested_bytes"),
+            e.requested_bytes,
+        );
+        self.number(key!("stockade.outstanding.growth_bytes"), e.growth_bytes);
+        self.frames(key!("stockade.outstanding.kernel"), &e.kernel);
+        self.flag(key!("stockade.outstanding.truncated"), e.truncated);
         self.number(key!("stockade.window_ns"), e.window_ns);
     }
 

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Line;
-use crate::event::network::{dns_class, dns_code, dns_type};
+use crate::event::network::{dns_class, dns_code, dns_type, tcp_state};
 use crate::event::{
     Accept, Bind, Close, Connect, DnsAnswer, DnsQuery, Flow, Listen, NetworkSummary, PortScan,
-    RawSocket, Retransmit, Tls, Transport, UnixConnect,
+    RawSocket, Retransmit, TcpState, Tls, Transport, UnixConnect,
 };
 
 impl Line<'_> {
@@ -109,6 +109,15 @@ impl Line<'_> {
         self.flag(key!("stockade.socket.datagram"), e.datagram);
         self.number(key!("stockade.socket.protocol"), e.protocol);
         self.error(e.errno);
+    }
+
+    pub(super) fn tcp_state(&mut self, e: &TcpState) {
+        self.flow(&e.flow);
+        self.display(key!("stockade.tcp.old_state"), tcp_state(e.before));
+        self.display(key!("stockade.tcp.state"), tcp_state(e.after));
+        if let Some(ns) = e.duration_ns {
+            self.number(key!("event.duration"), ns);
+        }
     }
 
     pub(super) fn port_scan(&mut self, e: &PortScan) {

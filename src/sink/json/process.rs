@@ -1,7 +1,7 @@
 //! Processes that start programs, are created and end.
 
 use super::Line;
-use crate::event::{Clock, Exec, Exit, Fork, Namespaces, Process, names};
+use crate::event::{Clock, Exec, Exit, Fork, Namespaces, Process, ProcessSummary, names};
 
 impl Line<'_> {
     pub(super) fn exec(&mut self, e: &Exec, process: &Process) {
@@ -99,17 +99,37 @@ impl Line<'_> {
     }
 
     pub(super) fn exit(&mut self, e: &Exit) {
-        if let Some(code) = e.code {
-            self.number(key!("process.exit_code"), code);
-        }
-        if let Some(signal) = e.signal {
-            self.number(key!("stockade.signal"), signal);
-        }
+        self.optional(key!("process.exit_code"), e.code);
+        self.optional(key!("stockade.signal"), e.signal);
         self.flag(key!("stockade.core_dumped"), e.core_dumped);
         self.number(key!("stockade.cpu.user_ns"), e.user_ns);
         self.number(key!("stockade.cpu.system_ns"), e.system_ns);
         self.number(key!("stockade.max_rss_bytes"), e.max_rss_bytes);
         self.number(key!("event.duration"), e.lifetime_ns);
+    }
+
+    pub(super) fn process_summary(&mut self, e: &ProcessSummary) {
+        self.number(key!("stockade.cpu.user_ns"), e.user_ns);
+        self.number(key!("stockade.cpu.system_ns"), e.system_ns);
+        self.optional(key!("stockade.cpu.run_delay_ns"), e.run_delay_ns);
+        for (key, value) in [
+            (
+                key!("stockade.cpu.voluntary_switches"),
+                e.voluntary_switches,
+            ),
+            (
+                key!("stockade.cpu.involuntary_switches"),
+                e.involuntary_switches,
+            ),
+        ] {
+            self.number(key, value);
+        }
+        self.optional(key!("stockade.threads"), e.threads);
+        self.flag(key!("stockade.ended"), e.has_ended());
+        self.optional(key!("process.exit_code"), e.code);
+        self.optional(key!("stockade.signal"), e.signal);
+        self.flag(key!("stockade.core_dumped"), e.core_dumped);
+        self.number(key!("stockade.window_ns"), e.window_ns);
     }
 
     /// Those that are known, in the order of their names.

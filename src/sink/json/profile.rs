@@ -15,7 +15,7 @@ impl Line<'_> {
         self.number(key!("stockade.window_ns"), e.window_ns);
     }
 
-    fn frames(&mut self, key: &[u8], frames: &[Frame]) {
+    pub(super) fn frames(&mut self, key: &[u8], frames: &[Frame]) {
         self.raw(key);
         self.raw(b"[");
         for (i, frame) in frames.iter().enumerate() {
