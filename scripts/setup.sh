@@ -73,6 +73,12 @@ can_make_venv() {
 	"$1" -c 'import ensurepip, venv' 2>/dev/null
 }
 
+# is_static COMMAND: whether it is there and needs no library, as what runs before a guest has its root must be.
+is_static() {
+	local found
+	found=$(command -v "$1") && ! ldd "$found" >/dev/null 2>&1
+}
+
 setup_vm() {
 	need_command qemu-system-x86_64 qemu-system-x86
 	need_command modprobe kmod
@@ -85,6 +91,7 @@ setup_vm() {
 	need_command zstd zstd
 	need_command python3 python3
 	need_command ip iproute2
+	is_static busybox || missing+=(busybox-static)
 	[ ! -d /usr/share/keyrings ] || need_package debian-archive-keyring
 	install_missing
 
