@@ -169,7 +169,8 @@ static __always_inline struct stk_allocation_sum *sum_of_site(struct stk_site_ke
 	if (sum)
 		return sum;
 	/* Whoever comes first; the other one finds it. */
-	bpf_map_update_elem(&stk_sites, site, &zero, BPF_NOEXIST);
+	if (!bpf_map_update_elem(&stk_sites, site, &zero, BPF_NOEXIST))
+		stk_made();
 	return bpf_map_lookup_elem(&stk_sites, site);
 }
 

@@ -24,7 +24,7 @@ STK_SCRATCH_WALK(stk_fpath_buf, fpath_walk)
 STK_SCRATCH_WANTED(stk_fpath_buf, fpath_is_wanted)
 
 enum {
-	STK_FILES_MAX = 8192, /* process and file, in one epoch */
+	STK_FILES_MAX = 16384, /* process and file, in one epoch */
 };
 
 /* include/uapi/linux/stat.h */
@@ -143,7 +143,9 @@ static __always_inline bool note_path(struct file *file, const struct stk_file_p
 		path->flags |= STK_FLAG_NOT_WANTED;
 	if (*(volatile __u64 *)&s->seq != seq)
 		stk_lost(STK_KIND_FILE, STK_LOSS_SCRATCH);
-	else if (bpf_map_update_elem(&stk_file_paths, key, path, BPF_ANY) && wanted)
+	else if (!bpf_map_update_elem(&stk_file_paths, key, path, BPF_ANY))
+		stk_made();
+	else if (wanted)
 		stk_lost(STK_KIND_FILE, STK_LOSS_MAP);
 	return wanted;
 }

@@ -243,6 +243,8 @@ static __always_inline void keep(struct stk_memory_state *state)
 	key.tgid = state->hdr.tgid;
 	if (bpf_map_update_elem(&stk_memory_ended, &key, state, BPF_ANY))
 		stk_lost(STK_KIND_MEMORY, STK_LOSS_MAP);
+	else
+		stk_made();
 }
 
 static __always_inline int on_release(struct task_struct *task, struct mm_struct *mm, bool exact)

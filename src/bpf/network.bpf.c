@@ -373,15 +373,7 @@ static __always_inline struct stk_net_sum *sum_of(struct stk_net_key *key,
 	key->task.start_ns = who->start_ns;
 	key->task.tgid = who->tgid;
 	sum = bpf_map_lookup_elem(&stk_net_sums, key);
-	if (sum)
-		return sum;
-	bpf_map_update_elem(&stk_net_sums, key, &zero, BPF_NOEXIST);
-	sum = bpf_map_lookup_elem(&stk_net_sums, key);
-	if (!sum)
-		stk_lost(STK_KIND_NET, STK_LOSS_MAP);
-	else
-		bpf_map_update_elem(&stk_who, &key->task, who, BPF_ANY);
-	return sum;
+	return sum ? sum : stk_counters_new(&stk_net_sums, key, &zero, STK_KIND_NET, who);
 }
 
 /* Of a peer that connected to us its own port says nothing and is another each time: ours, which it chose, stands there. */

@@ -30,8 +30,8 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct stk_drop_counts);
-} stk_drops SEC(".maps");
+	__type(value, struct stk_cpu_counts);
+} stk_counts SEC(".maps");
 
 /* How much each process has sent in this second; sized by the loader when there is a limit. */
 struct {
@@ -52,11 +52,21 @@ struct {
 static __always_inline void stk_lost(__u32 kind, __u32 cause)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
-	struct stk_drop_counts *row = bpf_map_lookup_elem(&stk_drops, &cpu);
+	struct stk_cpu_counts *row = bpf_map_lookup_elem(&stk_counts, &cpu);
 	__u32 index = kind * STK_LOSS_MAX + cause;
 
 	if (row && index < STK_KIND_MAX * STK_LOSS_MAX)
-		__sync_fetch_and_add(&row->count[index], 1);
+		__sync_fetch_and_add(&row->lost[index], 1);
+}
+
+/* A map of counters has an entry more: user space looks before it is full. */
+static __always_inline void stk_made(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct stk_cpu_counts *row = bpf_map_lookup_elem(&stk_counts, &cpu);
+
+	if (row)
+		__sync_fetch_and_add(&row->made, 1);
 }
 
 /* The leader's start time: an exec by another thread hands it over with the tgid (de_thread, fs/exec.c). */

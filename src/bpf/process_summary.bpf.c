@@ -86,7 +86,8 @@ static __always_inline struct stk_cpu_process *process_of(struct stk_task_key *k
 	if (process)
 		return process;
 	/* Two threads may end at once: whoever comes first makes it. */
-	bpf_map_update_elem(&stk_cpu_processes, key, &zero, BPF_NOEXIST);
+	if (!bpf_map_update_elem(&stk_cpu_processes, key, &zero, BPF_NOEXIST))
+		stk_made();
 	process = bpf_map_lookup_elem(&stk_cpu_processes, key);
 	if (!process)
 		stk_lost(STK_KIND_EXIT, STK_LOSS_MAP);

@@ -129,7 +129,8 @@ static __always_inline void count(struct stk_profile_key *key, __u64 time_ns, __
 
 	if (!sum) {
 		/* Whoever comes first; the other one finds it. */
-		bpf_map_update_elem(&stk_prof_sums, key, &zero, BPF_NOEXIST);
+		if (!bpf_map_update_elem(&stk_prof_sums, key, &zero, BPF_NOEXIST))
+			stk_made();
 		sum = bpf_map_lookup_elem(&stk_prof_sums, key);
 		if (!sum) {
 			stk_lost(kind, STK_LOSS_MAP);

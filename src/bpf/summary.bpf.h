@@ -11,7 +11,7 @@
 #include "stockade.bpf.h"
 
 enum {
-	STK_WHO_MAX = 8192,
+	STK_WHO_MAX = 16384,
 };
 
 /* The processes that have counters. */
@@ -29,7 +29,8 @@ static __always_inline void *stk_counters_new(void *map, void *key, const void *
 	void *sum;
 
 	/* Whoever comes first; the other one finds it. */
-	bpf_map_update_elem(map, key, zero, BPF_NOEXIST);
+	if (!bpf_map_update_elem(map, key, zero, BPF_NOEXIST))
+		stk_made();
 	sum = bpf_map_lookup_elem(map, key);
 	if (!sum) {
 		stk_lost(kind, STK_LOSS_MAP);

@@ -31,7 +31,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 32768);
 	__type(key, struct stk_syscall_key);
 	__type(value, struct stk_syscall_sum);
 } stk_syscall_sums SEC(".maps");

@@ -68,9 +68,10 @@ enum stk_loss {
 	STK_LOSS_MAX = 7,
 };
 
-/* What was lost on one CPU; the index is kind * STK_LOSS_MAX + cause. */
-struct stk_drop_counts {
-	__u64 count[STK_KIND_MAX * STK_LOSS_MAX];
+/* What user space looks at all the time, of one CPU. */
+struct stk_cpu_counts {
+	__u64 lost[STK_KIND_MAX * STK_LOSS_MAX]; /* the index is kind * STK_LOSS_MAX + cause */
+	__u64 made; /* entries in the maps of summaries */
 };
 
 enum stk_flag {

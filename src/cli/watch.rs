@@ -57,7 +57,7 @@ pub(super) struct WatchArgs {
     /// With --memory: what the kernel allocates for processes, and where it is not given back
     #[arg(long)]
     allocations: bool,
-    /// How often summaries are told, in seconds
+    /// How often summaries are told, in seconds; sooner when there is much to keep
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     interval: Duration,
     /// How often a profile looks at each CPU, in samples a second

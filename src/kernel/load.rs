@@ -313,7 +313,7 @@ impl Loader {
 
     /// The counters of what is lost on the way to the rings.
     pub(crate) fn drops(&self) -> Result<Drops> {
-        Drops::new(self.handle("stk_drops")?)
+        Drops::new(self.handle("stk_counts")?)
     }
 
     fn handle(&self, name: &str) -> Result<&MapHandle> {
@@ -650,7 +650,7 @@ impl Loader {
         if let Some(shared) = self.maps.get(name) {
             return map.reuse_fd(shared.as_fd());
         }
-        if name == "stk_drops" || name.ends_with("_buf") {
+        if name == "stk_counts" || name.ends_with("_buf") {
             // One per CPU, or all but the first would lose their records, and their counts of that.
             map.set_max_entries(self.config.cpus)?;
         } else if let Some(&size) = self.sizes.get(name) {

@@ -323,10 +323,11 @@ impl Live {
             delivered += self.tell_losses(on)? + self.tell_skips(on);
             self.losses_checked = now;
         }
-        if self.summaries.is_due(now) {
+        if self.summaries.is_due(now, &self.drops) {
+            let (asker, drops) = (&self.asker, &self.drops);
             delivered +=
                 self.summaries
-                    .tell(&self.loader, &self.asker, &mut self.delivery, false, on)?;
+                    .tell(&self.loader, (asker, drops), &mut self.delivery, false, on)?;
         }
         if delivered > 0
             && let Some(recorder) = &mut self.delivery.recorder
@@ -364,8 +365,9 @@ impl Live {
         self.attached = Attachments::default();
         self.fence = None;
         self.deliver_rest(on)?;
+        let known = (&self.asker, &self.drops);
         self.summaries
-            .tell(&self.loader, &self.asker, &mut self.delivery, true, on)?;
+            .tell(&self.loader, known, &mut self.delivery, true, on)?;
         self.tell_losses(on)?;
         let mut certificate = self.certificate;
         certificate.ended_ns = boot_ns();

@@ -6,8 +6,12 @@ use crate::delivery::Delivery;
 use crate::enrich::Processes;
 use crate::error::Result;
 use crate::event::Event;
-use crate::kernel::{Asker, Loader, boot_ns};
+use crate::kernel::{Asker, Drops, Loader, boot_ns};
 use crate::monitor::{Flush, Summary};
+
+/// So many new entries in all maps of counters together do not wait for the interval. A quarter of what the smallest of
+/// them has room for: what comes until they are looked at needs room too.
+const MANY: u64 = 2048;
 
 /// The counters of all monitors that report in summary.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(super) struct Summaries {
     all: Vec<Box<dyn Summary>>,
     interval: Duration,
     told: Instant,
+    /// Entries that the maps had got by then.
+    made: u64,
 }
 
 impl Summaries {
@@ -23,11 +29,14 @@ impl Summaries {
             all,
             interval,
             told: Instant::now(),
+            made: 0,
         }
     }
 
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        !self.all.is_empty() && now.duration_since(self.told) >= self.interval
+    /// Whether the interval has passed, or so much was counted that the maps would be full before.
+    pub(super) fn is_due(&self, now: Instant, drops: &Drops) -> bool {
+        !self.all.is_empty()
+            && (now.duration_since(self.told) >= self.interval || drops.made() - self.made >= MANY)
     }
 
     /// Why not everything is known of what was told.
@@ -46,7 +55,7 @@ impl Summaries {
     pub(super) fn tell(
         &mut self,
         loader: &Loader,
-        asker: &Asker,
+        (asker, drops): (&Asker, &Drops),
         delivery: &mut Delivery<Processes>,
         is_last: bool,
         on: &mut dyn FnMut(&Event),
@@ -54,7 +63,7 @@ impl Summaries {
         if self.all.is_empty() {
             return Ok(0);
         }
-        let now = Instant::now();
+        let (now, made) = (Instant::now(), drops.made());
         // Where no monitor has such counters, there is no such map. Before the question: whoever starts counting later
         // is not among those that run, and has not ended.
         let known = loader
@@ -78,7 +87,7 @@ impl Summaries {
             })?;
         }
         flush.forget_ended()?;
-        self.told = now;
+        (self.told, self.made) = (now, made);
         Ok(told)
     }
 }

@@ -42,6 +42,8 @@ mod scope;
 #[cfg(target_os = "linux")]
 mod sensor;
 #[cfg(target_os = "linux")]
+mod summaries;
+#[cfg(target_os = "linux")]
 mod variants;
 
 #[cfg(target_os = "linux")]
@@ -67,6 +69,8 @@ fn main() {
         profile::doze(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--files") {
         file_summary::main(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--many") {
+        summaries::main(&args[2..])
     } else {
         let tests: Vec<harness::Test> = [
             variants::TESTS,
@@ -86,6 +90,7 @@ fn main() {
             file::TESTS,
             file_summary::TESTS,
             filter::TESTS,
+            summaries::TESTS,
         ]
         .into_iter()
         .flatten()

@@ -307,7 +307,8 @@ fn complete(ctx: &Ctx, ended: &Ended) {
         let skipped = reason.starts_with("the kernel skipped allocation_");
         // No table knows what that kernel tells.
         let guessed = ctx.host && !reason.contains("lost");
-        assert!(skipped || guessed, "{reason}");
+        let losses = &last["stockade.losses"];
+        assert!(skipped || guessed, "{reason}: {losses}");
     }
     assert_eq!(
         ended
