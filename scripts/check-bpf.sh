@@ -32,7 +32,7 @@ status=0
 for source in "${sources[@]}"; do
 	for arch in x86 arm64; do
 		object=target/check-bpf/$(basename "${source%.c}").$arch.o
-		"$clang" -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror -mcpu=v3 -fno-stack-protector \
+		"$clang" -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror -mcpu=v3 -fno-unroll-loops -fno-stack-protector \
 			-target bpf -D"__TARGET_ARCH_$arch" -I vmlinux -I src/bpf -isystem "$include" -c "$source" -o "$object" || {
 			say "$source does not compile for $arch"
 			status=1

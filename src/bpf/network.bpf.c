@@ -189,7 +189,7 @@ static __always_inline struct sock *sock_of_fd(int fd)
 	return BPF_CORE_READ(socket, sk);
 }
 
-static __always_inline bool is_address_wanted(const __u8 *address)
+static __attribute__((noinline)) bool is_address_wanted(const __u8 *address)
 {
 	__u64 half[2];
 	__u32 i;
@@ -209,7 +209,7 @@ static __always_inline bool is_address_wanted(const __u8 *address)
 	return false;
 }
 
-static __always_inline bool is_port_wanted(__u16 port)
+static __attribute__((noinline)) bool is_port_wanted(__u16 port)
 {
 	__u32 i;
 
@@ -225,7 +225,7 @@ static __always_inline bool is_port_wanted(__u16 port)
 }
 
 /* Whether somebody asked for the other end, or for ours where there is none yet, and for the port of either. */
-static __always_inline bool is_flow_wanted(const struct stk_flow *flow)
+static __attribute__((noinline)) bool is_flow_wanted(const struct stk_flow *flow)
 {
 	return is_address_wanted(flow->remote_port ? flow->remote : flow->local) &&
 	       (is_port_wanted(flow->local_port) || is_port_wanted(flow->remote_port));

@@ -186,9 +186,12 @@ static __always_inline struct stk_rate *stk_rate_of(const struct stk_task_key *k
 	return rate;
 }
 
-/* Counts a record of a process; false when it has sent its share of this second. */
-static __always_inline bool stk_in_limit(__u32 kind, const struct stk_task_key *key,
-					 const struct stk_hdr *whose)
+/*
+ * Counts a record of a process; false when it has sent its share of this second. A function of its own, like others that
+ * few sessions use: inlined where each record is made, they were half of what the kernel has to verify.
+ */
+static __attribute__((noinline)) bool stk_in_limit(__u32 kind, const struct stk_task_key *key,
+						   const struct stk_hdr *whose)
 {
 	__u64 second = bpf_ktime_get_boot_ns() / 1000000000;
 	struct stk_rate *rate = stk_rate_of(key, kind, whose);
@@ -238,20 +241,28 @@ static __always_inline bool stk_asked_for(__u32 kind, const struct stk_hdr *whos
 	return !stk_config.process_limit || stk_in_limit(kind, &key, whose);
 }
 
-/* Whether the ring, filled so far, has no room for records of this process, which are counted then. */
-static __always_inline bool stk_thinned(__u32 kind, const struct stk_hdr *whose, __u64 filled)
+/* Whether a ring that is thinned out so far has no room for records of this process, which are counted then. */
+static __attribute__((noinline)) bool stk_left_out(__u32 kind, const struct stk_hdr *whose,
+						   __u32 thinning)
 {
-	__u32 thinning = stk_thinning(kind, filled);
 	struct stk_task_key key;
 
-	if (!stk_config.thin || stk_essential(kind) || !thinning)
-		return false;
 	stk_key_of(&key, whose);
 	/* Who is heard at one level is heard at all below. */
 	if (thinning < 64 && !(stk_lot(&key) & ((1ULL << (thinning & 31)) - 1)))
 		return false;
 	stk_lost(kind, STK_LOSS_THINNED);
 	return true;
+}
+
+/* The same of a ring that is filled so far. */
+static __always_inline bool stk_thinned(__u32 kind, const struct stk_hdr *whose, __u64 filled)
+{
+	__u32 thinning = stk_thinning(kind, filled);
+
+	if (!stk_config.thin || stk_essential(kind) || !thinning)
+		return false;
+	return stk_left_out(kind, whose, thinning);
 }
 
 /*
