@@ -141,6 +141,7 @@ static __always_inline __u64 keep_stack(void *ctx, const __u32 program)
 	struct stk_site_stack *stack;
 	__u64 key;
 	long bytes;
+	int error;
 
 	if (!stacks) {
 		stk_lost(STK_KIND_STACK, STK_LOSS_SCRATCH);
@@ -154,8 +155,8 @@ static __always_inline __u64 keep_stack(void *ctx, const __u32 program)
 	key = stk_stack_hash(stack->frames, stack->depth, STK_SITE_DEPTH);
 	if (bpf_map_lookup_elem(&stk_site_stacks, &key))
 		return key;
-	bytes = bpf_map_update_elem(&stk_site_stacks, &key, stack, BPF_NOEXIST);
-	if (bytes && bytes != -EEXIST) {
+	error = stk_insert(&stk_site_stacks, &key, stack);
+	if (error && error != -EEXIST) {
 		stk_lost(STK_KIND_STACK, STK_LOSS_MAP);
 		return 0;
 	}
@@ -169,7 +170,7 @@ static __always_inline struct stk_allocation_sum *sum_of_site(struct stk_site_ke
 	if (sum)
 		return sum;
 	/* Whoever comes first; the other one finds it. */
-	if (!bpf_map_update_elem(&stk_sites, site, &zero, BPF_NOEXIST))
+	if (!stk_insert(&stk_sites, site, &zero))
 		stk_made();
 	return bpf_map_lookup_elem(&stk_sites, site);
 }
@@ -214,7 +215,7 @@ static __always_inline int keep(void *ctx, __u64 address, struct stk_allocation 
 				const __u32 program)
 {
 	struct stk_allocation_sum zero = {}, *sum, *site;
-	long error;
+	int error;
 
 	stk_current_key(&what->site.of.task);
 	sum = stk_counters(&stk_allocation_sums, &what->site.of, &zero, STK_KIND_ALLOCATION);
@@ -226,7 +227,7 @@ static __always_inline int keep(void *ctx, __u64 address, struct stk_allocation 
 		stk_lost(STK_KIND_ALLOCATION, STK_LOSS_MAP);
 		return 0;
 	}
-	error = bpf_map_update_elem(&stk_allocated, &address, what, BPF_NOEXIST);
+	error = stk_insert(&stk_allocated, &address, what);
 	if (error == -EEXIST) {
 		/* Its free was not seen. */
 		on_free(address);

@@ -238,6 +238,15 @@ static __always_inline struct task_struct *stk_current(void)
 		__value;                                                                \
 	})
 
+/*
+ * Enters what is not in the map yet: 0, -EEXIST when it is, or another error. Up to 6.3 the kernel's own function returns
+ * an int, and the verifier puts it in the helper's place, where nobody extends the sign: as a long it is no -EEXIST.
+ */
+static __always_inline int stk_insert(void *map, const void *key, const void *value)
+{
+	return (int)bpf_map_update_elem(map, key, value, BPF_NOEXIST);
+}
+
 /* A kernel pointer as a number, which is all that a global function may be given. */
 static __always_inline __u64 stk_number(const void *pointer)
 {

@@ -175,7 +175,7 @@ static __always_inline struct stk_rate *stk_rate_of(const struct stk_task_key *k
 	fresh = bpf_map_lookup_elem(&stk_rate_fresh, &zero);
 	if (!fresh)
 		return NULL;
-	bpf_map_update_elem(&stk_rates, key, fresh, BPF_NOEXIST);
+	stk_insert(&stk_rates, key, fresh);
 	rate = bpf_map_lookup_elem(&stk_rates, key);
 	if (!rate)
 		return NULL;

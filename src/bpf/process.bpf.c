@@ -515,7 +515,7 @@ static __always_inline int on_exit(void)
 	/* Two threads that end together can both see zero; one of them reports. The other may come late, when it is alone. */
 	stk_current_key(&key);
 	if (STK_LOAD(signal, nr_threads) > 1) {
-		if (bpf_map_update_elem(&stk_exiting, &key, &one, BPF_NOEXIST) == -EEXIST)
+		if (stk_insert(&stk_exiting, &key, &one) == -EEXIST)
 			return 0;
 	} else if (bpf_map_lookup_elem(&stk_exiting, &key)) {
 		return 0;

@@ -86,7 +86,7 @@ static __always_inline struct stk_cpu_process *process_of(struct stk_task_key *k
 	if (process)
 		return process;
 	/* Two threads may end at once: whoever comes first makes it. */
-	if (!bpf_map_update_elem(&stk_cpu_processes, key, &zero, BPF_NOEXIST))
+	if (!stk_insert(&stk_cpu_processes, key, &zero))
 		stk_made();
 	process = bpf_map_lookup_elem(&stk_cpu_processes, key);
 	if (!process)

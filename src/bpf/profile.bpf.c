@@ -86,6 +86,7 @@ static __always_inline __u64 keep_stack(void *ctx, __u64 flags)
 	struct stk_stack *stack = bpf_map_lookup_elem(&stk_stack_buf, &cpu);
 	__u64 key;
 	long bytes;
+	int error;
 
 	if (!stack) {
 		stk_lost(STK_KIND_STACK, STK_LOSS_SCRATCH);
@@ -98,8 +99,8 @@ static __always_inline __u64 keep_stack(void *ctx, __u64 flags)
 	key = stk_stack_hash(stack->frames, stack->depth, STK_STACK_DEPTH);
 	if (bpf_map_lookup_elem(&stk_stacks, &key))
 		return key;
-	bytes = bpf_map_update_elem(&stk_stacks, &key, stack, BPF_NOEXIST);
-	if (bytes && bytes != -EEXIST)
+	error = stk_insert(&stk_stacks, &key, stack);
+	if (error && error != -EEXIST)
 		stk_lost(STK_KIND_STACK, STK_LOSS_MAP);
 	return key;
 }
@@ -129,7 +130,7 @@ static __always_inline void count(struct stk_profile_key *key, __u64 time_ns, __
 
 	if (!sum) {
 		/* Whoever comes first; the other one finds it. */
-		if (!bpf_map_update_elem(&stk_prof_sums, key, &zero, BPF_NOEXIST))
+		if (!stk_insert(&stk_prof_sums, key, &zero))
 			stk_made();
 		sum = bpf_map_lookup_elem(&stk_prof_sums, key);
 		if (!sum) {

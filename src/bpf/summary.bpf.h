@@ -29,7 +29,7 @@ static __always_inline void *stk_counters_new(void *map, void *key, const void *
 	void *sum;
 
 	/* Whoever comes first; the other one finds it. */
-	if (!bpf_map_update_elem(map, key, zero, BPF_NOEXIST))
+	if (!stk_insert(map, key, zero))
 		stk_made();
 	sum = bpf_map_lookup_elem(map, key);
 	if (!sum) {
