@@ -909,11 +909,16 @@ int BPF_PROG(file_want__fentry, struct vfsmount *mnt)
 	return on_want_write(mnt);
 }
 
+STK_ENTRY(mnt_want_write, file_want, on_want_write(STK_AS(vfsmount, PT_REGS_PARM1(ctx))))
+
 SEC("?fentry/mnt_want_write_file")
 int BPF_PROG(file_want_file__fentry, struct file *file)
 {
 	return on_want_write(file->f_path.mnt);
 }
+
+STK_ENTRY(mnt_want_write_file, file_want_file,
+	  on_want_write(STK_AS(file, PT_REGS_PARM1(ctx))->f_path.mnt))
 
 /*
  * By the number of parameters: before 5.12 without, later with a user namespace or id map in front; behind them what is
@@ -940,11 +945,18 @@ int BPF_PROG(file_mkdir_5__fexit, void *idmap, struct inode *dir, struct dentry 
 	return on_mkdir(dentry, mode, stk_number(ret));
 }
 
+STK_SESSION(vfs_mkdir, file_mkdir_5, STK_KIND_MKDIR,
+	    on_mkdir(STK_AS(dentry, call.arg[2]), call.arg[3], ret))
+
 SEC("?fentry/security_path_rmdir")
 int BPF_PROG(file_rmdir_begin__fentry, const struct path *dir, struct dentry *dentry)
 {
 	return on_path_removal(dir, dentry, STK_CHANGE_RMDIR);
 }
+
+STK_ENTRY(security_path_rmdir, file_rmdir_begin,
+	  on_path_removal(STK_AS(path, PT_REGS_PARM1(ctx)), STK_AS(dentry, PT_REGS_PARM2(ctx)),
+			  STK_CHANGE_RMDIR))
 
 /* Up to 6.18. Of vfs_rmdir() compilers make a part of this one (Debian's 5.10), and it is then never called. */
 SEC("?fexit/do_rmdir")
@@ -959,6 +971,9 @@ int BPF_PROG(file_rmdir_end_4__fexit, void *idmap, struct inode *dir, struct den
 {
 	return on_rmdir(dentry, ret);
 }
+
+STK_SESSION(vfs_rmdir, file_rmdir_end_4, STK_KIND_RMDIR,
+	    on_rmdir(STK_AS(dentry, call.arg[2]), (int)ret))
 
 SEC("?fexit/vfs_mknod")
 int BPF_PROG(file_mknod_4__fexit, struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev,
@@ -981,6 +996,9 @@ int BPF_PROG(file_mknod_6__fexit, void *idmap, struct inode *dir, struct dentry 
 	return on_mknod(dentry, mode, dev, ret);
 }
 
+STK_SESSION(vfs_mknod, file_mknod_6, STK_KIND_MKNOD,
+	    on_mknod(STK_AS(dentry, call.arg[2]), call.arg[3], call.arg[4], (int)ret))
+
 /* What mknod(2) calls for a regular file. With four, the directory or an id map comes first: neither is looked at. */
 SEC("?fexit/vfs_create")
 int BPF_PROG(file_mknod_regular_4__fexit, void *first, struct dentry *dentry, umode_t mode,
@@ -988,6 +1006,9 @@ int BPF_PROG(file_mknod_regular_4__fexit, void *first, struct dentry *dentry, um
 {
 	return on_mknod(dentry, mode, 0, ret);
 }
+
+STK_SESSION(vfs_create, file_mknod_regular_4, STK_KIND_MKNOD,
+	    on_mknod(STK_AS(dentry, call.arg[1]), call.arg[2], 0, (int)ret))
 
 SEC("?fexit/vfs_create")
 int BPF_PROG(file_mknod_regular_5__fexit, void *idmap, struct inode *dir, struct dentry *dentry,
@@ -1017,6 +1038,10 @@ int BPF_PROG(file_symlink_5__fexit, void *idmap, struct inode *dir, struct dentr
 	return on_change(STK_CHANGE_SYMLINK, dentry, ret, 0, 0, 0, target);
 }
 
+STK_SESSION(vfs_symlink, file_symlink_5, STK_KIND_SYMLINK,
+	    on_change(STK_CHANGE_SYMLINK, STK_AS(dentry, call.arg[2]), (int)ret, 0, 0, 0,
+		      (const char *)call.arg[3]))
+
 SEC("?fexit/vfs_link")
 int BPF_PROG(file_link_4__fexit, struct dentry *old, struct inode *dir, struct dentry *dentry,
 	     void *lease, int ret)
@@ -1031,6 +1056,9 @@ int BPF_PROG(file_link_5__fexit, struct dentry *old, void *idmap, struct inode *
 	return on_link(old, dentry, ret);
 }
 
+STK_SESSION(vfs_link, file_link_5, STK_KIND_LINK,
+	    on_link(STK_AS(dentry, call.arg[0]), STK_AS(dentry, call.arg[3]), (int)ret))
+
 SEC("?fentry/notify_change")
 int BPF_PROG(file_attributes_begin_3__fentry, struct dentry *dentry, struct iattr *attr)
 {
@@ -1043,6 +1071,9 @@ int BPF_PROG(file_attributes_begin_4__fentry, void *idmap, struct dentry *dentry
 {
 	return on_setattr_begin(dentry, attr);
 }
+
+STK_ENTRY(notify_change, file_attributes_begin_4,
+	  on_setattr_begin(STK_AS(dentry, PT_REGS_PARM2(ctx)), STK_AS(iattr, PT_REGS_PARM3(ctx))))
 
 SEC("?fexit/notify_change")
 int BPF_PROG(file_attributes_end_3__fexit, struct dentry *dentry, struct iattr *attr, void *lease,
@@ -1058,6 +1089,9 @@ int BPF_PROG(file_attributes_end_4__fexit, void *idmap, struct dentry *dentry, s
 	return on_setattr(dentry, ret);
 }
 
+STK_SESSION(notify_change, file_attributes_end_4, STK_KIND_SETATTR,
+	    on_setattr(STK_AS(dentry, call.arg[1]), (int)ret))
+
 SEC("?fexit/vfs_setxattr")
 int BPF_PROG(file_setxattr_5__fexit, struct dentry *dentry, const char *name, void *value,
 	     size_t size, int flags, int ret)
@@ -1072,6 +1106,10 @@ int BPF_PROG(file_setxattr_6__fexit, void *idmap, struct dentry *dentry, const c
 	return on_change(STK_CHANGE_SETXATTR, dentry, ret, 0, 0, 0, name);
 }
 
+STK_SESSION(vfs_setxattr, file_setxattr_6, STK_KIND_XATTR,
+	    on_change(STK_CHANGE_SETXATTR, STK_AS(dentry, call.arg[1]), (int)ret, 0, 0, 0,
+		      (const char *)call.arg[2]))
+
 SEC("?fexit/vfs_removexattr")
 int BPF_PROG(file_removexattr_2__fexit, struct dentry *dentry, const char *name, int ret)
 {
@@ -1085,6 +1123,10 @@ int BPF_PROG(file_removexattr_3__fexit, void *idmap, struct dentry *dentry, cons
 	return on_change(STK_CHANGE_REMOVEXATTR, dentry, ret, 0, 0, 0, name);
 }
 
+STK_SESSION(vfs_removexattr, file_removexattr_3, STK_KIND_XATTR,
+	    on_change(STK_CHANGE_REMOVEXATTR, STK_AS(dentry, call.arg[1]), (int)ret, 0, 0, 0,
+		      (const char *)call.arg[2]))
+
 /* Before 6.2 the lists of access rights go the way of all extended attributes. */
 SEC("?fexit/vfs_set_acl")
 int BPF_PROG(file_set_acl__fexit, void *idmap, struct dentry *dentry, const char *name, void *acl,
@@ -1093,11 +1135,19 @@ int BPF_PROG(file_set_acl__fexit, void *idmap, struct dentry *dentry, const char
 	return on_change(STK_CHANGE_SETXATTR, dentry, ret, 0, 0, 0, name);
 }
 
+STK_SESSION(vfs_set_acl, file_set_acl, STK_KIND_XATTR,
+	    on_change(STK_CHANGE_SETXATTR, STK_AS(dentry, call.arg[1]), (int)ret, 0, 0, 0,
+		      (const char *)call.arg[2]))
+
 SEC("?fexit/vfs_remove_acl")
 int BPF_PROG(file_remove_acl__fexit, void *idmap, struct dentry *dentry, const char *name, int ret)
 {
 	return on_change(STK_CHANGE_REMOVEXATTR, dentry, ret, 0, 0, 0, name);
 }
+
+STK_SESSION(vfs_remove_acl, file_remove_acl, STK_KIND_XATTR,
+	    on_change(STK_CHANGE_REMOVEXATTR, STK_AS(dentry, call.arg[1]), (int)ret, 0, 0, 0,
+		      (const char *)call.arg[2]))
 
 SEC("?fexit/path_mount")
 int BPF_PROG(file_mount__fexit, const char *source, struct path *path, const char *type,

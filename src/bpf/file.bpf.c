@@ -10,6 +10,7 @@
  * An open on behalf of execve is part of the exec event and not reported here.
  */
 #include "path.bpf.h"
+#include "session.bpf.h"
 
 STK_EXPORT(stk_file);
 STK_EXPORT(stk_rename);
@@ -444,11 +445,18 @@ int BPF_PROG(file_open_7__fexit, int dfd, struct filename *name, const struct op
 	return on_open(dfd, name, op, ret);
 }
 
+STK_SESSION(do_file_open, file_open_7, STK_KIND_OPEN,
+	    on_open(call.arg[0], STK_AS(filename, call.arg[1]), STK_AS(open_flags, call.arg[2]),
+		    STK_AS(file, ret)))
+
 SEC("?fentry/security_path_unlink")
 int BPF_PROG(file_unlink_begin__fentry, const struct path *dir, struct dentry *dentry)
 {
 	return on_path_removal(dir, dentry, 0);
 }
+
+STK_ENTRY(security_path_unlink, file_unlink_begin,
+	  on_path_removal(STK_AS(path, PT_REGS_PARM1(ctx)), STK_AS(dentry, PT_REGS_PARM2(ctx)), 0))
 
 /* 5.10: (dir, dentry, delegated); later a user namespace or id map comes first. */
 SEC("?fexit/vfs_unlink")
@@ -465,6 +473,9 @@ int BPF_PROG(file_unlink_end_4__fexit, void *idmap, struct inode *dir, struct de
 	return on_unlinked(dentry, ret);
 }
 
+STK_SESSION(vfs_unlink, file_unlink_end_4, STK_KIND_UNLINK,
+	    on_unlinked(STK_AS(dentry, call.arg[2]), (int)ret))
+
 SEC("?fentry/security_path_rename")
 int BPF_PROG(file_rename_begin__fentry, const struct path *old_dir, struct dentry *old_dentry,
 	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
@@ -472,12 +483,20 @@ int BPF_PROG(file_rename_begin__fentry, const struct path *old_dir, struct dentr
 	return on_path_rename(old_dir, old_dentry, new_dir, new_dentry, flags);
 }
 
+STK_ENTRY(security_path_rename, file_rename_begin,
+	  on_path_rename(STK_AS(path, PT_REGS_PARM1(ctx)), STK_AS(dentry, PT_REGS_PARM2(ctx)),
+			 STK_AS(path, PT_REGS_PARM3(ctx)), STK_AS(dentry, PT_REGS_PARM4(ctx)),
+			 PT_REGS_PARM5(ctx)))
+
 /* With struct renamedata: 5.12 (9fe61450972d), and the 5.10 stable tree by backport. */
 SEC("?fexit/vfs_rename")
 int BPF_PROG(file_rename_end__fexit, struct renamedata *rd, int ret)
 {
 	return on_renamed(rd->old_dentry, ret);
 }
+
+STK_SESSION(vfs_rename, file_rename_end, STK_KIND_RENAME,
+	    on_renamed(STK_AS(renamedata, call.arg[0])->old_dentry, (int)ret))
 
 SEC("?tp/syscalls/sys_exit_openat")
 int file_openat__tp(struct trace_event_raw_sys_exit *ctx)

@@ -4,7 +4,7 @@
 //! The extract is what makes a start fast. libbpf looks for each type of each object among all 150,000 of the kernel;
 //! in the extract there are a few hundred. The format is that of Documentation/bpf/btf.rst.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::Write as _;
 use std::ops::Deref;
@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::kfunc;
 use super::mapping::Mapping;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -59,6 +60,8 @@ pub(super) struct Function {
 /// What the running kernel says of itself.
 pub(crate) struct KernelBtf {
     functions: HashMap<String, Function>,
+    /// Ids of those that programs ask for by name.
+    structures: HashMap<&'static str, u32>,
     extract: OwnedFd,
 }
 
@@ -92,6 +95,7 @@ impl KernelBtf {
         })?;
         Ok(KernelBtf {
             functions: types.functions(),
+            structures: types.structures(kfunc::TYPES.iter().map(|(_, name)| *name)),
             extract,
         })
     }
@@ -106,6 +110,11 @@ impl KernelBtf {
             ));
         }
         Ok(self.functions.get(function).copied())
+    }
+
+    /// The id of a struct that programs ask for by name, if the kernel has it.
+    pub(super) fn structure(&self, name: &str) -> Option<u32> {
+        self.structures.get(name).copied()
     }
 
     /// Where libbpf finds the extract, as long as this lives.
@@ -172,6 +181,9 @@ fn kept(name: &[u8]) -> bool {
         || matches!(
             name,
             b"__sock_create"
+                | b"bpf_rdonly_cast"
+                | b"bpf_session_cookie"
+                | b"bpf_session_is_return"
                 | b"__traceiter_block_rq_issue"
                 | b"__traceiter_kmalloc"
                 | b"__traceiter_kmalloc_node"
@@ -319,6 +331,22 @@ impl<'a> Types<'a> {
                 let params = proto.vlen();
                 let name = String::from_utf8_lossy(name).into_owned();
                 found.insert(name, Function { id, params });
+            }
+        }
+        found
+    }
+
+    /// The first struct of each of these names.
+    fn structures(&self, names: impl Iterator<Item = &'static str>) -> HashMap<&'static str, u32> {
+        let mut missing: HashSet<&'static str> = names.collect();
+        let mut found = HashMap::with_capacity(missing.len());
+        for (id, ty) in self.all().filter(|(_, ty)| ty.kind() == kind::STRUCT) {
+            let name = std::str::from_utf8(self.name(ty.name_off)).unwrap_or_default();
+            if let Some(name) = missing.take(name) {
+                found.insert(name, id);
+            }
+            if missing.is_empty() {
+                break;
             }
         }
         found

@@ -16,7 +16,7 @@ use super::log::Capture;
 use super::ring::Rings;
 use super::table::{OwnTable, Table};
 use super::tracefs::{Tracefs, give_away};
-use super::{perf, preemptible_tracepoints, refused, skel, trial};
+use super::{kfunc, perf, preemptible_tracepoints, refused, skel, trial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire;
 
@@ -552,6 +552,9 @@ impl Loader {
         for mut program in open.open_object_mut().progs_mut() {
             let wanted = names.iter().any(|n| program.name() == *n);
             program.set_autoload(wanted);
+            if wanted {
+                kfunc::link(&mut program, &self.btf)?;
+            }
         }
         for mut map in open.open_object_mut().maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
@@ -645,6 +648,9 @@ impl Loader {
             return map.set_initial_value(bytes);
         }
         if name == "stk_tags" && !self.tags {
+            return map.set_autocreate(false);
+        }
+        if name == "stk_sessions" && !preemptible_tracepoints() {
             return map.set_autocreate(false);
         }
         if let Some(shared) = self.maps.get(name) {

@@ -9,6 +9,7 @@ mod btf;
 mod clock;
 mod cpus;
 mod drops;
+mod kfunc;
 mod layout;
 mod load;
 mod log;

@@ -3,7 +3,7 @@
 mod summary;
 
 use super::{Form, Parts};
-use crate::kernel::Needs::{Fentry, Function, NoFentry, Params};
+use crate::kernel::Needs::{Fentry, Function, NoFentry, Params, PreemptibleTracepoints};
 use crate::kernel::Program::{Auto, Tracepoint};
 use crate::kernel::{Needs, Object, PT_REGS, Probe, Program, Variant};
 
@@ -33,6 +33,23 @@ macro_rules! sys_exit {
     };
 }
 
+/// Where fexit programs are preempted, and skipped for whoever runs meanwhile: programs that are not, see session.bpf.h.
+macro_rules! session {
+    ([$($program:literal),+], $($need:expr),+) => {
+        Variant {
+            name: "session",
+            programs: &[$(Auto($program)),+],
+            needs: &[
+                PreemptibleTracepoints,
+                Function("bpf_session_cookie"),
+                Function("bpf_rdonly_cast"),
+                $($need),+
+            ],
+            blind: None,
+        }
+    };
+}
+
 pub(super) fn parts(form: Form) -> Parts {
     match form {
         Form::Events => Parts {
@@ -47,6 +64,7 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.open",
         variants: &[
+            session!(["file_open_7__session"], Params("do_file_open", 3)),
             Variant {
                 name: "fexit",
                 programs: &[Auto("file_open__fexit")],
@@ -73,6 +91,11 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.unlink",
         variants: &[
+            session!(
+                ["file_unlink_begin__multi", "file_unlink_end_4__session"],
+                Function("security_path_unlink"),
+                Params("vfs_unlink", 4)
+            ),
             Variant {
                 name: "fexit",
                 programs: &[
@@ -113,6 +136,11 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.rename",
         variants: &[
+            session!(
+                ["file_rename_begin__multi", "file_rename_end__session"],
+                Function("security_path_rename"),
+                Params("vfs_rename", 1)
+            ),
             Variant {
                 name: "fexit",
                 programs: &[
@@ -140,6 +168,11 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.changes",
         variants: &[
+            session!(
+                ["file_want__multi", "file_want_file__multi"],
+                NOTED,
+                Function("mnt_want_write_file")
+            ),
             Variant {
                 name: "fexit",
                 programs: &[Auto("file_want__fentry"), Auto("file_want_file__fentry")],
@@ -160,6 +193,7 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.mkdir",
         variants: &[
+            session!(["file_mkdir_5__session"], NOTED, Params("vfs_mkdir", 5)),
             Variant {
                 name: "fexit/5",
                 programs: &[Auto("file_mkdir_5__fexit")],
@@ -186,6 +220,11 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.rmdir",
         variants: &[
+            session!(
+                ["file_rmdir_begin__multi", "file_rmdir_end_4__session"],
+                Function("security_path_rmdir"),
+                Params("vfs_rmdir", 4)
+            ),
             Variant {
                 name: "fexit/4",
                 programs: &[
@@ -220,6 +259,12 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.mknod",
         variants: &[
+            session!(
+                ["file_mknod_6__session", "file_mknod_regular_4__session"],
+                NOTED,
+                Params("vfs_mknod", 6),
+                Params("vfs_create", 4)
+            ),
             Variant {
                 name: "fexit/6",
                 programs: &[
@@ -270,6 +315,7 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.link",
         variants: &[
+            session!(["file_link_5__session"], NOTED, Params("vfs_link", 5)),
             Variant {
                 name: "fexit",
                 programs: &[Auto("file_link_5__fexit")],
@@ -290,6 +336,7 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.symlink",
         variants: &[
+            session!(["file_symlink_5__session"], NOTED, Params("vfs_symlink", 5)),
             Variant {
                 name: "fexit/5",
                 programs: &[Auto("file_symlink_5__fexit")],
@@ -316,6 +363,14 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.attributes",
         variants: &[
+            session!(
+                [
+                    "file_attributes_begin_4__multi",
+                    "file_attributes_end_4__session"
+                ],
+                NOTED,
+                Params("notify_change", 4)
+            ),
             Variant {
                 name: "fexit",
                 programs: &[
@@ -342,6 +397,12 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.xattr",
         variants: &[
+            session!(
+                ["file_setxattr_6__session", "file_removexattr_3__session"],
+                NOTED,
+                Params("vfs_setxattr", 6),
+                Params("vfs_removexattr", 3)
+            ),
             Variant {
                 name: "fexit",
                 programs: &[
@@ -378,6 +439,12 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "file.acl",
         variants: &[
+            session!(
+                ["file_set_acl__session", "file_remove_acl__session"],
+                NOTED,
+                Params("vfs_set_acl", 4),
+                Params("vfs_remove_acl", 3)
+            ),
             Variant {
                 name: "fexit",
                 programs: &[Auto("file_set_acl__fexit"), Auto("file_remove_acl__fexit")],

@@ -441,7 +441,7 @@ impl Ended {
             .filter(move |e| e["event.action"] == action)
     }
 
-    /// The end record, which must be the last line and say that nothing is missing. But for what the file monitor's
+    /// The end record, which must be the last line and say that nothing is missing. But for what the file summary's
     /// fexit programs may have missed on a kernel that preempts them (docs/KERNELS.md, "Skipped programs"): the test
     /// that looks for an event fails by itself when it is not there.
     pub(crate) fn complete(&self) -> &Value {
@@ -458,7 +458,7 @@ impl Ended {
             .into_iter()
             .flatten()
             .filter_map(Value::as_str)
-            .filter(|reason| !reason.starts_with("the kernel skipped file_"))
+            .filter(|reason| !reason.starts_with("the kernel skipped file_count_"))
             .count();
         assert_eq!(missing, 0, "not complete: {last}");
         assert_eq!(

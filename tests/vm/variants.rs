@@ -96,7 +96,13 @@ const FOR: &[(&str, &str, Version, Version)] = &[
 const START: Version = (0, 0);
 const END: Version = (u32::MAX, 0);
 
+/// A variant for kernels that preempt where others do not, whatever the probe.
+const SESSION: Version = (7, 0);
+
 fn is_for(trial: &Value, version: Version) -> bool {
+    if trial["variant"] == "session" {
+        return version >= SESSION;
+    }
     FOR.iter()
         .find(|(probe, variant, ..)| trial["probe"] == *probe && trial["variant"] == *variant)
         .is_none_or(|(_, _, from, to)| (*from..*to).contains(&version))

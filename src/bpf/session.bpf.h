@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Both ends of a kernel function in one program (kprobe session, 6.10), which runs with preemption off: where fexit
+ * programs are preempted, and skipped for whoever runs meanwhile, this one is not.
+ *
+ * The kernel has room for eight bytes between the two ends of a call. They hold where its stack begins, which is the key
+ * of what it was called with: no two calls under way have the same, also not one inside the other.
+ */
+#ifndef STOCKADE_SESSION_BPF_H
+#define STOCKADE_SESSION_BPF_H
+
+#include "stockade.bpf.h"
+
+struct stk_call_args {
+	__u64 arg[5];
+};
+
+/* Calls under way of who is watched. Each is removed at its end. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct stk_call_args);
+} stk_sessions SEC(".maps");
+
+/*
+ * Calls of kernel functions that are no helpers, and ids of the kernel's types. Named in the usual way they would make
+ * libbpf read all of the kernel's types for each object that has them, on every kernel; so the loader puts them where
+ * these numbers are moved (src/kernel/kfunc.rs).
+ */
+enum {
+	STK_CALL_IS_RETURN = 0x53544b01, /* bpf_session_is_return(ctx) */
+	STK_CALL_COOKIE = 0x53544b02, /* bpf_session_cookie(ctx) */
+	STK_CALL_CAST = 0x53544b03, /* bpf_rdonly_cast(pointer, type) */
+
+	STK_TYPE_dentry = 0x53545401,
+	STK_TYPE_file = 0x53545402,
+	STK_TYPE_filename = 0x53545403,
+	STK_TYPE_iattr = 0x53545404,
+	STK_TYPE_open_flags = 0x53545405,
+	STK_TYPE_path = 0x53545406,
+	STK_TYPE_renamedata = 0x53545407,
+	STK_TYPE_vfsmount = 0x53545408,
+};
+
+#define STK_KFUNC(result, number, first, second)                                 \
+	asm volatile("r1 = %[one]\n\tr2 = %[two]\n\tr0 = %[call]\n\t%[out] = r0" \
+		     : [out] "=r"(result)                                        \
+		     : [one] "r"(first), [two] "i"(second), [call] "i"(number)   \
+		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory")
+
+/* A number as a pointer to a struct whose fields can be loaded. */
+#define STK_AS(name, number)                                               \
+	({                                                                 \
+		struct name *__as;                                         \
+		STK_KFUNC(__as, STK_CALL_CAST, (number), STK_TYPE_##name); \
+		__as;                                                      \
+	})
+
+/*
+ * At the end of a call of somebody who is watched: true, with what the function was called with. At its beginning, which
+ * is noted: false, and `*verdict` is what the program returns, 1 for an end that nobody wants to see.
+ */
+static __always_inline bool stk_session_ends(struct pt_regs *ctx, __u32 kind,
+					     struct stk_call_args *call, int *verdict)
+{
+	struct stk_call_args *begun;
+	__u64 at = PT_REGS_SP(ctx);
+	__u64 is_return, *cookie;
+
+	STK_KFUNC(is_return, STK_CALL_IS_RETURN, ctx, 0);
+	*verdict = 1;
+	if (is_return) {
+		STK_KFUNC(cookie, STK_CALL_COOKIE, ctx, 0);
+		at = *cookie;
+		begun = bpf_map_lookup_elem(&stk_sessions, &at);
+		if (!begun)
+			return false;
+		*call = *begun;
+		bpf_map_delete_elem(&stk_sessions, &at);
+		*verdict = 0;
+		return true;
+	}
+	if (!stk_wanted())
+		return false;
+	call->arg[0] = PT_REGS_PARM1(ctx);
+	call->arg[1] = PT_REGS_PARM2(ctx);
+	call->arg[2] = PT_REGS_PARM3(ctx);
+	call->arg[3] = PT_REGS_PARM4(ctx);
+	call->arg[4] = PT_REGS_PARM5(ctx);
+	if (bpf_map_update_elem(&stk_sessions, &at, call, BPF_ANY)) {
+		stk_lost(kind, STK_LOSS_MAP);
+		return false;
+	}
+	STK_KFUNC(cookie, STK_CALL_COOKIE, ctx, 0);
+	*cookie = at;
+	*verdict = 0;
+	return false;
+}
+
+/* Defines a program at both ends of a function: what it does at the end has `call` and the result `ret`. */
+#define STK_SESSION(function, name, kind, does)                      \
+	SEC("?kprobe.session/" #function)                            \
+	int name##__session(struct pt_regs *ctx)                     \
+	{                                                            \
+		struct stk_call_args call;                           \
+		int verdict;                                         \
+		long ret;                                            \
+                                                                     \
+		if (!stk_session_ends(ctx, (kind), &call, &verdict)) \
+			return verdict;                              \
+		ret = PT_REGS_RC(ctx);                               \
+		does;                                                \
+		return 0;                                            \
+	}
+
+/* Defines a program at the beginning of a function, with preemption off too. */
+#define STK_ENTRY(function, name, does)        \
+	SEC("?kprobe.multi/" #function)        \
+	int name##__multi(struct pt_regs *ctx) \
+	{                                      \
+		does;                          \
+		return 0;                      \
+	}
+
+#endif
