@@ -10,6 +10,7 @@
  * An open on behalf of execve is part of the exec event and not reported here.
  */
 #include "path.bpf.h"
+#define STK_SESSIONS stk_file_calls_begun
 #include "session.bpf.h"
 
 STK_EXPORT(stk_file);

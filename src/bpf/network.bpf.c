@@ -6,6 +6,8 @@
  * where `current` is anybody: so its owner is remembered by socket from then on until it is closed.
  */
 #include "summary.bpf.h"
+#define STK_SESSIONS stk_net_calls_begun
+#include "session.bpf.h"
 #include <bpf/bpf_endian.h>
 
 STK_EXPORT(stk_net);
@@ -1154,6 +1156,16 @@ FORMS("?fexit/inet_csk_accept", accept_4__fexit,
 FORMS("?fexit/inet_csk_accept", accept_2__fexit,
       (struct sock * listener, void *arg, struct sock *sk), on_accept(sk, counting))
 
+/* The same of both forms at both ends of a function. */
+#define SESSIONS(function, name, kind, does)                                       \
+	STK_SESSION(function, net_##name, kind, const bool counting = false; does) \
+	STK_SESSION(function, net_count_##name, kind, const bool counting = true; does)
+
+SESSIONS(inet_stream_connect, connect, STK_KIND_CONNECT,
+	 on_connect(STK_AS(socket, call.arg[0])->sk, (void *)call.arg[1], false, (int)ret,
+		    counting))
+SESSIONS(inet_csk_accept, accept_2, STK_KIND_ACCEPT, on_accept((struct sock *)ret, counting))
+
 /* Where the kernel refuses fexit: the system calls. */
 #define CALLS(event, name, call)                                   \
 	SEC("?tp/syscalls/" #event)                                \
@@ -1201,6 +1213,11 @@ int BPF_PROG(net_bind_6__fexit, struct socket *socket, struct sockaddr *address,
 	return on_bind(BPF_CORE_READ(socket, sk), address, false, result);
 }
 
+STK_SESSION(inet_bind, net_bind_4, STK_KIND_BIND,
+	    on_bind(STK_AS(socket, call.arg[0])->sk, (void *)call.arg[1], false, (int)ret))
+STK_SESSION(inet6_bind, net_bind_6, STK_KIND_BIND,
+	    on_bind(STK_AS(socket, call.arg[0])->sk, (void *)call.arg[1], false, (int)ret))
+
 SEC("?tp/syscalls/sys_exit_bind")
 int net_bind__tp(struct trace_event_raw_sys_exit *ctx)
 {
@@ -1212,6 +1229,9 @@ int BPF_PROG(net_listen__fexit, struct socket *socket, int backlog, int result)
 {
 	return on_listen(BPF_CORE_READ(socket, sk), backlog, result);
 }
+
+STK_SESSION(inet_listen, net_listen, STK_KIND_LISTEN,
+	    on_listen(STK_AS(socket, call.arg[0])->sk, call.arg[1], (int)ret))
 
 SEC("?tp/syscalls/sys_exit_listen")
 int net_listen__tp(struct trace_event_raw_sys_exit *ctx)
@@ -1239,6 +1259,13 @@ int BPF_PROG(net_unix_dgram__fexit, struct socket *socket, struct sockaddr *addr
 	return on_unix(BPF_CORE_READ(socket, sk), address, len, false, result);
 }
 
+STK_SESSION(unix_stream_connect, net_unix_stream, STK_KIND_UNIX_CONNECT,
+	    on_unix(STK_AS(socket, call.arg[0])->sk, (void *)call.arg[1], call.arg[2], false,
+		    (int)ret))
+STK_SESSION(unix_dgram_connect, net_unix_dgram, STK_KIND_UNIX_CONNECT,
+	    on_unix(STK_AS(socket, call.arg[0])->sk, (void *)call.arg[1], call.arg[2], false,
+		    (int)ret))
+
 SEC("?tp/syscalls/sys_exit_connect")
 int net_unix__tp(struct trace_event_raw_sys_exit *ctx)
 {
@@ -1262,6 +1289,16 @@ int BPF_PROG(net_udp_receive__fentry, struct sock *sk, struct sk_buff *skb, int 
 {
 	return on_udp_received(sk, skb, len);
 }
+
+STK_SESSION(udp_sendmsg, net_udp_send_4, STK_KIND_NET,
+	    on_udp_sent(STK_AS(sock, call.arg[0]), STK_AS(msghdr, call.arg[1]), STK_AF_INET,
+			(int)ret))
+STK_SESSION(udpv6_sendmsg, net_udp_send_6, STK_KIND_NET,
+	    on_udp_sent(STK_AS(sock, call.arg[0]), STK_AS(msghdr, call.arg[1]), STK_AF_INET6,
+			(int)ret))
+STK_ENTRY(skb_consume_udp, net_udp_receive,
+	  on_udp_received(STK_AS(sock, PT_REGS_PARM1(ctx)), STK_AS(sk_buff, PT_REGS_PARM2(ctx)),
+			  PT_REGS_PARM3(ctx)))
 
 SEC("?fexit/inet_sendmsg")
 int BPF_PROG(net_sent_4__fexit, struct socket *socket, struct msghdr *msg, size_t size, int result)
@@ -1293,12 +1330,25 @@ int BPF_PROG(net_received_6__fexit, struct socket *socket, struct msghdr *msg, s
 	return on_message(socket, msg, size, result, false);
 }
 
+#define MESSAGE(sent)                                                                     \
+	on_message(STK_AS(socket, call.arg[0]), STK_AS(msghdr, call.arg[1]), call.arg[2], \
+		   (int)ret, sent)
+STK_SESSION(inet_sendmsg, net_sent_4, STK_KIND_DNS, MESSAGE(true))
+STK_SESSION(inet6_sendmsg, net_sent_6, STK_KIND_DNS, MESSAGE(true))
+STK_SESSION(inet_recvmsg, net_received_4, STK_KIND_DNS,
+	    if (!(call.arg[3] & (STK_MSG_PEEK | STK_MSG_ERRQUEUE))) MESSAGE(false))
+STK_SESSION(inet6_recvmsg, net_received_6, STK_KIND_DNS,
+	    if (!(call.arg[3] & (STK_MSG_PEEK | STK_MSG_ERRQUEUE))) MESSAGE(false))
+
 SEC("?fexit/__sock_create")
 int BPF_PROG(net_socket__fexit, struct net *net, int family, int type, int protocol,
 	     struct socket **socket, int kern, int result)
 {
 	return kern ? 0 : on_socket(family, type, protocol, result);
 }
+
+STK_SESSION(__sock_create, net_socket, STK_KIND_RAW_SOCKET,
+	    if (!call.arg[5]) on_socket(call.arg[1], call.arg[2], call.arg[3], (int)ret))
 
 SEC("?tp/syscalls/sys_exit_socket")
 int net_socket__tp(struct trace_event_raw_sys_exit *ctx)

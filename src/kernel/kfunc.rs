@@ -26,6 +26,10 @@ pub(super) const TYPES: &[(i32, &str)] = &[
     (0x5354_5406, "path"),
     (0x5354_5407, "renamedata"),
     (0x5354_5408, "vfsmount"),
+    (0x5354_5409, "sock"),
+    (0x5354_540a, "socket"),
+    (0x5354_540b, "msghdr"),
+    (0x5354_540c, "sk_buff"),
 ];
 
 /// Replaces the instructions that move one of the numbers into the register of results by calls, and those that move a

@@ -102,6 +102,25 @@ pub(crate) struct Variant {
     pub(crate) blind: Option<&'static str>,
 }
 
+/// A variant where fexit programs are preempted, and skipped for whoever runs meanwhile: programs that are not, see
+/// session.bpf.h.
+macro_rules! session {
+    ([$($program:expr),+], $($need:expr),+) => {
+        $crate::kernel::Variant {
+            name: "session",
+            programs: &[$($crate::kernel::Program::Auto($program)),+],
+            needs: &[
+                $crate::kernel::Needs::PreemptibleTracepoints,
+                $crate::kernel::Needs::Function("bpf_session_cookie"),
+                $crate::kernel::Needs::Function("bpf_rdonly_cast"),
+                $($need),+
+            ],
+            blind: None,
+        }
+    };
+}
+pub(crate) use session;
+
 /// A probe on a kernel tracepoint. Raw first: typed arguments make libbpf parse the kernel's whole BTF for the object,
 /// 4 to 10 ms, and our programs relocate what they read in any case. Where tracepoints can be preempted, at the named
 /// function beside it before all.
@@ -650,7 +669,7 @@ impl Loader {
         if name == "stk_tags" && !self.tags {
             return map.set_autocreate(false);
         }
-        if name == "stk_sessions" && !preemptible_tracepoints() {
+        if name.ends_with("_calls_begun") && !preemptible_tracepoints() {
             return map.set_autocreate(false);
         }
         if let Some(shared) = self.maps.get(name) {

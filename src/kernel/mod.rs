@@ -34,7 +34,7 @@ pub(crate) use drops::{Drops, Losses};
 pub(crate) use load::program_names;
 pub(crate) use load::{
     Loader, MapSizes, Needs, Object, PT_REGS, Probe, ProbeReport, Program, Trial, Variant, Verdict,
-    tracepoint,
+    session, tracepoint,
 };
 pub(crate) use perf::{Change, Changes};
 pub(crate) use ring::{Records, Rings};

@@ -3,9 +3,9 @@
 mod summary;
 
 use super::{Form, Parts};
-use crate::kernel::Needs::{Fentry, Function, NoFentry, Params, PreemptibleTracepoints};
+use crate::kernel::Needs::{Fentry, Function, NoFentry, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
-use crate::kernel::{Needs, Object, PT_REGS, Probe, Program, Variant};
+use crate::kernel::{Needs, Object, PT_REGS, Probe, Program, Variant, session};
 
 /// What is not seen by those who look at system calls.
 const BLIND: Option<&str> = Some("io_uring, 32-bit calls and kernel-internal users are not seen");
@@ -29,23 +29,6 @@ macro_rules! sys_exit {
             programs: &[Auto($program)],
             needs: &[],
             blind: BLIND,
-        }
-    };
-}
-
-/// Where fexit programs are preempted, and skipped for whoever runs meanwhile: programs that are not, see session.bpf.h.
-macro_rules! session {
-    ([$($program:literal),+], $($need:expr),+) => {
-        Variant {
-            name: "session",
-            programs: &[$(Auto($program)),+],
-            needs: &[
-                PreemptibleTracepoints,
-                Function("bpf_session_cookie"),
-                Function("bpf_rdonly_cast"),
-                $($need),+
-            ],
-            blind: None,
         }
     };
 }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::event::{Event, Kind, NetworkSummary};
 use crate::kernel::Needs::{Fentry, Params};
 use crate::kernel::Program::{Auto, Backed, Tracepoint};
-use crate::kernel::{Object, PT_REGS, Probe, Variant};
+use crate::kernel::{Object, PT_REGS, Probe, Variant, session};
 use crate::wire::{NetKey, NetSum, address, transport};
 
 /// What is not seen by those who look at system calls.
@@ -58,6 +58,7 @@ macro_rules! tcp {
             probe(
                 "network.connect",
                 &[
+session!([concat!($prefix, "connect__session")], Params("inet_stream_connect", 4)),
                     variant(
                         "fexit",
                         &[Auto(concat!($prefix, "connect__fexit"))],
@@ -80,6 +81,7 @@ macro_rules! tcp {
             probe(
                 "network.accept",
                 &[
+session!([concat!($prefix, "accept_2__session")], Params("inet_csk_accept", 2)),
                     variant(
                         "fexit",
                         &[Auto(concat!($prefix, "accept_2__fexit"))],
@@ -121,6 +123,16 @@ macro_rules! tcp {
 const UDP: Probe = probe(
     "network.udp",
     &[
+        session!(
+            [
+                "net_udp_send_4__session",
+                "net_udp_send_6__session",
+                "net_udp_receive__multi"
+            ],
+            Params("udp_sendmsg", 3),
+            Params("udpv6_sendmsg", 3),
+            Params("skb_consume_udp", 3)
+        ),
         variant(
             "fexit",
             &[
@@ -152,6 +164,11 @@ const UDP: Probe = probe(
 const BIND: Probe = probe(
     "network.bind",
     &[
+        session!(
+            ["net_bind_4__session", "net_bind_6__session"],
+            Params("inet_bind", 3),
+            Params("inet6_bind", 3)
+        ),
         variant(
             "fexit",
             &[Auto("net_bind_4__fexit"), Auto("net_bind_6__fexit")],
@@ -171,6 +188,7 @@ const BIND: Probe = probe(
 const LISTEN: Probe = probe(
     "network.listen",
     &[
+        session!(["net_listen__session"], Params("inet_listen", 2)),
         variant(
             "fexit",
             &[Auto("net_listen__fexit")],
@@ -190,6 +208,11 @@ const LISTEN: Probe = probe(
 const UNIX: Probe = probe(
     "network.unix",
     &[
+        session!(
+            ["net_unix_stream__session", "net_unix_dgram__session"],
+            Params("unix_stream_connect", 4),
+            Params("unix_dgram_connect", 4)
+        ),
         variant(
             "fexit",
             &[
@@ -216,6 +239,18 @@ const UNIX: Probe = probe(
 const PAYLOAD: Probe = probe(
     "network.payload",
     &[
+        session!(
+            [
+                "net_sent_4__session",
+                "net_sent_6__session",
+                "net_received_4__session",
+                "net_received_6__session"
+            ],
+            Params("inet_sendmsg", 3),
+            Params("inet6_sendmsg", 3),
+            Params("inet_recvmsg", 4),
+            Params("inet6_recvmsg", 4)
+        ),
         variant(
             "fexit",
             &[
@@ -251,6 +286,7 @@ const PAYLOAD: Probe = probe(
 const SOCKET: Probe = probe(
     "network.socket",
     &[
+        session!(["net_socket__session"], Params("__sock_create", 6)),
         variant(
             "fexit",
             &[Auto("net_socket__fexit")],
