@@ -624,8 +624,14 @@ fn crowded(ctx: &Ctx) -> Outcome {
                 "{work}: {what} is {ours}, and not {least} to {most}: {line}"
             );
         };
-        // wait4 rounds each to microseconds, and may ask while the process takes its last steps.
-        between("cpu time", used, user + system, user + system + 5 * ms);
+        let threads = if *work == "threads" { 3 } else { 1 };
+        // wait4 rounds each to microseconds, and may ask while the threads take their last steps.
+        between(
+            "cpu time",
+            used,
+            user + system,
+            user + system + 5 * ms * threads,
+        );
         let slack = 2 * ms + used / 10;
         between(
             "user time",
@@ -634,7 +640,6 @@ fn crowded(ctx: &Ctx) -> Outcome {
             user + slack,
         );
         // The last switch of a thread is one that nobody waits for.
-        let threads = if *work == "threads" { 3 } else { 1 };
         let switches = sum("voluntary_switches");
         between("voluntary", switches, voluntary, voluntary + threads);
         let switches = sum("involuntary_switches");
