@@ -60,7 +60,7 @@ pub(super) struct Function {
 /// What the running kernel says of itself.
 pub(crate) struct KernelBtf {
     functions: HashMap<String, Function>,
-    /// Ids of those that programs ask for by name.
+    /// Ids of those that programs ask for by name, where there are such programs.
     structures: HashMap<&'static str, u32>,
     extract: OwnedFd,
 }
@@ -95,7 +95,7 @@ impl KernelBtf {
         })?;
         Ok(KernelBtf {
             functions: types.functions(),
-            structures: types.structures(kfunc::TYPES.iter().map(|(_, name)| *name)),
+            structures: types.structures(kfunc::types()),
             extract,
         })
     }
@@ -340,13 +340,13 @@ impl<'a> Types<'a> {
     fn structures(&self, names: impl Iterator<Item = &'static str>) -> HashMap<&'static str, u32> {
         let mut missing: HashSet<&'static str> = names.collect();
         let mut found = HashMap::with_capacity(missing.len());
-        for (id, ty) in self.all().filter(|(_, ty)| ty.kind() == kind::STRUCT) {
+        let mut all = self.all().filter(|(_, ty)| ty.kind() == kind::STRUCT);
+        while !missing.is_empty()
+            && let Some((id, ty)) = all.next()
+        {
             let name = std::str::from_utf8(self.name(ty.name_off)).unwrap_or_default();
             if let Some(name) = missing.take(name) {
                 found.insert(name, id);
-            }
-            if missing.is_empty() {
-                break;
             }
         }
         found

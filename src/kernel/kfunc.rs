@@ -7,6 +7,7 @@
 use libbpf_rs::{AsRawLibbpf as _, OpenProgramMut, libbpf_sys as sys};
 
 use super::btf::KernelBtf;
+use super::preemptible_tracepoints;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Numbers in the programs (`STK_CALL_…` in session.bpf.h) and the functions that they stand for.
@@ -17,7 +18,7 @@ const CALLS: &[(i32, &str)] = &[
 ];
 
 /// The same for types (`STK_TYPE_…`).
-pub(super) const TYPES: &[(i32, &str)] = &[
+const TYPES: &[(i32, &str)] = &[
     (0x5354_5401, "dentry"),
     (0x5354_5402, "file"),
     (0x5354_5403, "filename"),
@@ -32,11 +33,29 @@ pub(super) const TYPES: &[(i32, &str)] = &[
     (0x5354_540c, "sk_buff"),
 ];
 
+/// The types that have to be known. None where no session would take the programs that ask for them: to look for them
+/// is a walk through all of the kernel's.
+pub(super) fn types() -> impl Iterator<Item = &'static str> {
+    let wanted = if preemptible_tracepoints() {
+        TYPES
+    } else {
+        &[]
+    };
+    wanted.iter().map(|(_, name)| *name)
+}
+
 /// Replaces the instructions that move one of the numbers into the register of results by calls, and those that move a
 /// type's into that of the second argument.
 pub(super) fn link(program: &mut OpenProgramMut<'_>, btf: &KernelBtf) -> Result<()> {
+    let stands_for_something = |instruction: &sys::bpf_insn| {
+        named(TYPES, instruction, sys::BPF_REG_2)
+            .or_else(|| named(CALLS, instruction, sys::BPF_REG_0))
+            .is_some()
+    };
+    if !program.insns().iter().any(stands_for_something) {
+        return Ok(());
+    }
     let mut code = program.insns().to_vec();
-    let mut found = false;
     for instruction in &mut code {
         if let Some((_, name)) = named(TYPES, instruction, sys::BPF_REG_2) {
             let id = btf
@@ -58,10 +77,6 @@ pub(super) fn link(program: &mut OpenProgramMut<'_>, btf: &KernelBtf) -> Result<
         };
         call.set_src_reg(byte(sys::BPF_PSEUDO_KFUNC_CALL));
         *instruction = call;
-        found = true;
-    }
-    if !found {
-        return Ok(());
     }
     // SAFETY: the program is open and not loaded; the instructions are valid for the call, which copies them.
     let error = unsafe {
