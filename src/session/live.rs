@@ -324,10 +324,14 @@ impl Live {
             self.losses_checked = now;
         }
         if self.summaries.is_due(now, &self.drops) {
-            let (asker, drops) = (&self.asker, &self.drops);
-            delivered +=
-                self.summaries
-                    .tell(&self.loader, (asker, drops), &mut self.delivery, false, on)?;
+            delivered += self.summaries.tell(
+                &self.loader,
+                &self.asker,
+                &self.drops,
+                &mut self.delivery,
+                false,
+                on,
+            )?;
         }
         if delivered > 0
             && let Some(recorder) = &mut self.delivery.recorder
@@ -365,9 +369,14 @@ impl Live {
         self.attached = Attachments::default();
         self.fence = None;
         self.deliver_rest(on)?;
-        let known = (&self.asker, &self.drops);
-        self.summaries
-            .tell(&self.loader, known, &mut self.delivery, true, on)?;
+        self.summaries.tell(
+            &self.loader,
+            &self.asker,
+            &self.drops,
+            &mut self.delivery,
+            true,
+            on,
+        )?;
         self.tell_losses(on)?;
         let mut certificate = self.certificate;
         certificate.ended_ns = boot_ns();

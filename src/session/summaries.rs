@@ -55,7 +55,8 @@ impl Summaries {
     pub(super) fn tell(
         &mut self,
         loader: &Loader,
-        (asker, drops): (&Asker, &Drops),
+        asker: &Asker,
+        drops: &Drops,
         delivery: &mut Delivery<Processes>,
         is_last: bool,
         on: &mut dyn FnMut(&Event),
