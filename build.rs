@@ -36,6 +36,7 @@ mod bpf {
 
     use libbpf_cargo::SkeletonBuilder;
     use libbpf_rs::btf::{Btf, BtfKind, BtfType};
+    use object::{Object as _, ObjectSection as _, SectionKind};
 
     pub(super) fn build() {
         println!("cargo::rerun-if-changed=src/bpf");
@@ -57,6 +58,26 @@ mod bpf {
             )),
         };
         let clang = clang();
+        let mut args: Vec<OsString> = vec![
+            define.into(),
+            "-mcpu=v3".into(),
+            // A loop's copies are all verified, and most loops here end at once in most sessions.
+            "-fno-unroll-loops".into(),
+            "-Wall".into(),
+            format!("-I{}", root.join("vmlinux").display()).into(),
+            format!("-I{}", root.join("src/bpf").display()).into(),
+            // Line info holds source paths: two checkouts must give the same object.
+            format!("-ffile-prefix-map={}=.", root.display()).into(),
+            format!("-ffile-prefix-map={}=out", out.display()).into(),
+        ];
+        if let Some(extra) = std::env::var_os("BPF_CFLAGS") {
+            args.extend(
+                extra
+                    .to_string_lossy()
+                    .split_whitespace()
+                    .map(OsString::from),
+            );
+        }
         let mut kernel_types = BTreeSet::new();
         for source in sources(&root.join("src/bpf")) {
             let name = source
@@ -64,41 +85,27 @@ mod bpf {
                 .and_then(|n| n.to_str())
                 .expect("our own names are UTF-8");
             let stem = name.trim_end_matches(".bpf.c");
+            // Twice, see src/bpf/kfunc.bpf.h.
             let object = out.join(format!("{stem}.bpf.o"));
-            let mut args: Vec<OsString> = vec![
-                define.into(),
-                "-mcpu=v3".into(),
-                // A loop's copies are all verified, and most loops here end at once in most sessions.
-                "-fno-unroll-loops".into(),
-                "-Wall".into(),
-                format!("-I{}", root.join("vmlinux").display()).into(),
-                format!("-I{}", root.join("src/bpf").display()).into(),
-                // Line info holds source paths: two checkouts must give the same object.
-                format!("-ffile-prefix-map={}=.", root.display()).into(),
-                format!("-ffile-prefix-map={}=out", out.display()).into(),
-            ];
-            if let Some(extra) = std::env::var_os("BPF_CFLAGS") {
-                args.extend(
-                    extra
-                        .to_string_lossy()
-                        .split_whitespace()
-                        .map(OsString::from),
-                );
-            }
-            let result = SkeletonBuilder::new()
-                .source(&source)
-                .clang(&clang)
-                .clang_args(args)
+            let with_casts = compiler(&source, &clang, &args, true)
                 .obj(&object)
                 .reference_obj(true)
                 .build_and_generate(out.join(format!("{stem}.skel.rs")));
-            if let Err(error) = result {
+            let plain = out.join(format!("{stem}.plain.bpf.o"));
+            let both = with_casts
+                .and_then(|()| compiler(&source, &clang, &args, false).obj(&plain).build());
+            if let Err(error) = both {
                 super::fail(&format!(
                     "src/bpf/{name} does not compile with {}: {error:#}",
                     clang.display()
                 ));
             }
             name_types(&object, &mut kernel_types);
+            name_types(&plain, &mut kernel_types);
+            let marks = format!("&{:?}", marks(&object));
+            if let Err(error) = std::fs::write(out.join(format!("{stem}.marks.rs")), marks) {
+                super::fail(&format!("{}: {error}", out.display()));
+            }
         }
         let list = format!(
             "pub(super) const KERNEL_TYPES: &[&str] = &{:?};\n",
@@ -107,6 +114,40 @@ mod bpf {
         if let Err(error) = std::fs::write(out.join("kernel_types.rs"), list) {
             super::fail(&format!("{}: {error}", out.display()));
         }
+    }
+
+    fn compiler(source: &Path, clang: &Path, args: &[OsString], casts: bool) -> SkeletonBuilder {
+        let casts = OsString::from(format!("-DSTK_CASTS={}", u8::from(casts)));
+        let mut builder = SkeletonBuilder::new();
+        builder
+            .source(source)
+            .clang(clang)
+            .clang_args(args.iter().cloned().chain([casts]));
+        builder
+    }
+
+    /// Where an object has the numbers that the loader replaces (src/bpf/kfunc.bpf.h): the offsets of the instructions
+    /// that move them.
+    fn marks(object: &Path) -> Vec<usize> {
+        /// `dst = imm`, 64 bits wide (include/uapi/linux/bpf.h).
+        const MOVE: u8 = 0xb7;
+        let malformed = |why: &dyn std::fmt::Display| -> ! {
+            super::fail(&format!("{}: {why}", object.display()))
+        };
+        let bytes = std::fs::read(object).unwrap_or_else(|e| malformed(&e));
+        let elf = object::File::parse(&*bytes).unwrap_or_else(|e| malformed(&e));
+        let mut found = Vec::new();
+        for section in elf.sections().filter(|s| s.kind() == SectionKind::Text) {
+            let (start, _) = section.file_range().unwrap_or_default();
+            let data = section.data().unwrap_or_else(|e| malformed(&e));
+            for (place, instruction) in data.chunks_exact(8).enumerate() {
+                // The high bytes of STK_CALL_… and STK_TYPE_…; no constant of ours looks like that.
+                if instruction[0] == MOVE && matches!(&instruction[5..], b"KTS" | b"TTS") {
+                    found.push(usize::try_from(start).unwrap_or(0) + place * 8);
+                }
+            }
+        }
+        found
     }
 
     /// Adds the names of the kernel's types that an object's relocations can name.

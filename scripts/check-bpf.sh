@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Compiles every BPF object for both architectures with all warnings as errors, against the libbpf headers of the
-# locked libbpf-sys, and checks the format of the C sources. CLANG and CLANG_FORMAT name other programs to use.
+# Compiles every BPF object for both architectures, with casts and without (build.rs), with all warnings as errors,
+# against the libbpf headers of the locked libbpf-sys, and checks the format of the C sources. CLANG and CLANG_FORMAT
+# name other programs to use.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 clang=${CLANG:-clang}
@@ -30,11 +31,12 @@ sources=(src/bpf/*.bpf.c)
 [ ${#sources[@]} -gt 0 ] || die "no src/bpf/*.bpf.c"
 status=0
 for source in "${sources[@]}"; do
-	for arch in x86 arm64; do
-		object=target/check-bpf/$(basename "${source%.c}").$arch.o
+	for variant in x86:0 x86:1 arm64:0 arm64:1; do
+		arch=${variant%:*} casts=${variant#*:}
+		object=target/check-bpf/$(basename "${source%.c}").$arch.$casts.o
 		"$clang" -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror -mcpu=v3 -fno-unroll-loops -fno-stack-protector \
-			-target bpf -D"__TARGET_ARCH_$arch" -I vmlinux -I src/bpf -isystem "$include" -c "$source" -o "$object" || {
-			say "$source does not compile for $arch"
+			-target bpf -D"__TARGET_ARCH_$arch" -D"STK_CASTS=$casts" -I vmlinux -I src/bpf -isystem "$include" -c "$source" -o "$object" || {
+			say "$source does not compile for $arch with STK_CASTS=$casts"
 			status=1
 		}
 	done

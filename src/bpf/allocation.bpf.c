@@ -315,7 +315,7 @@ SEC("?raw_tp/kmem_cache_alloc")
 int BPF_PROG(allocation_cache__raw_tp, unsigned long ip, const void *at, struct kmem_cache *cache,
 	     gfp_t gfp)
 {
-	STK_VIEW(of, cache, false, size, object_size, 16);
+	STK_VIEW(of, kmem_cache, cache, size, object_size, 16);
 
 	return on_slab(ctx, at, STK_SEE(of, object_size), STK_SEE(of, size), gfp, CACHE_ALLOC);
 }

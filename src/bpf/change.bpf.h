@@ -788,7 +788,7 @@ static __always_inline void sys_base(__s32 dfd)
 	struct stk_place place;
 
 	if (dfd == STK_AT_FDCWD) {
-		struct fs_struct *fs = STK_LOAD(task, fs);
+		struct fs_struct *fs = STK_FOLLOW(task, fs);
 
 		place = stk_place_of(&fs->pwd);
 	} else {

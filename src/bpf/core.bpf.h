@@ -7,6 +7,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "kfunc.bpf.h"
 #include "wire.h"
 
 /* BTF drops a type that is used through void pointers only; the skeleton needs it for the layout check. */
@@ -193,10 +194,14 @@ enum {
 };
 
 /*
- * Whether the verifier knows the type of stk_current(), so that its fields can be loaded: 1 or 2 ns each, where a helper
- * call that reads memory takes 10 and more. 5.11+. A constant once loaded: the verifier never sees the other branch.
+ * Whether the verifier knows the type of stk_current(), so that its fields can be loaded. 5.11+. A constant once loaded:
+ * the verifier never sees the other branch.
  */
+#if STK_CASTS
+#define STK_TYPED 1
+#else
 #define STK_TYPED bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
+#endif
 
 static __always_inline struct task_struct *stk_current(void)
 {
@@ -205,38 +210,64 @@ static __always_inline struct task_struct *stk_current(void)
 	return (struct task_struct *)bpf_get_current_task();
 }
 
-/* A field of stk_current(), or of what was reached from there by this macro alone. */
+/* A pointer in stk_current(). */
+#define STK_FOLLOW(task, field) \
+	(STK_TYPED ? STK_AS(task_struct, task)->field : BPF_CORE_READ(task, field))
+
+/* Another field of stk_current(), or any of what was reached from there by these macros alone. */
 #define STK_LOAD(ptr, field) (STK_TYPED ? (ptr)->field : BPF_CORE_READ(ptr, field))
 
 /*
- * A look at several fields of a kernel object. Where the verifier knows the type of the pointer (`typed`), STK_SEE loads
- * them. Else all that lies between `first` and `last` is read at once, because it is the call that costs and not the
- * bytes; what is not within `room` bytes in some kernel's layout is read by itself. The choice is made when the program
- * is loaded.
+ * A field of a kernel object, a struct `type`, or of what is reached from there: each arrow is an argument. `typed`:
+ * whether the verifier knows the type of the pointer.
  */
-#define STK_VIEW(view, ptr, typed, first, last, room)                                   \
-	typeof(ptr) view = (ptr);                                                       \
-	const bool view##_typed = (typed);                                              \
-	__u64 view##_bytes[(room) / 8];                                                 \
-	const __u32 view##_at = bpf_core_field_offset(typeof(*(ptr)), first) & ~7U;     \
-	const __u32 view##_len = bpf_core_field_offset(typeof(*(ptr)), last) +          \
-				 bpf_core_field_size(typeof(*(ptr)), last) - view##_at; \
-	if (!view##_typed && view##_len <= (room))                                      \
+#define STK_GET_TYPED(type, ptr, typed, field...) \
+	((typed) || STK_CASTS ? ___arrow(STK_AS(type, ptr), ##field) : BPF_CORE_READ(ptr, ##field))
+#define STK_GET(type, ptr, field...) STK_GET_TYPED(type, ptr, false, ##field)
+
+/* What is in eight bytes of the kernel's, as a number. */
+#define STK_NUMBER_AT(ptr)                                            \
+	({                                                            \
+		__u64 __number = 0;                                   \
+		if (STK_CASTS)                                        \
+			__number = STK_AS(timespec64, (ptr))->tv_sec; \
+		else                                                  \
+			bpf_probe_read_kernel(&__number, 8, (ptr));   \
+		__number;                                             \
+	})
+
+/*
+ * A look at several fields of a kernel object, a struct `type`, whose type the verifier can be told: then STK_SEE loads
+ * them. Else all that lies between `first` and `last` is read at once, because it is the call that costs and not the
+ * bytes; what is not within `room` bytes in some kernel's layout is read by itself, which is decided when the program is
+ * loaded.
+ */
+#define STK_VIEW(view, type, ptr, first, last, room)                                 \
+	struct type *view = STK_AS(type, ptr);                                       \
+	__u64 view##_bytes[(room) / 8];                                              \
+	const __u32 view##_at = bpf_core_field_offset(struct type, first) & ~7U;     \
+	const __u32 view##_len = bpf_core_field_offset(struct type, last) +          \
+				 bpf_core_field_size(struct type, last) - view##_at; \
+	if (!STK_CASTS && view##_len <= (room))                                      \
 	bpf_probe_read_kernel(view##_bytes, view##_len, (char *)view + view##_at)
 
-#define STK_SEE(view, field)                                                            \
-	({                                                                              \
-		typeof(view->field) __value;                                            \
-		__u32 __at = bpf_core_field_offset(typeof(*(view)), field) - view##_at; \
-		if (view##_typed)                                                       \
-			__value = view->field;                                          \
-		else if (view##_len <= sizeof(view##_bytes) &&                          \
-			 __at + sizeof(__value) <= view##_len)                          \
-			__value = *(typeof(__value) *)((char *)view##_bytes + __at);    \
-		else                                                                    \
-			__value = BPF_CORE_READ(view, field);                           \
-		__value;                                                                \
+#define STK_SEE(view, field)                                                          \
+	({                                                                            \
+		typeof(view->field) __value;                                          \
+		__u32 __at = bpf_core_field_offset(typeof(*view), field) - view##_at; \
+		if (STK_CASTS)                                                        \
+			__value = view->field;                                        \
+		else if (view##_len <= sizeof(view##_bytes) &&                        \
+			 __at + sizeof(__value) <= view##_len)                        \
+			__value = *(typeof(__value) *)((char *)view##_bytes + __at);  \
+		else                                                                  \
+			__value = BPF_CORE_READ(view, field);                         \
+		__value;                                                              \
 	})
+
+/* A pointer that is seen so, as a number, which is all that a global function may be given. */
+#define STK_SEE_NUMBER(view, field) \
+	(STK_CASTS ? (__u64)STK_AS(timespec64, &view->field)->tv_sec : (__u64)STK_SEE(view, field))
 
 /*
  * Enters what is not in the map yet: 0, -EEXIST when it is, or another error. Up to 6.3 the kernel's own function returns
@@ -265,9 +296,9 @@ static __always_inline struct pt_regs *stk_regs(void)
 static __always_inline long stk_syscall_nr(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(regs, orig_ax);
+	return STK_GET(pt_regs, regs, orig_ax);
 #else
-	return BPF_CORE_READ(regs, syscallno);
+	return STK_GET(pt_regs, regs, syscallno);
 #endif
 }
 

@@ -90,7 +90,7 @@ static __always_inline __u32 walk_base(__u32 at, int dfd)
 	struct stk_place place;
 
 	if (dfd == STK_AT_FDCWD) {
-		struct fs_struct *fs = STK_LOAD(task, fs);
+		struct fs_struct *fs = STK_FOLLOW(task, fs);
 
 		place = stk_place_of(&fs->pwd);
 	} else {
@@ -148,14 +148,14 @@ static __always_inline void emit_open(struct file *file, bool typed, long result
 
 	if (stk_config.filter & STK_FILTER_ERRORS && file)
 		return;
-	if (file && (typed ? file->f_mode : BPF_CORE_READ(file, f_mode)) & STK_FMODE_CREATED)
+	if (file && STK_GET_TYPED(file, file, typed, f_mode) & STK_FMODE_CREATED)
 		kind = STK_KIND_CREATE;
 	s = stk_scratch_begin(&stk_file_buf, kind, &seq);
 	if (!s)
 		return;
 	rec = start(s, kind, result, open_flags);
 	if (file) {
-		struct inode *inode = typed ? file->f_inode : BPF_CORE_READ(file, f_inode);
+		struct inode *inode = STK_GET_TYPED(file, file, typed, f_inode);
 
 		stk_file_id_of(&rec->file, inode, typed);
 		if (put_path(rec, stk_place_of(&file->f_path)) & STK_WALK_DELETED)

@@ -95,16 +95,15 @@ static __always_inline __u32 epoch_now(void)
 /* Before all else: most reads and writes of a machine are of pipes and sockets. `typed` as for stk_file_id_of(). */
 static __always_inline bool countable(struct file *file, bool typed)
 {
-	struct inode *inode = typed ? file->f_inode : BPF_CORE_READ(file, f_inode);
-	__u32 type = (typed ? inode->i_mode : BPF_CORE_READ(inode, i_mode)) & STK_S_IFMT;
+	struct inode *inode = STK_GET_TYPED(file, file, typed, f_inode);
+	__u32 type = STK_GET_TYPED(inode, inode, typed, i_mode) & STK_S_IFMT;
 
 	if (type != STK_S_IFREG && type != STK_S_IFBLK)
 		return false;
 	/* The others come from descriptors, which such a file never has. */
 	if (typed && file->f_mode & STK_FMODE_NOACCOUNT)
 		return false;
-	return (typed ? inode->i_sb->s_magic : BPF_CORE_READ(inode, i_sb, s_magic)) !=
-	       STK_ANON_INODE_MAGIC;
+	return STK_GET_TYPED(inode, inode, typed, i_sb, s_magic) != STK_ANON_INODE_MAGIC;
 }
 
 /* Notes how the file is called, once in an epoch. Returns whether somebody asked for it. */
@@ -170,7 +169,7 @@ static __always_inline struct stk_file_sum *sum_of(struct task_struct *task, str
 		stk_current_key(&key.task);
 	}
 	if (file) {
-		struct inode *inode = typed ? file->f_inode : BPF_CORE_READ(file, f_inode);
+		struct inode *inode = STK_GET_TYPED(file, file, typed, f_inode);
 
 		stk_file_id_of(&id, inode, typed);
 		key.file.ino = id.ino;

@@ -95,19 +95,19 @@ STK_SCRATCH_MAP(stk_payload_buf);
 
 static __always_inline bool is_tcp(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP &&
-	       BPF_CORE_READ(sk, sk_type) == SOCK_STREAM;
+	return STK_GET(sock, sk, sk_protocol) == IPPROTO_TCP &&
+	       STK_GET(sock, sk, sk_type) == SOCK_STREAM;
 }
 
 static __always_inline bool is_udp(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP &&
-	       BPF_CORE_READ(sk, sk_type) == SOCK_DGRAM;
+	return STK_GET(sock, sk, sk_protocol) == IPPROTO_UDP &&
+	       STK_GET(sock, sk, sk_type) == SOCK_DGRAM;
 }
 
 static __always_inline bool is_inet(struct sock *sk)
 {
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	__u16 family = STK_GET(sock, sk, __sk_common.skc_family);
 
 	return family == STK_AF_INET || family == STK_AF_INET6;
 }
@@ -125,18 +125,18 @@ static __always_inline void flow_of(struct stk_flow *flow, struct sock *sk)
 {
 	struct inet_sock *inet = (struct inet_sock *)sk;
 
-	flow->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	flow->family = STK_GET(sock, sk, __sk_common.skc_family);
 	if (flow->family == STK_AF_INET6) {
 		BPF_CORE_READ_INTO(&flow->local, sk, __sk_common.skc_v6_rcv_saddr);
 		BPF_CORE_READ_INTO(&flow->remote, sk, __sk_common.skc_v6_daddr);
 	} else {
-		mapped(flow->local, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
-		mapped(flow->remote, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+		mapped(flow->local, STK_GET(sock, sk, __sk_common.skc_rcv_saddr));
+		mapped(flow->remote, STK_GET(sock, sk, __sk_common.skc_daddr));
 	}
 	/* Not skc_num: that is cleared before the state becomes TCP_CLOSE (tcp_set_state, net/ipv4/tcp.c). */
-	flow->local_port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-	flow->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	flow->protocol = BPF_CORE_READ(sk, sk_protocol);
+	flow->local_port = bpf_ntohs(STK_GET(inet_sock, inet, inet_sport));
+	flow->remote_port = bpf_ntohs(STK_GET(sock, sk, __sk_common.skc_dport));
+	flow->protocol = STK_GET(sock, sk, sk_protocol);
 }
 
 /* The address that a call was given. What is no address of this family, or cannot be read, is none. */
@@ -167,10 +167,10 @@ static __always_inline void bytes_of(struct sock *sk, __u64 *sent, __u64 *receiv
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 
-	*sent = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
-	*received = BPF_CORE_READ(tp, bytes_received);
+	*sent = STK_GET(tcp_sock, tp, bytes_sent) - STK_GET(tcp_sock, tp, bytes_retrans);
+	*received = STK_GET(tcp_sock, tp, bytes_received);
 	/* The peer's FIN counts as a byte there; tcp_fin() sets this flag (net/ipv4/tcp_input.c). */
-	if (*received && BPF_CORE_READ(sk, __sk_common.skc_flags) & 1UL << SOCK_DONE)
+	if (*received && STK_GET(sock, sk, __sk_common.skc_flags) & 1UL << SOCK_DONE)
 		*received -= 1;
 }
 
@@ -188,7 +188,7 @@ static __always_inline struct sock *sock_of_fd(int fd)
 	if (!file || BPF_CORE_READ(file, f_inode, i_sb, s_magic) != STK_SOCKFS_MAGIC)
 		return NULL;
 	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
+	return STK_GET(socket, socket, sk);
 }
 
 static __attribute__((noinline)) bool is_address_wanted(const __u8 *address)
@@ -321,7 +321,7 @@ static __always_inline void tell_close(struct sock *sk, const struct stk_conn *c
 	rec->duration_ns = duration_ns;
 	rec->sent_bytes = sent;
 	rec->received_bytes = received;
-	rec->retransmits = BPF_CORE_READ((struct tcp_sock *)sk, total_retrans);
+	rec->retransmits = STK_GET(tcp_sock, (struct tcp_sock *)sk, total_retrans);
 	rec->result = result;
 	rec->incoming = conn->incoming;
 	bpf_ringbuf_submit(rec, wake);
@@ -412,9 +412,9 @@ static __always_inline void count_moved(struct sock *sk, struct stk_conn *conn, 
 	if (!sum)
 		return;
 	bytes_of(sk, &sent, &received);
-	segs_out = BPF_CORE_READ(tp, segs_out);
-	segs_in = BPF_CORE_READ(tp, segs_in);
-	retransmits = BPF_CORE_READ(tp, total_retrans);
+	segs_out = STK_GET(tcp_sock, tp, segs_out);
+	segs_in = STK_GET(tcp_sock, tp, segs_in);
+	retransmits = STK_GET(tcp_sock, tp, total_retrans);
 	add(&sum->sent_bytes, sent - conn->sent);
 	add(&sum->received_bytes, received - conn->received);
 	add(&sum->sent_packets, segs_out - conn->segs_out);
@@ -467,7 +467,7 @@ static __always_inline int on_connecting(struct sock *sk, int before, bool count
 static __always_inline int on_closed(struct sock *sk, struct stk_conn *conn, int before,
 				     bool counting)
 {
-	__u32 error = BPF_CORE_READ(sk, sk_err);
+	__u32 error = STK_GET(sock, sk, sk_err);
 	struct stk_conn was = *conn;
 	__u64 key = (__u64)sk;
 
@@ -485,7 +485,7 @@ static __always_inline int on_closed(struct sock *sk, struct stk_conn *conn, int
 	}
 	if (!error) {
 		/* Not even tried: connect(2) is about to return why. */
-		if (BPF_CORE_READ(sk, sk_socket, state) == SS_UNCONNECTED)
+		if (STK_GET(sock, sk, sk_socket, state) == SS_UNCONNECTED)
 			return 0;
 		/* Given up by its owner. */
 		error = STK_ECANCELED;
@@ -587,7 +587,7 @@ static __always_inline int on_accept(struct sock *sk, bool counting)
 	if (!sk || !is_tcp(sk) || !stk_wanted())
 		return 0;
 	conn_init(&conn, STK_CONN_OPEN, 1);
-	conn.tcp_state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	conn.tcp_state = STK_GET(sock, sk, __sk_common.skc_state);
 	if (counting) {
 		count_moved(sk, &conn, true);
 	} else if (!filtered(0, 0)) {
@@ -603,7 +603,7 @@ static __always_inline int on_accept(struct sock *sk, bool counting)
 		return 0;
 	}
 	/* Closed before anybody accepted it: no change of state will come. */
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
+	if (STK_GET(sock, sk, __sk_common.skc_state) == TCP_CLOSE) {
 		kept = bpf_map_lookup_elem(&stk_conns, &key);
 		if (kept)
 			on_closed(sk, kept, 0, counting);
@@ -675,7 +675,7 @@ static __always_inline int on_unix(struct sock *sk, const void *address, int len
 	__u64 wake;
 	long failed;
 
-	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != STK_AF_UNIX)
+	if (!sk || STK_GET(sock, sk, __sk_common.skc_family) != STK_AF_UNIX)
 		return 0;
 	if (is_flow_needed() || filtered(result, 0) || !stk_wanted())
 		return 0;
@@ -703,7 +703,7 @@ static __always_inline int on_unix(struct sock *sk, const void *address, int len
 		failed = bpf_probe_read_kernel(rec->path, STK_UNIX_PATH, un->sun_path);
 	rec->path_len = failed ? 0 : len;
 	rec->result = result;
-	rec->kind = BPF_CORE_READ(sk, sk_type);
+	rec->kind = STK_GET(sock, sk, sk_type);
 	rec->pad = 0;
 	bpf_ringbuf_submit(rec, wake);
 	return 0;
@@ -741,12 +741,12 @@ static __always_inline int on_udp_sent(struct sock *sk, struct msghdr *msg, __u1
 	void *name;
 
 	/* For an IPv4 address udpv6_sendmsg calls udp_sendmsg: count it once. */
-	if (!is_udp(sk) || BPF_CORE_READ(sk, __sk_common.skc_family) != family || !stk_wanted())
+	if (!is_udp(sk) || STK_GET(sock, sk, __sk_common.skc_family) != family || !stk_wanted())
 		return 0;
 	if (result == -EAGAIN)
 		return 0;
 	key_of(&key, sk, false);
-	name = BPF_CORE_READ(msg, msg_name);
+	name = STK_GET(msghdr, msg, msg_name);
 	if (name)
 		address_given(key.remote, &key.port, name, false);
 	count_udp_sent(&key, result);
@@ -764,14 +764,14 @@ static __always_inline int on_udp_received(struct sock *sk, struct sk_buff *skb,
 	if (len < 0 || !is_udp(sk) || !stk_wanted())
 		return 0;
 	key_of(&key, sk, false);
-	head = BPF_CORE_READ(skb, head);
-	ip = head + BPF_CORE_READ(skb, network_header);
+	head = STK_GET(sk_buff, skb, head);
+	ip = head + STK_GET(sk_buff, skb, network_header);
 	bpf_probe_read_kernel(&version, sizeof(version), ip);
 	if (version >> 4 == 6)
 		BPF_CORE_READ_INTO(&key.remote, (struct ipv6hdr *)ip, saddr);
 	else
 		mapped(key.remote, BPF_CORE_READ((struct iphdr *)ip, saddr));
-	udp = (struct udphdr *)(head + BPF_CORE_READ(skb, transport_header));
+	udp = (struct udphdr *)(head + STK_GET(sk_buff, skb, transport_header));
 	key.port = bpf_ntohs(BPF_CORE_READ(udp, source));
 	count_udp_received(&key, len);
 	return 0;
@@ -979,7 +979,7 @@ static __always_inline int on_dns(struct sock *sk, const struct stk_buffers *fro
 	if (!stk_wanted())
 		return 0;
 	if (end && sent) {
-		end->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+		end->local_port = STK_GET(sock, sk, __sk_common.skc_num);
 		bpf_map_update_elem(&stk_dns_asked, &key, end, BPF_ANY);
 	}
 	s = payload_begin(STK_KIND_DNS, sk, end, &seq);
@@ -1015,7 +1015,7 @@ static __always_inline int on_hello(struct sock *sk, const struct stk_buffers *f
 	__u32 len;
 
 	/* Long past its start; nearly all calls end here. */
-	if (BPF_CORE_READ((struct tcp_sock *)sk, bytes_sent) > (__u64)STK_TLS_BYTES + moved)
+	if (STK_GET(tcp_sock, (struct tcp_sock *)sk, bytes_sent) > (__u64)STK_TLS_BYTES + moved)
 		return 0;
 	conn = bpf_map_lookup_elem(&stk_conns, &key);
 	if (!conn || conn->incoming || conn->hello_over || !stk_wanted())
@@ -1149,7 +1149,7 @@ FORMS("?raw_tp/inet_sock_set_state", state_again__raw_tp, (struct sock * sk, int
       on_state(sk, before, after, counting, true))
 FORMS("?fexit/inet_stream_connect", connect__fexit,
       (struct socket * socket, struct sockaddr *address, int len, int flags, int result),
-      on_connect(BPF_CORE_READ(socket, sk), address, false, result, counting))
+      on_connect(STK_GET(socket, socket, sk), address, false, result, counting))
 FORMS("?fexit/inet_csk_accept", accept_4__fexit,
       (struct sock * listener, int flags, int *err, bool kern, struct sock *sk),
       on_accept(sk, counting))
@@ -1203,14 +1203,14 @@ SEC("?fexit/inet_bind")
 int BPF_PROG(net_bind_4__fexit, struct socket *socket, struct sockaddr *address, int len,
 	     int result)
 {
-	return on_bind(BPF_CORE_READ(socket, sk), address, false, result);
+	return on_bind(STK_GET(socket, socket, sk), address, false, result);
 }
 
 SEC("?fexit/inet6_bind")
 int BPF_PROG(net_bind_6__fexit, struct socket *socket, struct sockaddr *address, int len,
 	     int result)
 {
-	return on_bind(BPF_CORE_READ(socket, sk), address, false, result);
+	return on_bind(STK_GET(socket, socket, sk), address, false, result);
 }
 
 STK_SESSION(inet_bind, net_bind_4, STK_KIND_BIND,
@@ -1227,7 +1227,7 @@ int net_bind__tp(struct trace_event_raw_sys_exit *ctx)
 SEC("?fexit/inet_listen")
 int BPF_PROG(net_listen__fexit, struct socket *socket, int backlog, int result)
 {
-	return on_listen(BPF_CORE_READ(socket, sk), backlog, result);
+	return on_listen(STK_GET(socket, socket, sk), backlog, result);
 }
 
 STK_SESSION(inet_listen, net_listen, STK_KIND_LISTEN,
@@ -1249,14 +1249,14 @@ SEC("?fexit/unix_stream_connect")
 int BPF_PROG(net_unix_stream__fexit, struct socket *socket, struct sockaddr *address, int len,
 	     int flags, int result)
 {
-	return on_unix(BPF_CORE_READ(socket, sk), address, len, false, result);
+	return on_unix(STK_GET(socket, socket, sk), address, len, false, result);
 }
 
 SEC("?fexit/unix_dgram_connect")
 int BPF_PROG(net_unix_dgram__fexit, struct socket *socket, struct sockaddr *address, int len,
 	     int flags, int result)
 {
-	return on_unix(BPF_CORE_READ(socket, sk), address, len, false, result);
+	return on_unix(STK_GET(socket, socket, sk), address, len, false, result);
 }
 
 STK_SESSION(unix_stream_connect, net_unix_stream, STK_KIND_UNIX_CONNECT,
@@ -1436,9 +1436,9 @@ static __always_inline int on_call(struct sock *sk, int result, bool sent)
 
 	if (result <= 0 || !is_inet(sk))
 		return 0;
-	protocol = BPF_CORE_READ(sk, sk_protocol);
-	remote = BPF_CORE_READ(sk, __sk_common.skc_dport);
-	local = BPF_CORE_READ(sk, __sk_common.skc_num);
+	protocol = STK_GET(sock, sk, sk_protocol);
+	remote = STK_GET(sock, sk, __sk_common.skc_dport);
+	local = STK_GET(sock, sk, __sk_common.skc_num);
 	/* Received from somebody who is known, and not the one. */
 	if (!sent && remote && remote != bpf_htons(STK_DNS_PORT) && local != STK_DNS_PORT)
 		return 0;
@@ -1471,9 +1471,9 @@ static __always_inline int on_calls(long result, int flags, bool sent)
 
 	if (!sk || !is_inet(sk) || flags & (STK_MSG_PEEK | STK_MSG_ERRQUEUE))
 		return 0;
-	protocol = BPF_CORE_READ(sk, sk_protocol);
-	remote = BPF_CORE_READ(sk, __sk_common.skc_dport);
-	local = BPF_CORE_READ(sk, __sk_common.skc_num);
+	protocol = STK_GET(sock, sk, sk_protocol);
+	remote = STK_GET(sock, sk, __sk_common.skc_dport);
+	local = STK_GET(sock, sk, __sk_common.skc_num);
 	for (i = 0; i < STK_MESSAGES && i < result; i++) {
 		struct stk_buffers from = {};
 

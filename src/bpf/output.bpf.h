@@ -73,7 +73,7 @@ static __always_inline void stk_made(void)
 static __always_inline void stk_current_key(struct stk_task_key *key)
 {
 	struct task_struct *task = stk_current();
-	struct task_struct *leader = STK_LOAD(task, group_leader);
+	struct task_struct *leader = STK_FOLLOW(task, group_leader);
 
 	key->start_ns = STK_LOAD(leader, start_boottime);
 	key->tgid = bpf_get_current_pid_tgid() >> 32;
@@ -95,8 +95,8 @@ static __always_inline void stk_current_comm(__u8 *to)
 static __always_inline void stk_header(struct stk_hdr *hdr, __u32 kind, __u32 len)
 {
 	struct task_struct *task = stk_current();
-	struct task_struct *leader = STK_LOAD(task, group_leader);
-	struct task_struct *real_parent = STK_LOAD(task, real_parent);
+	struct task_struct *leader = STK_FOLLOW(task, group_leader);
+	struct task_struct *real_parent = STK_FOLLOW(task, real_parent);
 	struct task_struct *parent = STK_LOAD(real_parent, group_leader);
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u64 uid_gid = bpf_get_current_uid_gid();

@@ -202,7 +202,7 @@ __attribute__((noinline)) __u32 env_find(__u64 start, __u64 end, __u32 off)
 
 static __always_inline void privileges_of(struct stk_privileges *to, struct task_struct *task)
 {
-	const struct cred *cred = STK_LOAD(task, cred);
+	const struct cred *cred = STK_FOLLOW(task, cred);
 
 	/* Two words up to 6.2, one from 6.3 on: the same bytes. */
 	bpf_probe_read_kernel(&to->caps, sizeof(to->caps),
@@ -232,7 +232,7 @@ static __always_inline int on_credentials(__u64 ahead)
 
 static __always_inline void exec_tty(struct stk_exec *rec, struct task_struct *task)
 {
-	struct signal_struct *signal = STK_LOAD(task, signal);
+	struct signal_struct *signal = STK_FOLLOW(task, signal);
 	struct tty_struct *tty = STK_LOAD(signal, tty);
 	struct tty_driver *driver;
 
@@ -346,9 +346,8 @@ static __always_inline int on_exec(struct linux_binprm *bprm)
 	stk_header(&rec->hdr, STK_KIND_EXEC, 0);
 
 	/* What runs: for a script this is the interpreter, as in /proc/PID/exe. */
-	STK_VIEW(what, bprm, false, file, interp, 56);
-	file = STK_SEE(what, file);
-	inode = BPF_CORE_READ(file, f_inode);
+	file = STK_GET(linux_binprm, bprm, file);
+	inode = STK_GET(file, file, f_inode);
 	stk_file_id_of(&rec->exe, inode, false);
 	place = stk_place_of(&file->f_path);
 	flags |= fileless(inode, &place);
@@ -362,7 +361,7 @@ static __always_inline int on_exec(struct linux_binprm *bprm)
 	rec->exe_len = off - start;
 
 	task = stk_current();
-	fs = STK_LOAD(task, fs);
+	fs = STK_FOLLOW(task, fs);
 	place = stk_place_of(&fs->pwd);
 	at = off;
 	off = exec_walk(place.dentry, place.mnt, off, start + STK_PATH_BUF + STK_PATH_MAX);
@@ -373,8 +372,8 @@ static __always_inline int on_exec(struct linux_binprm *bprm)
 
 	rec->filename_len = 0;
 	rec->interp_len = 0;
-	filename = STK_SEE(what, filename);
-	interp = STK_SEE(what, interp);
+	filename = STK_GET(linux_binprm, bprm, filename);
+	interp = STK_GET(linux_binprm, bprm, interp);
 	if (filename != interp) {
 		flags |= STK_FLAG_SCRIPT;
 		asm volatile("" : "+r"(off));
@@ -395,7 +394,7 @@ static __always_inline int on_exec(struct linux_binprm *bprm)
 		}
 	}
 
-	mm = STK_LOAD(task, mm);
+	mm = STK_FOLLOW(task, mm);
 	args = STK_LOAD(mm, arg_start);
 	total = STK_LOAD(mm, arg_end) - args;
 	rec->args_total = total;
@@ -428,7 +427,7 @@ static __always_inline int on_exec(struct linux_binprm *bprm)
 
 static __always_inline int on_fork(struct task_struct *child)
 {
-	STK_VIEW(of, child, false, pid, real_parent, 32);
+	STK_VIEW(of, task_struct, child, pid, real_parent, 32);
 	struct task_struct *parent;
 	struct stk_fork *rec;
 	__u64 wake;
@@ -500,7 +499,7 @@ static __always_inline void cpu_time(struct stk_exit *rec, struct task_struct *t
 static __always_inline int on_exit(void)
 {
 	struct task_struct *task = stk_current();
-	struct signal_struct *signal = STK_LOAD(task, signal);
+	struct signal_struct *signal = STK_FOLLOW(task, signal);
 	struct task_struct *leader;
 	struct stk_task_key key;
 	struct stk_exit *rec;
@@ -526,7 +525,7 @@ static __always_inline int on_exit(void)
 	stk_header(&rec->hdr, STK_KIND_EXIT, sizeof(*rec));
 	cpu_time(rec, task, signal);
 	rec->maxrss_pages = STK_LOAD(signal, maxrss);
-	leader = STK_LOAD(task, group_leader);
+	leader = STK_FOLLOW(task, group_leader);
 	/* What wait4(2) would say (wait_task_zombie, kernel/exit.c). */
 	if (STK_LOAD(signal, flags) & STK_SIGNAL_GROUP_EXIT)
 		rec->code = STK_LOAD(signal, group_exit_code);

@@ -112,7 +112,7 @@ static __always_inline void note_ending(struct task_struct *task, struct stk_tas
 static __always_inline int on_exit(void)
 {
 	struct task_struct *task = stk_current();
-	struct signal_struct *signal = STK_LOAD(task, signal);
+	struct signal_struct *signal = STK_FOLLOW(task, signal);
 	/* signal->live is lowered before the tracepoint (do_exit, kernel/exit.c). */
 	bool last = STK_LOAD(signal, live.counter) == 0;
 	bool wanted = stk_wanted();
@@ -142,7 +142,7 @@ static __always_inline int on_exit(void)
 	if (!last)
 		return 0;
 	stk_header(&process->hdr, STK_KIND_EXIT, sizeof(*process));
-	leader = STK_LOAD(task, group_leader);
+	leader = STK_FOLLOW(task, group_leader);
 	/* What wait4(2) would say (wait_task_zombie, kernel/exit.c). */
 	if (STK_LOAD(signal, flags) & STK_SIGNAL_GROUP_EXIT)
 		process->code = STK_LOAD(signal, group_exit_code);

@@ -15,7 +15,7 @@ STK_EXPORT(stk_rate);
 
 static __always_inline int on_fork(struct task_struct *child)
 {
-	STK_VIEW(of, child, false, pid, tgid, 8);
+	STK_VIEW(of, task_struct, child, pid, tgid, 8);
 	struct stk_task_key key;
 	struct stk_task *entry;
 	struct stk_task next;
@@ -40,7 +40,7 @@ static __always_inline int on_fork(struct task_struct *child)
 static __always_inline int on_exit(void)
 {
 	struct task_struct *task = stk_current();
-	struct signal_struct *signal = STK_LOAD(task, signal);
+	struct signal_struct *signal = STK_FOLLOW(task, signal);
 	struct stk_task *entry;
 
 	/* signal->live is lowered before the tracepoint (do_exit, kernel/exit.c). */
@@ -54,7 +54,7 @@ static __always_inline int on_exit(void)
 
 static __always_inline int on_free(struct task_struct *task)
 {
-	STK_VIEW(of, task, false, pid, tgid, 8);
+	STK_VIEW(of, task_struct, task, pid, tgid, 8);
 	struct stk_task_key key;
 
 	/* Also false for the old leader after another thread's exec: it has swapped ids with that thread. */

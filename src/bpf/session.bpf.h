@@ -25,44 +25,6 @@ struct {
 } STK_SESSIONS SEC(".maps");
 
 /*
- * Calls of kernel functions that are no helpers, and ids of the kernel's types. Named in the usual way they would make
- * libbpf read all of the kernel's types for each object that has them, on every kernel; so the loader puts them where
- * these numbers are moved (src/kernel/kfunc.rs).
- */
-enum {
-	STK_CALL_IS_RETURN = 0x53544b01, /* bpf_session_is_return(ctx) */
-	STK_CALL_COOKIE = 0x53544b02, /* bpf_session_cookie(ctx) */
-	STK_CALL_CAST = 0x53544b03, /* bpf_rdonly_cast(pointer, type) */
-
-	STK_TYPE_dentry = 0x53545401,
-	STK_TYPE_file = 0x53545402,
-	STK_TYPE_filename = 0x53545403,
-	STK_TYPE_iattr = 0x53545404,
-	STK_TYPE_open_flags = 0x53545405,
-	STK_TYPE_path = 0x53545406,
-	STK_TYPE_renamedata = 0x53545407,
-	STK_TYPE_vfsmount = 0x53545408,
-	STK_TYPE_sock = 0x53545409,
-	STK_TYPE_socket = 0x5354540a,
-	STK_TYPE_msghdr = 0x5354540b,
-	STK_TYPE_sk_buff = 0x5354540c,
-};
-
-#define STK_KFUNC(result, number, first, second)                                 \
-	asm volatile("r1 = %[one]\n\tr2 = %[two]\n\tr0 = %[call]\n\t%[out] = r0" \
-		     : [out] "=r"(result)                                        \
-		     : [one] "r"(first), [two] "i"(second), [call] "i"(number)   \
-		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory")
-
-/* A number as a pointer to a struct whose fields can be loaded. */
-#define STK_AS(name, number)                                               \
-	({                                                                 \
-		struct name *__as;                                         \
-		STK_KFUNC(__as, STK_CALL_CAST, (number), STK_TYPE_##name); \
-		__as;                                                      \
-	})
-
-/*
  * At the end of a call of somebody who is watched: true, with what the function was called with. At its beginning, which
  * is noted: false, and `*verdict` is what the program returns, 1 for an end that nobody wants to see.
  */

@@ -101,7 +101,7 @@ static __always_inline bool stk_wanted(void)
 	if (scope & STK_SCOPE_UIDS) {
 		/* Not the helper's: overlayfs and io_uring act under somebody else's subjective credentials. */
 		struct task_struct *task = stk_current();
-		const struct cred *cred = STK_LOAD(task, real_cred);
+		const struct cred *cred = STK_FOLLOW(task, real_cred);
 		__u32 uid = STK_LOAD(cred, uid.val);
 
 		if (!bpf_map_lookup_elem(&stk_uids, &uid))
@@ -120,14 +120,13 @@ static __always_inline bool stk_wanted(void)
 /* `typed`: whether the verifier knows the type of `inode`; a constant at every call. */
 static __always_inline void stk_file_id_of(struct stk_file_id *id, struct inode *inode, bool typed)
 {
-	STK_VIEW(of, inode, typed, i_mode, i_ino, 72);
-	STK_VIEW(sb, STK_SEE(of, i_sb), typed, s_dev, s_magic, 96);
+	struct super_block *sb = STK_GET_TYPED(inode, inode, typed, i_sb);
 
-	id->ino = STK_SEE(of, i_ino);
-	id->dev = STK_SEE(sb, s_dev);
-	id->generation = STK_SEE(of, i_generation);
-	id->fs_magic = STK_SEE(sb, s_magic);
-	id->mode = STK_SEE(of, i_mode);
+	id->ino = STK_GET_TYPED(inode, inode, typed, i_ino);
+	id->dev = STK_GET_TYPED(super_block, sb, typed, s_dev);
+	id->generation = STK_GET_TYPED(inode, inode, typed, i_generation);
+	id->fs_magic = STK_GET_TYPED(super_block, sb, typed, s_magic);
+	id->mode = STK_GET_TYPED(inode, inode, typed, i_mode);
 }
 
 /* A path in the kernel's terms, as numbers. */
@@ -144,26 +143,24 @@ static __always_inline __u64 stk_mount_of(const struct vfsmount *mnt)
 static __always_inline struct stk_place stk_place_of(const struct path *path)
 {
 	struct stk_place place;
-	STK_VIEW(of, (struct path *)path, false, mnt, dentry, 16);
+	STK_VIEW(of, path, path, mnt, dentry, 16);
 
-	place.dentry = (__u64)STK_SEE(of, dentry);
-	place.mnt = stk_mount_of(STK_SEE(of, mnt));
+	place.dentry = STK_SEE_NUMBER(of, dentry);
+	place.mnt = stk_mount_of((struct vfsmount *)STK_SEE_NUMBER(of, mnt));
 	return place;
 }
 
 /* What a descriptor of `task` stands for; NULL when it is none. */
 static __always_inline struct file *stk_file_of_fd(struct task_struct *task, __u32 fd)
 {
-	struct files_struct *files = STK_LOAD(task, files);
+	struct files_struct *files = STK_FOLLOW(task, files);
 	struct fdtable *fdt = STK_LOAD(files, fdt);
 	struct file **table = STK_LOAD(fdt, fd);
-	struct file *file = NULL;
 
 	/* What lies behind the table is no file. */
 	if (fd >= STK_LOAD(fdt, max_fds))
 		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
-	return file;
+	return (struct file *)STK_NUMBER_AT(&table[fd]);
 }
 
 /* One per possible CPU (a per-CPU map ends at 32 KiB a value). */
@@ -210,7 +207,7 @@ enum {
 
 static __always_inline void stk_walk_into(struct stk_scratch *s, __u64 mnt)
 {
-	STK_VIEW(of, (struct mount *)mnt, false, mnt_parent, mnt.mnt_root, 24);
+	STK_VIEW(of, mount, mnt, mnt_parent, mnt.mnt_root, 24);
 
 	s->mnt = mnt;
 	s->mnt_root = (__u64)STK_SEE(of, mnt.mnt_root);
@@ -233,7 +230,7 @@ static __always_inline int stk_walk_step(struct stk_scratch *s)
 		stk_walk_into(s, s->mnt_parent);
 		return STK_STEP_ON;
 	}
-	STK_VIEW(of, (struct dentry *)s->dentry, false, d_hash.pprev, d_name.name, 32);
+	STK_VIEW(of, dentry, s->dentry, d_hash.pprev, d_name.name, 32);
 	parent = (__u64)STK_SEE(of, d_parent);
 	if (!parent)
 		return STK_STEP_CUT; /* could not be read */

@@ -4,16 +4,13 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _};
 
 use libbpf_rs::Link;
-use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
 
 use super::btf::KernelBtf;
 use super::log::Capture;
-use super::refused;
-use super::skel::identity::IdentitySkelBuilder;
+use super::{refused, skel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{IdentityRecord, SeedRecord, TaskKey, read};
 
@@ -37,16 +34,10 @@ impl Asker {
     pub(crate) fn new(btf: &KernelBtf) -> Result<Self> {
         let capture = Capture::start();
         let what = "the identity iterator";
-        let mut storage = MaybeUninit::uninit();
-        let mut builder = IdentitySkelBuilder::default();
-        builder
-            .object_builder_mut()
-            .btf_custom_path(btf.extract_path())
-            .map_err(|e| refused(what, &e, &[]))?;
-        let mut open = builder
-            .open(&mut storage)
+        let mut open = skel::IDENTITY
+            .open(btf)?
             .map_err(|e| refused(what, &e, &capture.take()))?;
-        for mut program in open.open_object_mut().progs_mut() {
+        for mut program in open.progs_mut() {
             program.set_autoload(true);
         }
         let loaded = open
@@ -54,7 +45,7 @@ impl Asker {
             .map_err(|e| refused(what, &e, &capture.take()))?;
         let mut links = Vec::new();
         for name in ["identity_files__iter", "identity_tasks__iter"] {
-            for program in loaded.object().progs_mut().filter(|p| p.name() == name) {
+            for program in loaded.progs_mut().filter(|p| p.name() == name) {
                 links.push(
                     program
                         .attach()

@@ -4,7 +4,7 @@
 //! The extract is what makes a start fast. libbpf looks for each type of each object among all 150,000 of the kernel;
 //! in the extract there are a few hundred. The format is that of Documentation/bpf/btf.rst.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io::Write as _;
 use std::ops::Deref;
@@ -60,7 +60,7 @@ pub(super) struct Function {
 /// What the running kernel says of itself.
 pub(crate) struct KernelBtf {
     functions: HashMap<String, Function>,
-    /// Ids of those that programs ask for by name, where there are such programs.
+    /// Ids of those that programs ask for by name.
     structures: HashMap<&'static str, u32>,
     extract: OwnedFd,
 }
@@ -90,12 +90,13 @@ impl KernelBtf {
                 format!("the type information in {PATH} is not in a form that this version knows"),
             )
         })?;
-        let extract = memfd(&types.extract(names::KERNEL_TYPES)).map_err(|e| {
+        let (extract, structures) = types.extract(names::KERNEL_TYPES);
+        let extract = memfd(&extract).map_err(|e| {
             Error::new(ErrorKind::Io, "a memory file for kernel types").with_source(e)
         })?;
         Ok(KernelBtf {
             functions: types.functions(),
-            structures: types.structures(kfunc::types()),
+            structures,
             extract,
         })
     }
@@ -336,37 +337,30 @@ impl<'a> Types<'a> {
         found
     }
 
-    /// The first struct of each of these names.
-    fn structures(&self, names: impl Iterator<Item = &'static str>) -> HashMap<&'static str, u32> {
-        let mut missing: HashSet<&'static str> = names.collect();
-        let mut found = HashMap::with_capacity(missing.len());
-        let mut all = self.all().filter(|(_, ty)| ty.kind() == kind::STRUCT);
-        while !missing.is_empty()
-            && let Some((id, ty)) = all.next()
-        {
-            let name = std::str::from_utf8(self.name(ty.name_off)).unwrap_or_default();
-            if let Some(name) = missing.take(name) {
-                found.insert(name, id);
-            }
-        }
-        found
-    }
-
     /// A BTF of the types with these names (sorted) and of what they are made of. What they only point at is left out:
-    /// a CO-RE relocation compares pointers without looking behind them.
-    fn extract(&self, names: &[&str]) -> Vec<u8> {
+    /// a CO-RE relocation compares pointers without looking behind them. And the ids that the structs have here which
+    /// programs ask for; the first of each name.
+    fn extract(&self, names: &[&str]) -> (Vec<u8>, HashMap<&'static str, u32>) {
         let mut out = Extract::new(self);
+        let mut structures = HashMap::new();
         for (id, ty) in self.all() {
             let named = matches!(
                 ty.kind(),
                 kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::TYPEDEF
             ) && ty.name_off != 0;
             let wanted = |name: &[u8]| names.binary_search_by(|n| n.as_bytes().cmp(name)).is_ok();
-            if named && wanted(self.name(ty.name_off)) {
-                out.id(id);
+            let name = self.name(ty.name_off);
+            if !named || !wanted(name) {
+                continue;
+            }
+            out.id(id);
+            if ty.kind() == kind::STRUCT
+                && let Some(name) = kfunc::type_of(name)
+            {
+                structures.entry(name).or_insert(id);
             }
         }
-        out.finish()
+        (out.finish(), structures)
     }
 }
 
@@ -501,7 +495,7 @@ mod tests {
         let whole = Types::parse(&bytes).expect("the kernel's BTF");
         // The second one is a typedef of a function.
         let names = ["inode", "rq_end_io_fn", "task_struct"];
-        let fd = memfd(&whole.extract(&names)).expect("a memory file");
+        let fd = memfd(&whole.extract(&names).0).expect("a memory file");
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let extract = Btf::from_path(path).expect("a BTF that libbpf accepts");
         let kernel = Btf::from_vmlinux().expect("the kernel's BTF");

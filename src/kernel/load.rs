@@ -3,10 +3,8 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
-use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder};
 use libbpf_rs::{Link, MapCore as _, MapHandle};
 
 use super::attached::{Attached, Attachments};
@@ -16,13 +14,13 @@ use super::log::Capture;
 use super::ring::Rings;
 use super::table::{OwnTable, Table};
 use super::tracefs::{Tracefs, give_away};
-use super::{kfunc, perf, preemptible_tracepoints, refused, skel, trial};
+use super::{perf, preemptible_tracepoints, refused, skel, trial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire;
 
-/// Registers the compiled objects, each `src/bpf/NAME.bpf.c` by its skeleton.
+/// Registers the compiled objects, each `src/bpf/NAME.bpf.c`.
 macro_rules! objects {
-    ($($variant:ident, $module:ident, $builder:ident;)+) => {
+    ($($variant:ident, $compiled:ident;)+) => {
         /// Which compiled object.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Object {
@@ -32,48 +30,35 @@ macro_rules! objects {
         impl Object {
             #[cfg(test)]
             pub(crate) const ALL: &'static [Object] = &[$(Object::$variant),+];
-        }
 
-        impl Loader {
-            /// Loads the programs of `variants` from an object, lets `then` do something with them, and drops what it
-            /// does not keep.
-            fn load<T>(
-                &mut self,
-                object: Object,
-                variants: &[&'static Variant],
-                then: impl FnOnce(&mut Self, &libbpf_rs::Object, &Capture) -> T,
-            ) -> Result<T> {
-                match object {
-                    $(Object::$variant => {
-                        self.with(skel::$module::$builder::default(), variants, then)
-                    })+
+            fn compiled(self) -> &'static skel::Compiled {
+                match self {
+                    $(Object::$variant => &skel::$compiled,)+
                 }
-            }
-        }
-
-        /// What an object holds, as it was compiled.
-        #[cfg(test)]
-        pub(crate) fn program_names(object: Object) -> Vec<String> {
-            match object {
-                $(Object::$variant => names_in(skel::$module::$builder::default()),)+
             }
         }
     };
 }
 
 objects! {
-    Scope, scope, ScopeSkelBuilder;
-    Process, process, ProcessSkelBuilder;
-    ProcessSummary, process_summary, ProcessSummarySkelBuilder;
-    File, file, FileSkelBuilder;
-    FileSummary, file_summary, FileSummarySkelBuilder;
-    Fence, fence, FenceSkelBuilder;
-    Syscall, syscall, SyscallSkelBuilder;
-    Network, network, NetworkSkelBuilder;
-    Memory, memory, MemorySkelBuilder;
-    Allocation, allocation, AllocationSkelBuilder;
-    Disk, disk, DiskSkelBuilder;
-    Profile, profile, ProfileSkelBuilder;
+    Scope, SCOPE;
+    Process, PROCESS;
+    ProcessSummary, PROCESS_SUMMARY;
+    File, FILE;
+    FileSummary, FILE_SUMMARY;
+    Fence, FENCE;
+    Syscall, SYSCALL;
+    Network, NETWORK;
+    Memory, MEMORY;
+    Allocation, ALLOCATION;
+    Disk, DISK;
+    Profile, PROFILE;
+}
+
+/// What an object holds, as it was compiled.
+#[cfg(test)]
+pub(crate) fn program_names(object: Object) -> Vec<String> {
+    object.compiled().programs()
 }
 
 /// One thing to observe or to guard, and the ways to do it, best first.
@@ -544,15 +529,14 @@ impl Loader {
         Ok(self.fentry.get_or_init(|| refusal).clone())
     }
 
-    fn with<B, T>(
+    /// Loads the programs of `variants` from an object, lets `then` do something with them, and drops what it does not
+    /// keep.
+    fn load<T>(
         &mut self,
-        mut builder: B,
+        object: Object,
         variants: &[&'static Variant],
         then: impl FnOnce(&mut Self, &libbpf_rs::Object, &Capture) -> T,
-    ) -> Result<T>
-    where
-        B: for<'o> SkelBuilder<'o>,
-    {
+    ) -> Result<T> {
         let capture = Capture::start();
         let names: Vec<&str> = variants
             .iter()
@@ -560,22 +544,14 @@ impl Loader {
             .map(Program::name)
             .collect();
         let what = || format!("BPF program {}", names.join(", "));
-        let mut storage = MaybeUninit::uninit();
-        builder
-            .object_builder_mut()
-            .btf_custom_path(self.btf.extract_path())
-            .map_err(|e| refused(&what(), &e, &[]))?;
-        let mut open = builder
-            .open(&mut storage)
+        let mut open = object
+            .compiled()
+            .open(&self.btf)?
             .map_err(|e| refused(&what(), &e, &capture.take()))?;
-        for mut program in open.open_object_mut().progs_mut() {
-            let wanted = names.iter().any(|n| program.name() == *n);
-            program.set_autoload(wanted);
-            if wanted {
-                kfunc::link(&mut program, &self.btf)?;
-            }
+        for mut program in open.progs_mut() {
+            program.set_autoload(names.iter().any(|n| program.name() == *n));
         }
-        for mut map in open.open_object_mut().maps_mut() {
+        for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             self.prepare(&mut map, &name)
                 .map_err(|e| refused(&format!("map {name}"), &e, &capture.take()))?;
@@ -583,7 +559,7 @@ impl Loader {
         let loaded = open
             .load()
             .map_err(|e| refused(&what(), &e, &capture.take()))?;
-        for map in loaded.object().maps() {
+        for map in loaded.maps() {
             let name = map.name().to_string_lossy().into_owned();
             if name.starts_with("stk_") && map.autocreate() && !self.maps.contains_key(&name) {
                 let handle = MapHandle::try_from(&map)
@@ -591,7 +567,7 @@ impl Loader {
                 self.maps.insert(name, handle);
             }
         }
-        Ok(then(self, loaded.object(), &capture))
+        Ok(then(self, &loaded, &capture))
     }
 
     /// Attaches the programs of each variant; `None` where that went well.
@@ -700,17 +676,4 @@ fn on_perf_events(
         Ok(link)
     };
     events.into_iter().map(attach).collect()
-}
-
-#[cfg(test)]
-fn names_in<B>(builder: B) -> Vec<String>
-where
-    B: for<'o> SkelBuilder<'o>,
-{
-    let mut storage = MaybeUninit::uninit();
-    let open = builder.open(&mut storage).expect("our own object");
-    open.open_object()
-        .progs()
-        .map(|p| p.name().to_string_lossy().into_owned())
-        .collect()
 }

@@ -1,7 +1,16 @@
 //! The compiled objects. Private: the skeletons hold kernel types as well, and change with every build.
 
+use std::borrow::Cow;
+
+use libbpf_rs::{ObjectBuilder, OpenObject};
+
+use super::btf::KernelBtf;
+use super::kfunc;
+use crate::error::Result;
+
+/// The types in an object, and the object.
 macro_rules! skeleton {
-    ($name:ident, $file:literal) => {
+    ($name:ident, $file:literal, $object:ident) => {
         #[allow(
             missing_docs,
             missing_debug_implementations,
@@ -16,19 +25,66 @@ macro_rules! skeleton {
         pub(super) mod $name {
             include!(concat!(env!("OUT_DIR"), "/", $file, ".skel.rs"));
         }
+
+        pub(super) static $object: Compiled = Compiled {
+            name: concat!($file, "_bpf"),
+            elf: include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".bpf.o")),
+            marks: include!(concat!(env!("OUT_DIR"), "/", $file, ".marks.rs")),
+            without_casts: include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".plain.bpf.o")),
+        };
     };
 }
 
-skeleton!(identity, "identity");
-skeleton!(scope, "scope");
-skeleton!(process, "process");
-skeleton!(process_summary, "process_summary");
-skeleton!(file, "file");
-skeleton!(file_summary, "file_summary");
-skeleton!(fence, "fence");
-skeleton!(syscall, "syscall");
-skeleton!(network, "network");
-skeleton!(memory, "memory");
-skeleton!(allocation, "allocation");
-skeleton!(disk, "disk");
-skeleton!(profile, "profile");
+skeleton!(identity, "identity", IDENTITY);
+skeleton!(scope, "scope", SCOPE);
+skeleton!(process, "process", PROCESS);
+skeleton!(process_summary, "process_summary", PROCESS_SUMMARY);
+skeleton!(file, "file", FILE);
+skeleton!(file_summary, "file_summary", FILE_SUMMARY);
+skeleton!(fence, "fence", FENCE);
+skeleton!(syscall, "syscall", SYSCALL);
+skeleton!(network, "network", NETWORK);
+skeleton!(memory, "memory", MEMORY);
+skeleton!(allocation, "allocation", ALLOCATION);
+skeleton!(disk, "disk", DISK);
+skeleton!(profile, "profile", PROFILE);
+
+/// An object as clang made it.
+pub(super) struct Compiled {
+    name: &'static str,
+    /// For kernels with casts (`kfunc::casts`).
+    elf: &'static [u8],
+    /// Where instructions in it wait for what only the running kernel knows.
+    marks: &'static [usize],
+    /// For the others.
+    without_casts: &'static [u8],
+}
+
+impl Compiled {
+    /// Reads it for this kernel. Not by the skeleton, which has no room for changes: subprograms can be reached in the
+    /// file alone, once it is read libbpf shows none of them.
+    pub(super) fn open(&self, btf: &KernelBtf) -> Result<libbpf_rs::Result<OpenObject>> {
+        let elf = if kfunc::casts(btf)? {
+            let mut elf = self.elf.to_vec();
+            kfunc::link(&mut elf, self.marks, btf)?;
+            Cow::Owned(elf)
+        } else {
+            Cow::Borrowed(self.without_casts)
+        };
+        let mut builder = ObjectBuilder::default();
+        Ok(builder
+            .name(self.name)
+            .and_then(|b| b.btf_custom_path(btf.extract_path()))
+            .and_then(|b| b.open_memory(&elf)))
+    }
+
+    /// Its programs.
+    #[cfg(test)]
+    pub(super) fn programs(&self) -> Vec<String> {
+        let mut builder = ObjectBuilder::default();
+        let open = builder.open_memory(self.elf).expect("an object of ours");
+        open.progs()
+            .map(|p| p.name().to_string_lossy().into_owned())
+            .collect()
+    }
+}
