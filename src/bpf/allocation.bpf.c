@@ -139,9 +139,7 @@ static __always_inline __u64 keep_stack(void *ctx, const __u32 program)
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct stacks *stacks = bpf_map_lookup_elem(&stk_site_buf, &cpu);
 	struct stk_site_stack *stack;
-	__u64 key;
 	long bytes;
-	int error;
 
 	if (!stacks) {
 		stk_lost(STK_KIND_STACK, STK_LOSS_SCRATCH);
@@ -152,27 +150,7 @@ static __always_inline __u64 keep_stack(void *ctx, const __u32 program)
 	if (bytes <= 0)
 		return 0;
 	stack->depth = (__u64)bytes / sizeof(stack->frames[0]);
-	key = stk_stack_hash(stack->frames, stack->depth, STK_SITE_DEPTH);
-	if (bpf_map_lookup_elem(&stk_site_stacks, &key))
-		return key;
-	error = stk_insert(&stk_site_stacks, &key, stack);
-	if (error && error != -EEXIST) {
-		stk_lost(STK_KIND_STACK, STK_LOSS_MAP);
-		return 0;
-	}
-	return key;
-}
-
-static __always_inline struct stk_allocation_sum *sum_of_site(struct stk_site_key *site)
-{
-	struct stk_allocation_sum zero = {}, *sum = bpf_map_lookup_elem(&stk_sites, site);
-
-	if (sum)
-		return sum;
-	/* Whoever comes first; the other one finds it. */
-	if (!stk_insert(&stk_sites, site, &zero))
-		stk_made();
-	return bpf_map_lookup_elem(&stk_sites, site);
+	return stk_stack_keep(&stk_site_stacks, stack, stack->frames, stack->depth, STK_SITE_DEPTH);
 }
 
 static __always_inline void add(struct stk_allocation_sum *sum, const struct stk_allocation *what)
@@ -222,11 +200,9 @@ static __always_inline int keep(void *ctx, __u64 address, struct stk_allocation 
 	if (!sum)
 		return 0;
 	what->site.stack = keep_stack(ctx, program);
-	site = sum_of_site(&what->site);
-	if (!site) {
-		stk_lost(STK_KIND_ALLOCATION, STK_LOSS_MAP);
+	site = stk_entry(&stk_sites, &what->site, &zero, STK_KIND_ALLOCATION);
+	if (!site)
 		return 0;
-	}
 	error = stk_insert(&stk_allocated, &address, what);
 	if (error == -EEXIST) {
 		/* Its free was not seen. */
@@ -242,16 +218,23 @@ static __always_inline int keep(void *ctx, __u64 address, struct stk_allocation 
 	return 0;
 }
 
+/* How this kernel allocates, if somebody asked for what it allocates here; NULL otherwise. */
+static __always_inline struct stk_allocation_form *form_if_asked_for(void *ctx, __u32 gfp)
+{
+	struct stk_allocation_form *form = stk_wanted() ? form_of() : NULL;
+
+	/* Who may sleep is no interrupt. */
+	if (!form || gfp & STK_GFP_DIRECT_RECLAIM)
+		return form;
+	return in_interrupt(ctx, form) ? NULL : form;
+}
+
 static __always_inline int on_slab(void *ctx, const void *at, __u64 requested, __u64 bytes,
 				   __u32 gfp, const __u32 program)
 {
 	struct stk_allocation what = {};
-	struct stk_allocation_form *form;
 
-	if (!stk_wanted() || (__u64)at <= STK_ZERO_SIZE_PTR)
-		return 0;
-	form = form_of();
-	if (!form || (!(gfp & STK_GFP_DIRECT_RECLAIM) && in_interrupt(ctx, form)))
+	if ((__u64)at <= STK_ZERO_SIZE_PTR || !form_if_asked_for(ctx, gfp))
 		return 0;
 	what.site.of.source = STK_ALLOCATION_SLAB;
 	what.requested = requested;
@@ -262,12 +245,9 @@ static __always_inline int on_slab(void *ctx, const void *at, __u64 requested, _
 static __always_inline int on_pages(void *ctx, const struct page *at, __u32 order, __u32 gfp)
 {
 	struct stk_allocation what = {};
-	struct stk_allocation_form *form;
+	struct stk_allocation_form *form = at ? form_if_asked_for(ctx, gfp) : NULL;
 
-	if (!stk_wanted() || !at)
-		return 0;
-	form = form_of();
-	if (!form || (!(gfp & STK_GFP_DIRECT_RECLAIM) && in_interrupt(ctx, form)))
+	if (!form)
 		return 0;
 	what.site.of.source = STK_ALLOCATION_PAGE;
 	what.bytes = form->page_bytes << (order & 31);

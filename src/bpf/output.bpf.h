@@ -69,6 +69,25 @@ static __always_inline void stk_made(void)
 		__sync_fetch_and_add(&row->made, 1);
 }
 
+/*
+ * The entry of `key` in a map of counters; a first use makes it from `zero`. NULL when the map is full, which is counted
+ * as the loss of one of `kind`.
+ */
+static __always_inline void *stk_entry(void *map, const void *key, const void *zero, __u32 kind)
+{
+	void *entry = bpf_map_lookup_elem(map, key);
+
+	if (entry)
+		return entry;
+	/* Whoever comes first; the other one finds it. */
+	if (!stk_insert(map, key, zero))
+		stk_made();
+	entry = bpf_map_lookup_elem(map, key);
+	if (!entry)
+		stk_lost(kind, STK_LOSS_MAP);
+	return entry;
+}
+
 /* The leader's start time: an exec by another thread hands it over with the tgid (de_thread, fs/exec.c). */
 static __always_inline void stk_current_key(struct stk_task_key *key)
 {
@@ -77,6 +96,18 @@ static __always_inline void stk_current_key(struct stk_task_key *key)
 
 	key->start_ns = STK_LOAD(leader, start_boottime);
 	key->tgid = bpf_get_current_pid_tgid() >> 32;
+}
+
+/* What wait4(2) says once the current process has ended (wait_task_zombie, kernel/exit.c). */
+static __always_inline __u32 stk_wait_status(void)
+{
+	struct task_struct *task = stk_current();
+	struct signal_struct *signal = STK_FOLLOW(task, signal);
+	struct task_struct *leader = STK_FOLLOW(task, group_leader);
+
+	if (STK_LOAD(signal, flags) & STK_SIGNAL_GROUP_EXIT)
+		return STK_LOAD(signal, group_exit_code);
+	return STK_LOAD(leader, exit_code);
 }
 
 /* Two loads where the helper looks at byte after byte. */

@@ -500,7 +500,6 @@ static __always_inline int on_exit(void)
 {
 	struct task_struct *task = stk_current();
 	struct signal_struct *signal = STK_FOLLOW(task, signal);
-	struct task_struct *leader;
 	struct stk_task_key key;
 	struct stk_exit *rec;
 	__u8 one = 1;
@@ -525,12 +524,7 @@ static __always_inline int on_exit(void)
 	stk_header(&rec->hdr, STK_KIND_EXIT, sizeof(*rec));
 	cpu_time(rec, task, signal);
 	rec->maxrss_pages = STK_LOAD(signal, maxrss);
-	leader = STK_FOLLOW(task, group_leader);
-	/* What wait4(2) would say (wait_task_zombie, kernel/exit.c). */
-	if (STK_LOAD(signal, flags) & STK_SIGNAL_GROUP_EXIT)
-		rec->code = STK_LOAD(signal, group_exit_code);
-	else
-		rec->code = STK_LOAD(leader, exit_code);
+	rec->code = stk_wait_status();
 	rec->pad = 0;
 	bpf_ringbuf_submit(rec, wake);
 	return 0;

@@ -80,18 +80,9 @@ int process_state__iter(struct bpf_iter__task *ctx)
 
 static __always_inline struct stk_cpu_process *process_of(struct stk_task_key *key)
 {
-	struct stk_cpu_process zero = {}, *process;
+	struct stk_cpu_process zero = {};
 
-	process = bpf_map_lookup_elem(&stk_cpu_processes, key);
-	if (process)
-		return process;
-	/* Two threads may end at once: whoever comes first makes it. */
-	if (!stk_insert(&stk_cpu_processes, key, &zero))
-		stk_made();
-	process = bpf_map_lookup_elem(&stk_cpu_processes, key);
-	if (!process)
-		stk_lost(STK_KIND_EXIT, STK_LOSS_MAP);
-	return process;
+	return stk_entry(&stk_cpu_processes, key, &zero, STK_KIND_EXIT);
 }
 
 /* Notes whose thread this is, for on_free. */
@@ -117,7 +108,6 @@ static __always_inline int on_exit(void)
 	bool last = STK_LOAD(signal, live.counter) == 0;
 	bool wanted = stk_wanted();
 	struct stk_cpu_process *process;
-	struct task_struct *leader;
 	struct stk_task_key key;
 
 	stk_current_key(&key);
@@ -142,12 +132,7 @@ static __always_inline int on_exit(void)
 	if (!last)
 		return 0;
 	stk_header(&process->hdr, STK_KIND_EXIT, sizeof(*process));
-	leader = STK_FOLLOW(task, group_leader);
-	/* What wait4(2) would say (wait_task_zombie, kernel/exit.c). */
-	if (STK_LOAD(signal, flags) & STK_SIGNAL_GROUP_EXIT)
-		process->code = STK_LOAD(signal, group_exit_code);
-	else
-		process->code = STK_LOAD(leader, exit_code);
+	process->code = stk_wait_status();
 	process->ended = 1;
 	return 0;
 }

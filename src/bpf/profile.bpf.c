@@ -84,9 +84,7 @@ static __always_inline __u64 keep_stack(void *ctx, __u64 flags)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct stk_stack *stack = bpf_map_lookup_elem(&stk_stack_buf, &cpu);
-	__u64 key;
 	long bytes;
-	int error;
 
 	if (!stack) {
 		stk_lost(STK_KIND_STACK, STK_LOSS_SCRATCH);
@@ -96,13 +94,7 @@ static __always_inline __u64 keep_stack(void *ctx, __u64 flags)
 	if (bytes <= 0)
 		return 0;
 	stack->depth = (__u64)bytes / sizeof(stack->frames[0]);
-	key = stk_stack_hash(stack->frames, stack->depth, STK_STACK_DEPTH);
-	if (bpf_map_lookup_elem(&stk_stacks, &key))
-		return key;
-	error = stk_insert(&stk_stacks, &key, stack);
-	if (error && error != -EEXIST)
-		stk_lost(STK_KIND_STACK, STK_LOSS_MAP);
-	return key;
+	return stk_stack_keep(&stk_stacks, stack, stack->frames, stack->depth, STK_STACK_DEPTH);
 }
 
 static __always_inline __u32 epoch_now(void)
@@ -126,18 +118,10 @@ static __always_inline void keep_who(struct stk_task_key *task)
 
 static __always_inline void count(struct stk_profile_key *key, __u64 time_ns, __u32 kind)
 {
-	struct stk_profile_sum zero = {}, *sum = bpf_map_lookup_elem(&stk_prof_sums, key);
+	struct stk_profile_sum zero = {}, *sum = stk_entry(&stk_prof_sums, key, &zero, kind);
 
-	if (!sum) {
-		/* Whoever comes first; the other one finds it. */
-		if (!stk_insert(&stk_prof_sums, key, &zero))
-			stk_made();
-		sum = bpf_map_lookup_elem(&stk_prof_sums, key);
-		if (!sum) {
-			stk_lost(kind, STK_LOSS_MAP);
-			return;
-		}
-	}
+	if (!sum)
+		return;
 	__sync_fetch_and_add(&sum->count, 1);
 	/* Adding a constant 0 becomes an atomic or, which 5.10 does not have. */
 	if (time_ns)

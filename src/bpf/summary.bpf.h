@@ -26,18 +26,11 @@ struct {
 static __always_inline void *stk_counters_new(void *map, void *key, const void *zero, __u32 kind,
 					      const struct stk_hdr *who)
 {
-	void *sum;
+	void *sum = stk_entry(map, key, zero, kind);
 
-	/* Whoever comes first; the other one finds it. */
-	if (!stk_insert(map, key, zero))
-		stk_made();
-	sum = bpf_map_lookup_elem(map, key);
-	if (!sum) {
-		stk_lost(kind, STK_LOSS_MAP);
-		return NULL;
-	}
 	/* Each time anew: an exec gives a process another name. */
-	bpf_map_update_elem(&stk_who, key, who, BPF_ANY);
+	if (sum)
+		bpf_map_update_elem(&stk_who, key, who, BPF_ANY);
 	return sum;
 }
 
