@@ -467,36 +467,48 @@ impl Loader {
         Ok(None)
     }
 
-    /// Loads each variant of each probe by itself and lets it go: what this kernel takes, whether it would be chosen or
-    /// not. Nothing is attached.
+    /// Loads each variant of each probe and lets it go: what this kernel takes, whether it would be chosen or not. Nothing
+    /// is attached. All at once first, which takes a third of the time; only where that is refused each by itself.
     pub(crate) fn try_every(
         &mut self,
         object: Object,
         probes: &'static [Probe],
     ) -> Result<Vec<Trial>> {
         let mut trials = Vec::new();
+        let mut able = Vec::new();
         for probe in probes {
             // Those without programs are seen by another probe's.
-            let variants = probe.variants.iter().filter(|v| !v.programs.is_empty());
-            for variant in variants {
-                let able = variant
+            for variant in probe.variants.iter().filter(|v| !v.programs.is_empty()) {
+                let needs = variant
                     .needs
                     .iter()
                     .filter(|n| !matches!(n, Needs::NoFentry));
-                let verdict = match self.unmet(able)? {
+                let verdict = match self.unmet(needs)? {
                     Some(Unmet::NoShortcoming(why) | Unmet::Shortcoming(why)) => {
                         Verdict::NotApplicable(why)
                     }
-                    None => match self.load(object, &[variant], |_, _, _| ()) {
-                        Ok(()) => Verdict::Loads,
-                        Err(e) => Verdict::Refused(e),
-                    },
+                    None => {
+                        able.push((trials.len(), variant));
+                        Verdict::Loads
+                    }
                 };
                 trials.push(Trial {
                     probe: probe.name,
                     variant: variant.name,
                     verdict,
                 });
+            }
+        }
+        let all: Vec<&Variant> = able.iter().map(|(_, variant)| *variant).collect();
+        if all.is_empty() || self.load(object, &all, |_, _, _| ()).is_ok() {
+            return Ok(trials);
+        }
+        for (index, variant) in able {
+            if let (Err(e), Some(trial)) = (
+                self.load(object, &[variant], |_, _, _| ()),
+                trials.get_mut(index),
+            ) {
+                trial.verdict = Verdict::Refused(e);
             }
         }
         Ok(trials)

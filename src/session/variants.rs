@@ -1,4 +1,4 @@
-//! Every way that this version has to watch and to fence, tried one by one.
+//! Every way that this version has to watch and to fence, tried.
 
 use std::net::Ipv6Addr;
 
@@ -17,7 +17,7 @@ use crate::wire::{
 /// A ring of a page: nothing is written to it.
 const RING_BYTES: u32 = 4096;
 
-/// Loads each variant by itself. Nothing is attached.
+/// Loads each variant. Nothing is attached.
 pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
     let bpf_is_active =
         securityfs_lsm().is_some_and(|list| list.split(',').any(|module| module == "bpf"));

@@ -127,14 +127,8 @@ fn run(ctx: &Ctx, storm: Storm, options: &[&str], mut watch: impl FnMut(u32)) ->
         storm.refused,
     ]
     .map(|n| n.to_string());
-    let mut args = vec![
-        "run",
-        "--process",
-        "--file",
-        "--network",
-        "--syscalls",
-        "write",
-    ];
+    let mut args = vec!["run", "--process", "--file", "--syscalls", "write"];
+    args.extend((storm.connects > 0).then_some("--network"));
     args.extend_from_slice(options);
     args.extend_from_slice(&[
         "--format",
