@@ -601,38 +601,8 @@ fn storm(b: &mut Bench) -> anyhow::Result<()> {
 }
 
 fn paced(b: &mut Bench) -> anyhow::Result<()> {
-    let path = b.path("open");
-    let mut slow = 0.0;
-    for rate in [1_000, 10_000, 100_000] {
-        let (mut shares, mut made, mut lost) = (vec![], 0, 0);
-        for _ in 0..3 {
-            let session = Consumer::start(b.session(&[Monitor::File]), &To::Null)?;
-            let (used, begin) = (session.cpu(), Instant::now());
-            made += b.inside.run("paced", 1500, &path, rate)?.count;
-            shares
-                .push((session.cpu() - used).as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0);
-            lost += session.end()?.lost();
-        }
-        let note = format!("{made} events in 4.5 s, {lost} lost");
-        let now = stats::median(&shares);
-        b.report.value(
-            format!("CPU of the tool at {rate} events/s"),
-            "% of a core",
-            &shares,
-            None,
-            Some(note),
-        );
-        if rate == 1_000 {
-            slow = now;
-        } else if rate == 100_000 {
-            b.report.value(
-                "  100,000 against 1,000 events/s",
-                "times",
-                &[now / slow],
-                Some(Aim::AtMost(2.0)),
-                None,
-            );
-        }
+    for (to, what) in [(To::Null, "JSON"), (To::Callback, "in a callback")] {
+        paced_to(b, &to, what)?;
     }
     let session = Consumer::start(b.session(&[Monitor::File]), &To::Null)?;
     std::thread::sleep(Duration::from_millis(300));
@@ -647,6 +617,44 @@ fn paced(b: &mut Bench) -> anyhow::Result<()> {
         None,
         None,
     );
+    Ok(())
+}
+
+/// The same at three rates, and the last one against the first.
+fn paced_to(b: &mut Bench, to: &To, what: &str) -> anyhow::Result<()> {
+    let path = b.path("open");
+    let mut slow = 0.0;
+    for rate in [1_000, 10_000, 100_000] {
+        let (mut shares, mut made, mut lost) = (vec![], 0, 0);
+        for _ in 0..3 {
+            let session = Consumer::start(b.session(&[Monitor::File]), to)?;
+            let (used, begin) = (session.cpu(), Instant::now());
+            made += b.inside.run("paced", 1500, &path, rate)?.count;
+            shares
+                .push((session.cpu() - used).as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0);
+            lost += session.end()?.lost();
+        }
+        let note = format!("{made} events in 4.5 s, {lost} lost");
+        let now = stats::median(&shares);
+        b.report.value(
+            format!("CPU of the tool at {rate} events/s, {what}"),
+            "% of a core",
+            &shares,
+            None,
+            Some(note),
+        );
+        if rate == 1_000 {
+            slow = now;
+        } else if rate == 100_000 {
+            b.report.value(
+                format!("  100,000 against 1,000 events/s, {what}"),
+                "times",
+                &[now / slow],
+                Some(Aim::AtMost(2.0)),
+                None,
+            );
+        }
+    }
     Ok(())
 }
 
