@@ -33,6 +33,7 @@ mod bpf {
     use std::ffi::OsString;
     use std::path::{Path, PathBuf};
     use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use libbpf_cargo::SkeletonBuilder;
     use libbpf_rs::btf::{Btf, BtfKind, BtfType};
@@ -78,40 +79,64 @@ mod bpf {
                     .map(OsString::from),
             );
         }
-        let mut kernel_types = BTreeSet::new();
-        for source in sources(&root.join("src/bpf")) {
-            let name = source
-                .file_name()
-                .and_then(|n| n.to_str())
-                .expect("our own names are UTF-8");
-            let stem = name.trim_end_matches(".bpf.c");
-            // Twice, see src/bpf/kfunc.bpf.h.
-            let object = out.join(format!("{stem}.bpf.o"));
-            let with_casts = compiler(&source, &clang, &args, true)
-                .obj(&object)
-                .reference_obj(true)
-                .build_and_generate(out.join(format!("{stem}.skel.rs")));
-            let plain = out.join(format!("{stem}.plain.bpf.o"));
-            let both = with_casts
-                .and_then(|()| compiler(&source, &clang, &args, false).obj(&plain).build());
-            if let Err(error) = both {
-                super::fail(&format!(
-                    "src/bpf/{name} does not compile with {}: {error:#}",
-                    clang.display()
-                ));
+        // Most of a build's time is clang's, who uses one CPU.
+        let sources = sources(&root.join("src/bpf"));
+        let next = AtomicUsize::new(0);
+        let compile_next = || {
+            let mut names = BTreeSet::new();
+            while let Some(source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
+                compile(source, &clang, &args, &out, &mut names);
             }
-            name_types(&object, &mut kernel_types);
-            name_types(&plain, &mut kernel_types);
-            let marks = format!("&{:?}", marks(&object));
-            if let Err(error) = std::fs::write(out.join(format!("{stem}.marks.rs")), marks) {
-                super::fail(&format!("{}: {error}", out.display()));
-            }
-        }
+            names
+        };
+        let kernel_types = std::thread::scope(|scope| {
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            let threads: Vec<_> = (0..cpus).map(|_| scope.spawn(compile_next)).collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().expect("a compiler's thread"))
+                .collect::<BTreeSet<_>>()
+        });
         let list = format!(
             "pub(super) const KERNEL_TYPES: &[&str] = &{:?};\n",
             Vec::from_iter(kernel_types)
         );
         if let Err(error) = std::fs::write(out.join("kernel_types.rs"), list) {
+            super::fail(&format!("{}: {error}", out.display()));
+        }
+    }
+
+    /// Compiles a source into its two objects (src/bpf/kfunc.bpf.h), its skeleton and what the loader has to know.
+    fn compile(
+        source: &Path,
+        clang: &Path,
+        args: &[OsString],
+        out: &Path,
+        kernel_types: &mut BTreeSet<String>,
+    ) {
+        let name = source
+            .file_name()
+            .and_then(|n| n.to_str())
+            .expect("our own names are UTF-8");
+        let stem = name.trim_end_matches(".bpf.c");
+        let object = out.join(format!("{stem}.bpf.o"));
+        let with_casts = compiler(source, clang, args, true)
+            .obj(&object)
+            .reference_obj(true)
+            .build_and_generate(out.join(format!("{stem}.skel.rs")));
+        let plain = out.join(format!("{stem}.plain.bpf.o"));
+        let both =
+            with_casts.and_then(|()| compiler(source, clang, args, false).obj(&plain).build());
+        if let Err(error) = both {
+            super::fail(&format!(
+                "src/bpf/{name} does not compile with {}: {error:#}",
+                clang.display()
+            ));
+        }
+        name_types(&object, kernel_types);
+        name_types(&plain, kernel_types);
+        let marks = format!("&{:?}", marks(&object));
+        if let Err(error) = std::fs::write(out.join(format!("{stem}.marks.rs")), marks) {
             super::fail(&format!("{}: {error}", out.display()));
         }
     }
