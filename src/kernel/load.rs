@@ -339,8 +339,9 @@ impl Loader {
     pub(crate) fn attach(
         &mut self,
         object: Object,
-        probes: &'static [Probe],
+        probes: impl IntoIterator<Item = &'static Probe>,
     ) -> Result<(Attachments, Vec<ProbeReport>)> {
+        let probes: Vec<&'static Probe> = probes.into_iter().collect();
         let mut attached = Attachments::default();
         let mut reports: Vec<ProbeReport> = probes
             .iter()
@@ -355,7 +356,7 @@ impl Loader {
         // The variant that each probe tries next; probes that are done or out of variants are not in it.
         let mut next: Vec<(usize, usize)> = Vec::new();
         for (index, report) in reports.iter_mut().enumerate() {
-            if let Some(variant) = self.applicable(&probes[index], 0, report)? {
+            if let Some(variant) = self.applicable(probes[index], 0, report)? {
                 next.push((index, variant));
             }
         }
@@ -397,7 +398,7 @@ impl Loader {
                             report
                                 .reasons
                                 .push(format!("{}: {e}", probes[probe].variants[variant].name));
-                            if let Some(v) = self.applicable(&probes[probe], variant + 1, report)? {
+                            if let Some(v) = self.applicable(probes[probe], variant + 1, report)? {
                                 next.push((probe, v));
                             }
                         }

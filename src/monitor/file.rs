@@ -36,12 +36,48 @@ macro_rules! sys_exit {
 pub(super) fn parts(form: Form) -> Parts {
     match form {
         Form::Events => Parts {
+            only_for: ONLY_FOR,
             fill: |loader, filter| filter.paths.fill(loader),
             ..Parts::events(Object::File, PROBES)
         },
         Form::Summary | Form::OffCpu => summary::parts(),
     }
 }
+
+const ONLY_FOR: &[(&str, &[&str])] = &[
+    ("file.open", &["open", "create"]),
+    ("file.unlink", &["unlink"]),
+    ("file.rename", &["rename"]),
+    ("file.changes", CHANGES),
+    ("file.mkdir", &["mkdir"]),
+    ("file.rmdir", &["rmdir"]),
+    ("file.mknod", &["mknod"]),
+    ("file.link", &["link"]),
+    ("file.symlink", &["symlink"]),
+    ("file.attributes", &["chmod", "chown", "utimes", "truncate"]),
+    ("file.xattr", &["setxattr", "removexattr"]),
+    ("file.acl", &["setxattr", "removexattr"]),
+    ("file.mount", &["mount"]),
+    ("file.move_mount", &["mount"]),
+    ("file.umount", &["umount"]),
+];
+
+/// Where fexit programs are refused one program sees them all.
+const CHANGES: &[&str] = &[
+    "link",
+    "symlink",
+    "mkdir",
+    "rmdir",
+    "mknod",
+    "chmod",
+    "chown",
+    "utimes",
+    "truncate",
+    "setxattr",
+    "removexattr",
+    "mount",
+    "umount",
+];
 
 const PROBES: &[Probe] = &[
     Probe {

@@ -73,7 +73,7 @@ const SOURCES: &[(Monitor, &[Form], &[&str])] = &[
 ];
 
 /// Every kind of event that a monitor tells.
-fn told() -> impl Iterator<Item = &'static str> {
+pub(super) fn told() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().flat_map(|(_, _, events)| *events).copied()
 }
 
@@ -126,6 +126,12 @@ impl Kinds {
     #[cfg_attr(not(stockade_kernel), allow(dead_code))]
     pub(super) fn names(&self, kind: &str) -> bool {
         self.0.contains(&kind)
+    }
+
+    /// Whether one of these is wanted.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(super) fn want_one_of(&self, events: &[&str]) -> bool {
+        self.0.is_empty() || events.iter().any(|event| self.names(event))
     }
 
     /// The records in which they come, a bit for each of `enum stk_kind`; 0 when all are wanted. Those of processes are

@@ -87,6 +87,8 @@ impl FromStr for Form {
 pub(crate) struct Parts {
     pub(crate) object: Object,
     pub(crate) probes: &'static [Probe],
+    /// Those of the probes, by name, that are there for some kinds of events alone, and for which.
+    only_for: &'static [(&'static str, &'static [&'static str])],
     /// Writes what the programs are to choose by, once they are loaded.
     pub(crate) fill: fn(&Loader, &Filter) -> Result<()>,
     /// Reads the counters, for a summary.
@@ -100,9 +102,22 @@ impl Parts {
         Parts {
             object,
             probes,
+            only_for: &[],
             fill: |_, _| Ok(()),
             summary: None,
         }
+    }
+
+    /// The probes that it takes to see events of these kinds: a program that nobody needs is not attached.
+    pub(crate) fn probes_for(&self, kinds: &Kinds) -> Vec<&'static Probe> {
+        let is_for = |name| {
+            let found = self.only_for.iter().find(|(probe, _)| *probe == name);
+            found.map(|(_, events)| *events)
+        };
+        self.probes
+            .iter()
+            .filter(|probe| is_for(probe.name).is_none_or(|events| kinds.want_one_of(events)))
+            .collect()
     }
 }
 
@@ -362,6 +377,29 @@ mod tests {
             let error = text.parse::<Watch>().unwrap_err();
             assert_eq!(error.to_string(), message);
             assert!(error.hint().is_some(), "{text}");
+        }
+    }
+
+    /// Whatever kind is named, somebody sees it, and nobody who is there for others alone.
+    #[cfg(stockade_kernel)]
+    #[test]
+    fn probes_are_those_that_a_kind_takes() {
+        let watches = Monitor::ALL
+            .iter()
+            .flat_map(|m| m.forms().iter().map(|form| m.form(*form).unwrap()));
+        for watch in watches {
+            let parts = watch.monitor().parts(watch.form());
+            for (probe, events) in parts.only_for {
+                assert!(parts.probes.iter().any(|p| p.name == *probe), "{probe}");
+                assert!(events.iter().all(|e| watch.tells(e)), "{probe}: {events:?}");
+            }
+            for event in kinds::told().filter(|event| watch.tells(event)) {
+                let mut named = Kinds::default();
+                named.add(event).unwrap();
+                let seen_by = parts.probes_for(&named);
+                assert!(!seen_by.is_empty(), "{watch}: {event}");
+                assert!(parts.only_for.is_empty() || seen_by.len() < parts.probes.len());
+            }
         }
     }
 }

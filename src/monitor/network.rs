@@ -328,12 +328,36 @@ const MOVED: Probe = probe(
 const EVENTS: &[Probe] = tcp!("net_", BIND, LISTEN, UNIX, RETRANSMIT, PAYLOAD, SOCKET);
 const SUMMARY: &[Probe] = tcp!("net_count_", MOVED);
 
+/// Of single events. Whose a connection is and what it moved is known from its beginning.
+const ONLY_FOR: &[(&str, &[&str])] = &[
+    ("network.tcp", CONNECTIONS),
+    ("network.connect", CONNECTIONS),
+    ("network.accept", CONNECTIONS),
+    ("network.udp", &["network_summary"]),
+    ("network.bind", &["bind"]),
+    ("network.listen", &["listen"]),
+    ("network.unix", &["unix_connect"]),
+    ("network.retransmit", &["retransmit"]),
+    ("network.payload", &["dns_query", "dns_answer", "tls"]),
+    ("network.socket", &["raw_socket"]),
+];
+
+const CONNECTIONS: &[&str] = &[
+    "connect",
+    "accept",
+    "close",
+    "tcp_state",
+    "retransmit",
+    "port_scan",
+];
+
 pub(super) fn parts(form: Form) -> Parts {
-    let probes = match form {
-        Form::Events => EVENTS,
-        Form::Summary | Form::OffCpu => SUMMARY,
+    let (probes, only_for): (_, &[_]) = match form {
+        Form::Events => (EVENTS, ONLY_FOR),
+        Form::Summary | Form::OffCpu => (SUMMARY, &[]),
     };
     Parts {
+        only_for,
         // UDP has no connections: it is counted in either form.
         summary: Some(Box::new(Peers(Tally::new("stk_net_sums")))),
         ..Parts::events(Object::Network, probes)

@@ -203,7 +203,11 @@ impl Live {
         let mut summaries = Vec::new();
         for watch in &monitors {
             for parts in watch.parts(&filter) {
-                let (links, reports) = loader.attach(parts.object, parts.probes)?;
+                let probes = parts.probes_for(&filter.kinds);
+                if probes.is_empty() {
+                    continue;
+                }
+                let (links, reports) = loader.attach(parts.object, probes)?;
                 attached.append(links);
                 if reports.iter().all(|r| r.variant.is_none()) {
                     if !watch.is_optional() {

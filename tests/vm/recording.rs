@@ -108,6 +108,15 @@ fn kinds(ctx: &Ctx) -> Outcome {
     assert_eq!(ended.of("exec").count(), 2);
     let end = ended.of("end").next().expect("an end record");
     assert_eq!(end["stockade.losses"], serde_json::json!([]), "{end}");
+    // Nobody else pays for what nobody asked for.
+    let of_files: Vec<&str> = end["stockade.probes"]
+        .as_array()
+        .expect("probes")
+        .iter()
+        .map(|probe| word(probe, "name"))
+        .filter(|name| name.starts_with("file."))
+        .collect();
+    assert_eq!(of_files, ["file.unlink"]);
     let len = fs::metadata(&file).expect("the recording").len();
     assert!(len < 30_000, "{len} bytes: 500 opens are in it");
     let after = stockade(ctx, ["replay", text(&file), "--format", "json"]);
