@@ -70,15 +70,13 @@ static __always_inline void stk_made(void)
 }
 
 /*
- * The entry of `key` in a map of counters; a first use makes it from `zero`. NULL when the map is full, which is counted
- * as the loss of one of `kind`.
+ * Makes the entry of `key` in a map of counters from `zero`, for who has just found none. NULL when the map is full, which
+ * is counted as the loss of one of `kind`.
  */
-static __always_inline void *stk_entry(void *map, const void *key, const void *zero, __u32 kind)
+static __always_inline void *stk_entry_new(void *map, const void *key, const void *zero, __u32 kind)
 {
-	void *entry = bpf_map_lookup_elem(map, key);
+	void *entry;
 
-	if (entry)
-		return entry;
 	/* Whoever comes first; the other one finds it. */
 	if (!stk_insert(map, key, zero))
 		stk_made();
@@ -86,6 +84,14 @@ static __always_inline void *stk_entry(void *map, const void *key, const void *z
 	if (!entry)
 		stk_lost(kind, STK_LOSS_MAP);
 	return entry;
+}
+
+/* The entry of `key`; a first use makes it. NULL as above. */
+static __always_inline void *stk_entry(void *map, const void *key, const void *zero, __u32 kind)
+{
+	void *entry = bpf_map_lookup_elem(map, key);
+
+	return entry ? entry : stk_entry_new(map, key, zero, kind);
 }
 
 /* The leader's start time: an exec by another thread hands it over with the tgid (de_thread, fs/exec.c). */

@@ -22,11 +22,11 @@ struct {
 	__type(value, struct stk_hdr);
 } stk_who SEC(".maps");
 
-/* Makes the counters of `key` from `zero`, for a process with this header. NULL when the map is full, and it is counted. */
+/* stk_entry_new() of a process with this header. */
 static __always_inline void *stk_counters_new(void *map, void *key, const void *zero, __u32 kind,
 					      const struct stk_hdr *who)
 {
-	void *sum = stk_entry(map, key, zero, kind);
+	void *sum = stk_entry_new(map, key, zero, kind);
 
 	/* Each time anew: an exec gives a process another name. */
 	if (sum)
