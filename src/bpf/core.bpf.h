@@ -221,8 +221,9 @@ static __always_inline struct task_struct *stk_current(void)
  * A field of a kernel object, a struct `type`, or of what is reached from there: each arrow is an argument. `typed`:
  * whether the verifier knows the type of the pointer.
  */
-#define STK_GET_TYPED(type, ptr, typed, field...) \
-	((typed) || STK_CASTS ? ___arrow(STK_AS(type, ptr), ##field) : BPF_CORE_READ(ptr, ##field))
+#define STK_GET_TYPED(type, ptr, typed, field...)                    \
+	((typed) || STK_CASTS ? ___arrow(STK_AS(type, ptr), ##field) \
+			      : BPF_CORE_READ((struct type *)(ptr), ##field))
 #define STK_GET(type, ptr, field...) STK_GET_TYPED(type, ptr, false, ##field)
 
 /* What is in eight bytes of the kernel's, as a number. */
@@ -267,7 +268,7 @@ static __always_inline struct task_struct *stk_current(void)
 
 /* A pointer that is seen so, as a number, which is all that a global function may be given. */
 #define STK_SEE_NUMBER(view, field) \
-	(STK_CASTS ? (__u64)STK_AS(timespec64, &view->field)->tv_sec : (__u64)STK_SEE(view, field))
+	(STK_CASTS ? STK_NUMBER_AT(&view->field) : (__u64)STK_SEE(view, field))
 
 /*
  * Enters what is not in the map yet: 0, -EEXIST when it is, or another error. Up to 6.3 the kernel's own function returns

@@ -123,8 +123,6 @@ static __always_inline void mapped(__u8 *to, __u32 address)
 
 static __always_inline void flow_of(struct stk_flow *flow, struct sock *sk)
 {
-	struct inet_sock *inet = (struct inet_sock *)sk;
-
 	flow->family = STK_GET(sock, sk, __sk_common.skc_family);
 	if (flow->family == STK_AF_INET6) {
 		BPF_CORE_READ_INTO(&flow->local, sk, __sk_common.skc_v6_rcv_saddr);
@@ -134,7 +132,7 @@ static __always_inline void flow_of(struct stk_flow *flow, struct sock *sk)
 		mapped(flow->remote, STK_GET(sock, sk, __sk_common.skc_daddr));
 	}
 	/* Not skc_num: that is cleared before the state becomes TCP_CLOSE (tcp_set_state, net/ipv4/tcp.c). */
-	flow->local_port = bpf_ntohs(STK_GET(inet_sock, inet, inet_sport));
+	flow->local_port = bpf_ntohs(STK_GET(inet_sock, sk, inet_sport));
 	flow->remote_port = bpf_ntohs(STK_GET(sock, sk, __sk_common.skc_dport));
 	flow->protocol = STK_GET(sock, sk, sk_protocol);
 }
@@ -165,10 +163,8 @@ static __always_inline void address_given(__u8 *to, __u16 *port, const void *fro
 /* What TCP took in and sent, each byte once. */
 static __always_inline void bytes_of(struct sock *sk, __u64 *sent, __u64 *received)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-
-	*sent = STK_GET(tcp_sock, tp, bytes_sent) - STK_GET(tcp_sock, tp, bytes_retrans);
-	*received = STK_GET(tcp_sock, tp, bytes_received);
+	*sent = STK_GET(tcp_sock, sk, bytes_sent) - STK_GET(tcp_sock, sk, bytes_retrans);
+	*received = STK_GET(tcp_sock, sk, bytes_received);
 	/* The peer's FIN counts as a byte there; tcp_fin() sets this flag (net/ipv4/tcp_input.c). */
 	if (*received && STK_GET(sock, sk, __sk_common.skc_flags) & 1UL << SOCK_DONE)
 		*received -= 1;
@@ -321,7 +317,7 @@ static __always_inline void tell_close(struct sock *sk, const struct stk_conn *c
 	rec->duration_ns = duration_ns;
 	rec->sent_bytes = sent;
 	rec->received_bytes = received;
-	rec->retransmits = STK_GET(tcp_sock, (struct tcp_sock *)sk, total_retrans);
+	rec->retransmits = STK_GET(tcp_sock, sk, total_retrans);
 	rec->result = result;
 	rec->incoming = conn->incoming;
 	bpf_ringbuf_submit(rec, wake);
@@ -401,7 +397,6 @@ static __always_inline void add(__u64 *to, __u64 what)
 /* Counts what a connection has moved since the last time. The socket is locked. */
 static __always_inline void count_moved(struct sock *sk, struct stk_conn *conn, bool opened)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct stk_net_key key;
 	struct stk_net_sum *sum;
 	__u32 segs_out, segs_in, retransmits;
@@ -412,9 +407,9 @@ static __always_inline void count_moved(struct sock *sk, struct stk_conn *conn, 
 	if (!sum)
 		return;
 	bytes_of(sk, &sent, &received);
-	segs_out = STK_GET(tcp_sock, tp, segs_out);
-	segs_in = STK_GET(tcp_sock, tp, segs_in);
-	retransmits = STK_GET(tcp_sock, tp, total_retrans);
+	segs_out = STK_GET(tcp_sock, sk, segs_out);
+	segs_in = STK_GET(tcp_sock, sk, segs_in);
+	retransmits = STK_GET(tcp_sock, sk, total_retrans);
 	add(&sum->sent_bytes, sent - conn->sent);
 	add(&sum->received_bytes, received - conn->received);
 	add(&sum->sent_packets, segs_out - conn->segs_out);
@@ -1015,7 +1010,7 @@ static __always_inline int on_hello(struct sock *sk, const struct stk_buffers *f
 	__u32 len;
 
 	/* Long past its start; nearly all calls end here. */
-	if (STK_GET(tcp_sock, (struct tcp_sock *)sk, bytes_sent) > (__u64)STK_TLS_BYTES + moved)
+	if (STK_GET(tcp_sock, sk, bytes_sent) > (__u64)STK_TLS_BYTES + moved)
 		return 0;
 	conn = bpf_map_lookup_elem(&stk_conns, &key);
 	if (!conn || conn->incoming || conn->hello_over || !stk_wanted())
