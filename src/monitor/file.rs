@@ -2,6 +2,7 @@
 
 mod summary;
 
+use super::kinds::CHANGES;
 use super::{Form, Parts};
 use crate::kernel::Needs::{Fentry, Function, NoFentry, Params};
 use crate::kernel::Program::{Auto, Tracepoint};
@@ -48,6 +49,7 @@ const ONLY_FOR: &[(&str, &[&str])] = &[
     ("file.open", &["open", "create"]),
     ("file.unlink", &["unlink"]),
     ("file.rename", &["rename"]),
+    // Where fexit programs are refused this one sees them all.
     ("file.changes", CHANGES),
     ("file.mkdir", &["mkdir"]),
     ("file.rmdir", &["rmdir"]),
@@ -60,23 +62,6 @@ const ONLY_FOR: &[(&str, &[&str])] = &[
     ("file.mount", &["mount"]),
     ("file.move_mount", &["mount"]),
     ("file.umount", &["umount"]),
-];
-
-/// Where fexit programs are refused one program sees them all.
-const CHANGES: &[&str] = &[
-    "link",
-    "symlink",
-    "mkdir",
-    "rmdir",
-    "mknod",
-    "chmod",
-    "chown",
-    "utimes",
-    "truncate",
-    "setxattr",
-    "removexattr",
-    "mount",
-    "umount",
 ];
 
 const PROBES: &[Probe] = &[

@@ -9,6 +9,23 @@ use crate::wire::kind;
 
 use Form::{Events, OffCpu, Summary};
 
+/// Changes of names, attributes and mounts.
+pub(super) const CHANGES: &[&str] = &[
+    "link",
+    "symlink",
+    "mkdir",
+    "rmdir",
+    "mknod",
+    "chmod",
+    "chown",
+    "utimes",
+    "truncate",
+    "setxattr",
+    "removexattr",
+    "mount",
+    "umount",
+];
+
 /// Who tells which events, in which forms.
 const SOURCES: &[(Monitor, &[Form], &[&str])] = &[
     (Monitor::Process, &[Events], &["exec", "fork", "exit"]),
@@ -16,26 +33,9 @@ const SOURCES: &[(Monitor, &[Form], &[&str])] = &[
     (
         Monitor::File,
         &[Events],
-        &[
-            "open",
-            "create",
-            "unlink",
-            "rename",
-            "link",
-            "symlink",
-            "mkdir",
-            "rmdir",
-            "mknod",
-            "chmod",
-            "chown",
-            "utimes",
-            "truncate",
-            "setxattr",
-            "removexattr",
-            "mount",
-            "umount",
-        ],
+        &["open", "create", "unlink", "rename"],
     ),
+    (Monitor::File, &[Events], CHANGES),
     (Monitor::File, &[Summary], &["file_summary"]),
     (
         Monitor::Network,

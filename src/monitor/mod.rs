@@ -110,14 +110,13 @@ impl Parts {
 
     /// The probes that it takes to see events of these kinds: a program that nobody needs is not attached.
     pub(crate) fn probes_for(&self, kinds: &Kinds) -> Vec<&'static Probe> {
-        let is_for = |name| {
-            let found = self.only_for.iter().find(|(probe, _)| *probe == name);
-            found.map(|(_, events)| *events)
+        let is_needed = |probe: &&Probe| {
+            let mut only_for = self.only_for.iter();
+            only_for
+                .find(|(name, _)| *name == probe.name)
+                .is_none_or(|(_, events)| kinds.want_one_of(events))
         };
-        self.probes
-            .iter()
-            .filter(|probe| is_for(probe.name).is_none_or(|events| kinds.want_one_of(events)))
-            .collect()
+        self.probes.iter().filter(is_needed).collect()
     }
 }
 

@@ -58,7 +58,7 @@ macro_rules! tcp {
             probe(
                 "network.connect",
                 &[
-session!([concat!($prefix, "connect__session")], Params("inet_stream_connect", 4)),
+                    session!([concat!($prefix, "connect__session")], Params("inet_stream_connect", 4)),
                     variant(
                         "fexit",
                         &[Auto(concat!($prefix, "connect__fexit"))],
@@ -81,7 +81,7 @@ session!([concat!($prefix, "connect__session")], Params("inet_stream_connect", 4
             probe(
                 "network.accept",
                 &[
-session!([concat!($prefix, "accept_2__session")], Params("inet_csk_accept", 2)),
+                    session!([concat!($prefix, "accept_2__session")], Params("inet_csk_accept", 2)),
                     variant(
                         "fexit",
                         &[Auto(concat!($prefix, "accept_2__fexit"))],
