@@ -62,6 +62,7 @@ pub(crate) struct KernelBtf {
     functions: HashMap<String, Function>,
     /// Ids of those that programs ask for by name.
     structures: HashMap<&'static str, u32>,
+    casts: bool,
     extract: OwnedFd,
 }
 
@@ -94,8 +95,10 @@ impl KernelBtf {
         let extract = memfd(&extract).map_err(|e| {
             Error::new(ErrorKind::Io, "a memory file for kernel types").with_source(e)
         })?;
+        let functions = types.functions();
         Ok(KernelBtf {
-            functions: types.functions(),
+            casts: kfunc::casts(&functions),
+            functions,
             structures,
             extract,
         })
@@ -111,6 +114,11 @@ impl KernelBtf {
             ));
         }
         Ok(self.functions.get(function).copied())
+    }
+
+    /// Whether a program can give a number the type of a kernel pointer; the objects are others where it cannot.
+    pub(super) fn casts(&self) -> bool {
+        self.casts
     }
 
     /// The id of a struct that programs ask for by name, if the kernel has it.

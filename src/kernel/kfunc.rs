@@ -1,13 +1,15 @@
-//! Calls of kernel functions that are no helpers (kfuncs), and ids of the kernel's types, put into objects before they are
-//! opened.
+//! Calls of kernel functions that are no helpers (kfuncs), and ids of the kernel's types, put into objects before they
+//! are opened.
 //!
 //! libbpf would find the functions by itself if the programs named them, but reads all of the kernel's types for that,
-//! once for each object that names one, also where the program that does is not loaded: 8 ms. The extract of the types that we
-//! give it has no functions.
+//! once for each object that names one, also where the program that does is not loaded: 8 ms. The extract of the types
+//! that we give it has no functions.
+
+use std::collections::HashMap;
 
 use libbpf_rs::libbpf_sys as sys;
 
-use super::btf::KernelBtf;
+use super::btf::{Function, KernelBtf};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Numbers in the programs (`STK_CALL_…` in kfunc.bpf.h) and the functions that they stand for.
@@ -54,12 +56,12 @@ pub(super) fn type_of(name: &[u8]) -> Option<&'static str> {
         .find(|known| known.as_bytes() == name)
 }
 
-/// Whether the kernel has casts, without which the objects are others.
-pub(super) fn casts(btf: &KernelBtf) -> Result<bool> {
+/// Whether the kernel, which has these functions, can cast.
+pub(super) fn casts(functions: &HashMap<String, Function>) -> bool {
     // The interpreter knows no such calls. Another network namespace than the first does not show the setting.
     let compiles = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable")
         .map_or(true, |setting| setting.trim() != "0");
-    Ok(compiles && btf.function(CAST)?.is_some())
+    compiles && functions.contains_key(CAST)
 }
 
 /// Replaces the marked instructions of an object: those that move a function's number into the register of results by

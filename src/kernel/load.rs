@@ -469,7 +469,7 @@ impl Loader {
     }
 
     /// Loads each variant of each probe and lets it go: what this kernel takes, whether it would be chosen or not. Nothing
-    /// is attached. All at once first, which takes a third of the time; only where that is refused each by itself.
+    /// is attached. All at once first, which takes half of the time; only where that is refused each by itself.
     pub(crate) fn try_every(
         &mut self,
         object: Object,

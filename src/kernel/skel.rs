@@ -52,7 +52,7 @@ skeleton!(profile, "profile", PROFILE);
 /// An object as clang made it.
 pub(super) struct Compiled {
     name: &'static str,
-    /// For kernels with casts (`kfunc::casts`).
+    /// For kernels with casts (`KernelBtf::casts`).
     elf: &'static [u8],
     /// Where instructions in it wait for what only the running kernel knows.
     marks: &'static [usize],
@@ -64,7 +64,7 @@ impl Compiled {
     /// Reads it for this kernel. Not by the skeleton, which has no room for changes: subprograms can be reached in the
     /// file alone, once it is read libbpf shows none of them.
     pub(super) fn open(&self, btf: &KernelBtf) -> Result<libbpf_rs::Result<OpenObject>> {
-        let elf = if kfunc::casts(btf)? {
+        let elf = if btf.casts() {
             let mut elf = self.elf.to_vec();
             kfunc::link(&mut elf, self.marks, btf)?;
             Cow::Owned(elf)
