@@ -5,6 +5,7 @@
 //! in the extract there are a few hundred. The format is that of Documentation/bpf/btf.rst.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fmt;
 use std::io::Write as _;
 use std::ops::Deref;
@@ -85,13 +86,13 @@ impl KernelBtf {
             .with_source(e)
             .with_hint("use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
         })?;
-        let types = Types::parse(&bytes).ok_or_else(|| {
+        let types = Types::parse(&bytes, names::KERNEL_TYPES).ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
                 format!("the type information in {PATH} is not in a form that this version knows"),
             )
         })?;
-        let (extract, structures) = types.extract(names::KERNEL_TYPES);
+        let (extract, structures) = types.extract();
         let extract = memfd(&extract).map_err(|e| {
             Error::new(ErrorKind::Io, "a memory file for kernel types").with_source(e)
         })?;
@@ -175,63 +176,70 @@ fn memfd(bytes: &[u8]) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Hooks, and the functions that the kernel half follows; the other 60,000 stay where they are.
+/// Hooks that programs attach to, by how their names begin.
+const HOOKS: [&str; 6] = [
+    "__arm64_sys_",
+    "__x64_sys_",
+    "bpf_lsm_",
+    "do_fil",
+    "security_",
+    "vfs_",
+];
+
+/// Other functions that the kernel half follows or calls, sorted.
+const FUNCTIONS: [&str; 42] = [
+    "__sock_create",
+    "__traceiter_block_rq_issue",
+    "__traceiter_kmalloc",
+    "__traceiter_kmalloc_node",
+    "__traceiter_kmem_cache_alloc",
+    "__traceiter_sched_process_exit",
+    "blk_mq_start_request",
+    "blk_mq_submit_bio",
+    "bpf_rdonly_cast",
+    "bpf_session_cookie",
+    "bpf_session_is_return",
+    "bpf_task_pt_regs",
+    "create_io_thread",
+    "do_rmdir",
+    "do_sendfile",
+    "do_splice",
+    "exit_files",
+    "exit_mm_release",
+    "finalize_exec",
+    "inet6_bind",
+    "inet6_recvmsg",
+    "inet6_sendmsg",
+    "inet_bind",
+    "inet_csk_accept",
+    "inet_listen",
+    "inet_recvmsg",
+    "inet_sendmsg",
+    "inet_stream_connect",
+    "io_complete_rw",
+    "io_complete_rw_iopoll",
+    "kiocb_done",
+    "mnt_want_write",
+    "mnt_want_write_file",
+    "notify_change",
+    "path_mount",
+    "path_umount",
+    "skb_consume_udp",
+    "udp_sendmsg",
+    "udpv6_sendmsg",
+    "unix_dgram_connect",
+    "unix_stream_connect",
+    "wake_up_new_task",
+];
+
+/// Whether programs ask for this function; the other 60,000 stay where they are.
 fn kept(name: &[u8]) -> bool {
-    [
-        "bpf_lsm_",
-        "security_",
-        "vfs_",
-        "do_fil",
-        "__x64_sys_",
-        "__arm64_sys_",
-    ]
-    .iter()
-    .any(|prefix| name.starts_with(prefix.as_bytes()))
-        || matches!(
-            name,
-            b"__sock_create"
-                | b"bpf_rdonly_cast"
-                | b"bpf_session_cookie"
-                | b"bpf_session_is_return"
-                | b"__traceiter_block_rq_issue"
-                | b"__traceiter_kmalloc"
-                | b"__traceiter_kmalloc_node"
-                | b"__traceiter_kmem_cache_alloc"
-                | b"__traceiter_sched_process_exit"
-                | b"blk_mq_start_request"
-                | b"blk_mq_submit_bio"
-                | b"bpf_task_pt_regs"
-                | b"create_io_thread"
-                | b"do_rmdir"
-                | b"do_sendfile"
-                | b"do_splice"
-                | b"exit_files"
-                | b"exit_mm_release"
-                | b"finalize_exec"
-                | b"inet6_bind"
-                | b"inet6_recvmsg"
-                | b"inet6_sendmsg"
-                | b"inet_bind"
-                | b"inet_csk_accept"
-                | b"inet_listen"
-                | b"inet_recvmsg"
-                | b"inet_sendmsg"
-                | b"inet_stream_connect"
-                | b"io_complete_rw"
-                | b"io_complete_rw_iopoll"
-                | b"kiocb_done"
-                | b"mnt_want_write"
-                | b"mnt_want_write_file"
-                | b"notify_change"
-                | b"path_mount"
-                | b"path_umount"
-                | b"skb_consume_udp"
-                | b"udp_sendmsg"
-                | b"udpv6_sendmsg"
-                | b"unix_dgram_connect"
-                | b"unix_stream_connect"
-                | b"wake_up_new_task"
-        )
+    HOOKS.iter().any(|hook| name.starts_with(hook.as_bytes())) || among(&FUNCTIONS, name)
+}
+
+/// Whether these names, which are sorted, have this one.
+fn among(names: &[&str], name: &[u8]) -> bool {
+    names.binary_search_by(|n| n.as_bytes().cmp(name)).is_ok()
 }
 
 /// One type: its fixed part and what follows it.
@@ -272,16 +280,25 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+/// The text at this place, up to its NUL.
+fn text(strings: &[u8], offset: u32) -> &[u8] {
+    let from = strings.get(offset as usize..).unwrap_or_default();
+    CStr::from_bytes_until_nul(from).map_or(from, CStr::to_bytes)
+}
+
 /// All types of a BTF, by id.
 struct Types<'a> {
     types: &'a [u8],
     strings: &'a [u8],
     /// Where each type starts; type 0 is void and has no place.
     offsets: Vec<u32>,
+    /// Ids of those that somebody asked for, and of the functions that are kept.
+    picked: Vec<u32>,
 }
 
 impl<'a> Types<'a> {
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
+    /// All are walked through once, which is what takes the time: there are 150,000. `names` is sorted.
+    fn parse(bytes: &'a [u8], names: &[&str]) -> Option<Self> {
         let magic = u16::from_ne_bytes(*bytes.first_chunk()?);
         if magic != MAGIC {
             return None;
@@ -294,15 +311,28 @@ impl<'a> Types<'a> {
         let (types, strings) = (section(8)?, section(16)?);
         let mut offsets = Vec::with_capacity(types.len() / 24);
         offsets.push(0);
+        let mut picked = Vec::new();
         let mut at = 0;
         while at < types.len() {
+            let (name, info) = (word(types, at)?, word(types, at + 4)?);
+            let wanted = match info >> 24 & 0x1f {
+                kind::FUNC => kept(text(strings, name)),
+                kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::TYPEDEF => {
+                    name != 0 && among(names, text(strings, name))
+                }
+                _ => false,
+            };
+            if wanted {
+                picked.push(u32::try_from(offsets.len()).ok()?);
+            }
             offsets.push(u32::try_from(at).ok()?);
-            at += 12 + rest_len(word(types, at + 4)?)?;
+            at += 12 + rest_len(info)?;
         }
         (at == types.len()).then_some(Types {
             types,
             strings,
             offsets,
+            picked,
         })
     }
 
@@ -317,53 +347,41 @@ impl<'a> Types<'a> {
         })
     }
 
-    fn all(&self) -> impl Iterator<Item = (u32, Type<'a>)> {
-        (1u32..)
-            .take(self.offsets.len() - 1)
-            .filter_map(|id| Some((id, self.get(id)?)))
+    /// Those that were picked, functions or others.
+    fn picked(&self, functions: bool) -> impl Iterator<Item = (u32, Type<'a>)> {
+        self.picked
+            .iter()
+            .filter_map(|id| Some((*id, self.get(*id)?)))
+            .filter(move |(_, ty)| (ty.kind() == kind::FUNC) == functions)
     }
 
     fn name(&self, offset: u32) -> &'a [u8] {
-        let from = self.strings.get(offset as usize..).unwrap_or_default();
-        let end = from.iter().position(|b| *b == 0).unwrap_or(from.len());
-        &from[..end]
+        text(self.strings, offset)
     }
 
     /// The functions that are kept, by name.
     fn functions(&self) -> HashMap<String, Function> {
         let mut found = HashMap::new();
-        for (id, ty) in self.all().filter(|(_, ty)| ty.kind() == kind::FUNC) {
-            let name = self.name(ty.name_off);
-            if kept(name)
-                && let Some(proto) = self.get(ty.size_or_type)
-            {
+        for (id, ty) in self.picked(true) {
+            if let Some(proto) = self.get(ty.size_or_type) {
                 let params = proto.vlen();
-                let name = String::from_utf8_lossy(name).into_owned();
+                let name = String::from_utf8_lossy(self.name(ty.name_off)).into_owned();
                 found.insert(name, Function { id, params });
             }
         }
         found
     }
 
-    /// A BTF of the types with these names (sorted) and of what they are made of. What they only point at is left out:
-    /// a CO-RE relocation compares pointers without looking behind them. And the ids that the structs have here which
+    /// A BTF of the types that were asked for and of what they are made of. What they only point at is left out: a
+    /// CO-RE relocation compares pointers without looking behind them. And the ids that the structs have here which
     /// programs ask for; the first of each name.
-    fn extract(&self, names: &[&str]) -> (Vec<u8>, HashMap<&'static str, u32>) {
+    fn extract(&self) -> (Vec<u8>, HashMap<&'static str, u32>) {
         let mut out = Extract::new(self);
         let mut structures = HashMap::new();
-        for (id, ty) in self.all() {
-            let named = matches!(
-                ty.kind(),
-                kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::TYPEDEF
-            ) && ty.name_off != 0;
-            let wanted = |name: &[u8]| names.binary_search_by(|n| n.as_bytes().cmp(name)).is_ok();
-            let name = self.name(ty.name_off);
-            if !named || !wanted(name) {
-                continue;
-            }
+        for (id, ty) in self.picked(false) {
             out.id(id);
             if ty.kind() == kind::STRUCT
-                && let Some(name) = kfunc::type_of(name)
+                && let Some(name) = kfunc::type_of(self.name(ty.name_off))
             {
                 structures.entry(name).or_insert(id);
             }
@@ -489,8 +507,15 @@ mod tests {
 
     #[test]
     fn what_is_no_btf_is_refused() {
-        assert!(Types::parse(b"").is_none());
-        assert!(Types::parse(&[0; 64]).is_none());
+        assert!(Types::parse(b"", &[]).is_none());
+        assert!(Types::parse(&[0; 64], &[]).is_none());
+    }
+
+    #[test]
+    fn names_are_sorted_for_the_search() {
+        assert!(FUNCTIONS.is_sorted());
+        assert!(names::KERNEL_TYPES.is_sorted());
+        assert!(kept(b"vfs_read") && kept(b"wake_up_new_task") && !kept(b"wake_up_new_tas"));
     }
 
     /// libbpf is the judge of the format, and the kernel's own BTF of the content.
@@ -500,10 +525,10 @@ mod tests {
             // Nothing to extract from: no program would load here either.
             return;
         };
-        let whole = Types::parse(&bytes).expect("the kernel's BTF");
         // The second one is a typedef of a function.
         let names = ["inode", "rq_end_io_fn", "task_struct"];
-        let fd = memfd(&whole.extract(&names).0).expect("a memory file");
+        let whole = Types::parse(&bytes, &names).expect("the kernel's BTF");
+        let fd = memfd(&whole.extract().0).expect("a memory file");
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let extract = Btf::from_path(path).expect("a BTF that libbpf accepts");
         let kernel = Btf::from_vmlinux().expect("the kernel's BTF");
