@@ -15,6 +15,7 @@
 
 enum {
 	STK_CGROUPS_MAX = 16, /* named on one command line; each costs one helper call per event */
+	STK_MARKS = 65536, /* a power of two */
 	STK_WALK_LIMIT = 16384, /* offsets of paths in a record end below */
 	STK_RECORD_MAX = 57600, /* STK_DATA_MAX behind the largest fixed part, rounded up */
 };

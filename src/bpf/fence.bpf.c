@@ -141,8 +141,10 @@ static __always_inline struct stk_guard *by_key(struct inode *inode)
 /* The tool itself is only ever held by the canary rule; everybody else by what is in scope. */
 static __always_inline bool concerned(bool *self)
 {
-	*self = (bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid;
-	return *self || stk_wanted();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	*self = tgid == stk_config.self_tgid;
+	return *self || stk_in_scope(tgid);
 }
 
 #define GUARD_TAGGED(inode)                                                                 \

@@ -19,6 +19,7 @@ static __always_inline int on_fork(struct task_struct *child)
 	struct stk_task_key key;
 	struct stk_task *entry;
 	struct stk_task next;
+	__u8 *mark;
 
 	/* A new thread is covered by its process. */
 	if (STK_SEE(of, pid) != STK_SEE(of, tgid))
@@ -31,6 +32,9 @@ static __always_inline int on_fork(struct task_struct *child)
 	/* A new process is its own leader. */
 	key.start_ns = BPF_CORE_READ(child, start_boottime);
 	key.tgid = STK_SEE(of, tgid);
+	mark = stk_mark_of(key.tgid);
+	if (mark)
+		*mark = 1;
 	if (bpf_map_update_elem(&stk_tasks, &key, &next, BPF_ANY))
 		stk_lost(STK_KIND_SCOPE, STK_LOSS_MAP);
 	return 0;

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use super::Scope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{Asker, Loader, Probe, Seed, tracepoint};
-use crate::wire::{CGROUPS_MAX, TASK_FOLLOW, TaskEntry, TaskKey, bytes_of, scope_bit};
+use crate::wire::{CGROUPS_MAX, MARKS, TASK_FOLLOW, TaskEntry, TaskKey, bytes_of, scope_bit};
 
 /// A scope whose processes and cgroups exist.
 #[derive(Debug)]
@@ -187,11 +187,15 @@ impl Resolved {
             for (seed, flags) in new {
                 let key = TaskKey::of(&seed);
                 let entry = TaskEntry { flags, pad: 0 };
-                loader.map("stk_tasks")?.set(
-                    bytes_of(&key),
-                    bytes_of(&entry),
-                    format_args!("process {}", seed.tgid),
-                )?;
+                let what = format_args!("process {}", seed.tgid);
+                // Without a mark nobody looks for it.
+                let mark = seed.tgid % MARKS;
+                loader
+                    .map("stk_marks")?
+                    .set(&mark.to_ne_bytes(), &[1], what)?;
+                loader
+                    .map("stk_tasks")?
+                    .set(bytes_of(&key), bytes_of(&entry), what)?;
             }
         }
     }

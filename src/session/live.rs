@@ -27,8 +27,8 @@ use crate::monitor::{TRACK, Watch, profile_sizes};
 use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
-    Config, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, env_choice, filter_bit, loss, read,
-    scope_bit,
+    Config, MARKS, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, env_choice, filter_bit, loss,
+    read, scope_bit,
 };
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
@@ -161,6 +161,7 @@ impl Live {
                 all.min(WATCHED)
             };
             sizes.insert("stk_tasks", room);
+            sizes.insert("stk_marks", MARKS);
         }
         if process_limit > 0 {
             sizes.insert("stk_rates", left_out::PROCESSES);

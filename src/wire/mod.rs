@@ -605,6 +605,8 @@ pub(crate) mod filter_bit {
 
 /// `STK_ABI_COMPAT`.
 pub(crate) const ABI_COMPAT: u32 = 1;
+/// `STK_MARKS`.
+pub(crate) const MARKS: u32 = 65_536;
 /// `STK_CGROUPS_MAX`.
 pub(crate) const CGROUPS_MAX: usize = 16;
 /// `STK_TASK_FOLLOW`.
@@ -748,5 +750,6 @@ mod tests {
         }
         let core = include_str!("../bpf/core.bpf.h");
         assert!(core.contains(&format!("STK_CGROUPS_MAX = {CGROUPS_MAX},")));
+        assert!(core.contains(&format!("STK_MARKS = {MARKS},")));
     }
 }
