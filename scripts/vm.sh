@@ -7,6 +7,7 @@
 #   VM_TIMEOUT  seconds until the machine is ended, status 124           (600)
 #   VM_ACCEL    tcg, kvm or auto (kvm if a probe boot proves it works)   (tcg)
 #   VM_CPUS, VM_MEMORY                                                   (2, 1500M)
+#   VM_ICOUNT   1: the guest's clock counts instructions, one a nanosecond, on one CPU: figures that repeat  (no)
 #   VM_OUT      a directory the guest may write to, at the same path     (none)
 # Variables whose names begin with STOCKADE_ or RUST_ are set in the guest too.
 # Status 125: the machine died or never got as far as the command. It is never reported as the command's success.
@@ -26,7 +27,7 @@ series=$1
 shift
 kernel=$root/target/vm/kernels/$series
 : "${VM_LSM:=lockdown,capability,landlock,yama,apparmor,bpf}" "${VM_TIMEOUT:=600}" "${VM_ACCEL:=tcg}" "${VM_OUT:=}"
-: "${VM_CPUS:=2}" "${VM_MEMORY:=1500M}"
+: "${VM_CPUS:=2}" "${VM_MEMORY:=1500M}" "${VM_ICOUNT:=}"
 PATH=$root/target/vm/virtme-ng/bin:$PATH:/usr/sbin:/sbin
 
 [ -s "$kernel/release" ] || die "kernel $series is not here: make kernels"
@@ -64,6 +65,9 @@ accel() {
 	esac
 }
 
+if [ -n "$VM_ICOUNT" ]; then
+	VM_ACCEL=tcg VM_CPUS=1
+fi
 accel=$(accel)
 mkdir -p "$root/target/vm/run"
 run=$(mktemp -d "$root/target/vm/run/$series.XXXXXX")
@@ -133,6 +137,7 @@ if [ "$accel" = tcg ]; then
 	# Multi-threaded emulation together with the kernel's patching of its own text panicked 7.2.
 	options+=(--disable-kvm)
 	qemu+=" -accel tcg,thread=single"
+	[ -z "$VM_ICOUNT" ] || qemu+=" -icount shift=0"
 fi
 options+=("--qemu-opts=$qemu" --append 'loglevel=4')
 [ "$VM_LSM" = default ] || options+=(--append "lsm=$VM_LSM")
