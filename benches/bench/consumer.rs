@@ -14,10 +14,15 @@ use stockade::event::Certificate;
 use stockade::session::SessionBuilder;
 use stockade::sink::Sink;
 
+use crate::preflight;
+
 /// As the program has it.
 const FLUSH_AT: usize = 64 * 1024;
 /// A file is written over from the start at this size: disks fill up, and this is about the writing.
 const REWIND_AT: usize = 64 << 20;
+
+/// How long the kernel may take to let go of programs; emulated ones take seconds.
+const GONE: Duration = Duration::from_secs(60);
 
 /// Where the lines go.
 #[derive(Debug, Clone)]
@@ -56,6 +61,8 @@ impl Outcome {
 pub(crate) struct Consumer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<stockade::Result<Outcome>>,
+    /// Programs of others.
+    before: usize,
     /// How long start took.
     pub(crate) started: Duration,
 }
@@ -64,6 +71,7 @@ impl Consumer {
     /// Returns when everything is attached.
     pub(crate) fn start(builder: SessionBuilder, to: &To) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
+        let before = preflight::programs();
         let mut out = to.open()?;
         let formats = !matches!(to, To::Callback);
         let (tell, told): (_, Receiver<Duration>) = channel();
@@ -118,6 +126,7 @@ impl Consumer {
             Ok(started) => Ok(Consumer {
                 stop,
                 thread,
+                before,
                 started,
             }),
             // The thread ended before it could tell: it failed.
@@ -147,11 +156,22 @@ impl Consumer {
             + Duration::from_nanos(time.tv_nsec.unsigned_abs())
     }
 
+    /// Ends the session, and waits until its programs are gone: the kernel detaches them some time after, and what is
+    /// measured meanwhile is no baseline.
     pub(crate) fn end(self) -> anyhow::Result<Outcome> {
         self.stop.store(true, Ordering::Relaxed);
-        match self.thread.join() {
-            Ok(outcome) => Ok(outcome?),
+        let outcome = match self.thread.join() {
+            Ok(outcome) => outcome?,
             Err(_) => anyhow::bail!("the consumer died"),
+        };
+        let begin = Instant::now();
+        while preflight::programs() > self.before {
+            anyhow::ensure!(
+                begin.elapsed() < GONE,
+                "programs of an ended session are still there"
+            );
+            std::thread::sleep(Duration::from_millis(5));
         }
+        Ok(outcome)
     }
 }

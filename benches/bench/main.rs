@@ -5,6 +5,7 @@
 
 mod child;
 mod consumer;
+mod peers;
 mod preflight;
 mod report;
 mod stats;
@@ -42,7 +43,8 @@ struct Args {
     /// Do not run on a machine that would falsify the figures
     #[arg(long)]
     strict: bool,
-    /// Only these parts: serialise, file, process, monitors, fence, storm, paced, start, memory, workloads
+    /// Only these parts: serialise, file, process, monitors, fence, profile, storm, paced, start, memory,
+    /// peers, workloads
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the report goes
@@ -97,15 +99,19 @@ const PARTS: &[Part] = &[
     ("process", process),
     ("monitors", monitors),
     ("fence", fence),
+    ("profile", profile),
     ("storm", storm),
     ("paced", paced),
     ("start", start),
     ("memory", memory),
-    (LONG, workloads::part),
+    (PEERS, peers::part),
+    (WORKLOADS, workloads::part),
 ];
 
+const PEERS: &str = "peers";
+const WORKLOADS: &str = "workloads";
 /// Too long to be measured each time: only where it is named, or with `--full`.
-const LONG: &str = "workloads";
+const LONG: [&str; 2] = [PEERS, WORKLOADS];
 
 fn run(mut args: Args) -> anyhow::Result<()> {
     if args.full {
@@ -133,7 +139,7 @@ fn run(mut args: Args) -> anyhow::Result<()> {
     std::fs::write(bench.path("denied"), "denied")?;
     for (name, part) in PARTS {
         let chosen = match &args.only[..] {
-            [] => *name != LONG || args.full,
+            [] => !LONG.contains(name) || args.full,
             only => only.iter().any(|o| o == name),
         };
         if !chosen {
@@ -695,6 +701,19 @@ fn start(b: &mut Bench) -> anyhow::Result<()> {
             None,
         );
     }
+    let mut attached = vec![];
+    for _ in 0..b.rounds {
+        let session = Consumer::start(b.session(Monitor::ALL), &To::Null)?;
+        attached.push(session.started.as_secs_f64() * 1e3);
+        session.end()?;
+    }
+    b.report.value(
+        "all seven monitors: start to attached",
+        "ms",
+        &attached,
+        Some(Aim::AtMost(80.0)),
+        None,
+    );
     let Some(program) = PROGRAM else {
         return Ok(());
     };
@@ -732,6 +751,62 @@ fn start(b: &mut Bench) -> anyhow::Result<()> {
         None,
     );
     Ok(())
+}
+
+/// What the program itself takes to sample the whole host while every CPU is busy, symbols and all.
+fn profile(b: &mut Bench) -> anyhow::Result<()> {
+    let Some(program) = PROGRAM else {
+        anyhow::bail!("the program was not built");
+    };
+    let mut busy = (0..b.cpus)
+        .map(Generator::start)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut shares = vec![];
+    for _ in 0..3 {
+        let mut running = Running(
+            Command::new(program)
+                .args(["monitor", "profile", "--host", "--format", "json"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?,
+        );
+        let ms = b.ms(5000);
+        for generator in &mut busy {
+            generator.order("open", ms, &b.path("open"), 0)?;
+        }
+        // It has begun by then, and found the symbols of the kernel.
+        std::thread::sleep(Duration::from_millis(ms / 2));
+        let (used, begin) = (cpu_time(running.0.id())?, Instant::now());
+        for generator in &mut busy {
+            generator.answer()?;
+        }
+        anyhow::ensure!(running.0.try_wait()?.is_none(), "stockade monitor ended");
+        let took = begin.elapsed().as_secs_f64() * b.cpus as f64;
+        shares.push((cpu_time(running.0.id())? - used) / took * 100.0);
+    }
+    b.report.value(
+        "profile of the whole host at 99 Hz, busy: CPU of the program",
+        "% of the machine",
+        &shares,
+        Some(Aim::AtMost(0.2)),
+        None,
+    );
+    Ok(())
+}
+
+/// Seconds of CPU that a process has used.
+fn cpu_time(pid: u32) -> anyhow::Result<f64> {
+    // Finer than the ticks of `stat`: nanoseconds per thread.
+    let mut ns = 0.0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let line = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        ns += line
+            .split(' ')
+            .next()
+            .and_then(|n| n.parse::<f64>().ok())
+            .unwrap_or(0.0);
+    }
+    Ok(ns / 1e9)
 }
 
 /// Kills what a failed part leaves behind.

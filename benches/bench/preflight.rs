@@ -85,6 +85,13 @@ fn audit_enabled() -> Option<bool> {
         .then(|| u32::from_ne_bytes([answer[20], answer[21], answer[22], answer[23]]) != 0)
 }
 
+/// BPF programs that the kernel has, but for those that systemd gives to its units.
+pub(crate) fn programs() -> usize {
+    libbpf_rs::query::ProgInfoIter::default()
+        .filter(|p| !matches!(p.ty, libbpf_rs::ProgramType::CgroupDevice))
+        .count()
+}
+
 pub(crate) fn look(idle: &mut Generator) -> anyhow::Result<Machine> {
     let uname = rustix::system::uname();
     let cpuinfo = read("/proc/cpuinfo");
@@ -95,9 +102,7 @@ pub(crate) fn look(idle: &mut Generator) -> anyhow::Result<Machine> {
         rounds.push(idle.run("getppid", 10, "", 0)?.ns_each);
     }
     let getppid_ns = crate::stats::median(&rounds);
-    let foreign_programs = libbpf_rs::query::ProgInfoIter::default()
-        .filter(|p| !matches!(p.ty, libbpf_rs::ProgramType::CgroupDevice))
-        .count();
+    let foreign_programs = programs();
     let load = read("/proc/loadavg");
     let cpus = std::thread::available_parallelism()?.get();
     let mut poisoned = Vec::new();
