@@ -280,9 +280,10 @@ pub(crate) fn doctor(bin: &Path) -> Value {
     })
 }
 
-/// Polls until there is an answer.
+/// Polls until there is an answer; less and less often, because an emulated machine has better things to do.
 pub(crate) fn poll<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
+    let mut pause = Duration::from_millis(2);
     loop {
         if let Some(answer) = answer() {
             return answer;
@@ -291,7 +292,8 @@ pub(crate) fn poll<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
             Instant::now() < end,
             "{what} did not happen within {DEADLINE:?}"
         );
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
+        pause = (pause * 5 / 4).min(Duration::from_millis(50));
     }
 }
 
@@ -341,7 +343,7 @@ impl Drop for Process {
 #[derive(Debug)]
 pub(crate) struct Stockade {
     pub(crate) process: Process,
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     err: PathBuf,
 }
 
