@@ -91,7 +91,7 @@ trap 'exit 143' TERM
 	compgen -e | { grep -E '^(STOCKADE_|RUST_)' || true; } | while read -r name; do
 		printf 'export %s=%q\n' "$name" "${!name}"
 	done
-	printf 'export VM_KERNEL=%q VM_RELEASE=%q\n' "$series" "$release"
+	printf 'export VM_KERNEL=%q VM_RELEASE=%q VM_ICOUNT=%q\n' "$series" "$release" "$VM_ICOUNT"
 	cat <<-'END'
 		modprobe virtio_console || echo "no virtio_console"
 		port() {

@@ -18,6 +18,8 @@ pub(crate) struct Machine {
     pub(crate) memory_mib: u64,
     /// Without hardware virtualisation: only ratios mean anything.
     pub(crate) emulated: bool,
+    /// The clock of the emulated machine counts instructions, one a nanosecond (`VM_ICOUNT` of scripts/vm.sh).
+    pub(crate) counted: bool,
     pub(crate) clocksource: String,
     pub(crate) load: String,
     pub(crate) getppid_ns: f64,
@@ -154,6 +156,7 @@ pub(crate) fn look(idle: &mut Generator) -> anyhow::Result<Machine> {
             .unwrap_or(0)
             / 1024,
         emulated,
+        counted: emulated && std::env::var_os("VM_ICOUNT").is_some_and(|v| !v.is_empty()),
         clocksource: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         load,
         getppid_ns,

@@ -147,7 +147,9 @@ impl Report {
             m.getppid_ns,
             m.load
         );
-        if m.emulated {
+        if m.counted {
+            out.push_str("emulated: a nanosecond is an instruction\n");
+        } else if m.emulated {
             out.push_str("emulated: only the ratios mean anything\n");
         }
         for reason in &m.poisoned {
