@@ -26,10 +26,19 @@ struct Entry {
     about: Option<(u32, u32, u64, Arc<About>)>,
 }
 
+/// A process under a user, a group and a cgroup.
+type Who = (ProcessId, u32, u32, u64);
+
+fn who(process: &Process) -> Who {
+    (process.id, process.uid, process.gid, process.cgroup_id)
+}
+
 /// The processes that were met.
 #[derive(Debug)]
 pub(crate) struct Processes {
     known: HashMap<ProcessId, Entry>,
+    /// Who the last event came from: most come from the same one, and need no search.
+    last: Option<(Who, Arc<About>)>,
     cgroups: Cgroups,
     names: Names,
 }
@@ -38,6 +47,7 @@ impl Processes {
     pub(crate) fn new() -> Self {
         Processes {
             known: HashMap::new(),
+            last: None,
             cgroups: Cgroups::new(),
             names: Names::read(),
         }
@@ -46,7 +56,10 @@ impl Processes {
     /// Learns from an event.
     fn learn(&mut self, event: &Event) {
         match &event.kind {
-            Kind::Exec(exec) => self.executes(event.process.id, &exec.executable.path),
+            Kind::Exec(exec) => {
+                self.last = None;
+                self.executes(event.process.id, &exec.executable.path);
+            }
             Kind::Fork(fork) => {
                 let executable = self.entry(event.process.id).executable.clone();
                 let entry = Entry {
@@ -118,7 +131,15 @@ impl Surroundings for Processes {
             return None;
         }
         self.learn(event);
-        Some(self.about_process(&event.process))
+        let who = who(&event.process);
+        if let Some((last, about)) = &self.last
+            && *last == who
+        {
+            return Some(Arc::clone(about));
+        }
+        let about = self.about_process(&event.process);
+        self.last = Some((who, Arc::clone(&about)));
+        Some(about)
     }
 
     fn host_path(&mut self, device: (u32, u32), path: &str) -> Option<String> {
