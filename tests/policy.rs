@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use stockade::policy::{Access, Environment, Mode, Request, RuleSet, Verdict, evaluate};
+use stockade::policy::{Access, Cases, Environment, Mode, Request, RuleSet, Verdict, evaluate};
 use stockade::{Error, ErrorKind};
 
 fn env() -> Environment {
@@ -598,6 +598,11 @@ fn documented_examples_do_what_the_page_says() {
                 let (words, answer) = &blocks[index + 1];
                 assert_eq!(words, "text");
                 assert_eq!(&format!("{error}\n"), answer);
+            }
+            "yaml cases" => {
+                let cases = Cases::parse(text, "build.cases.yaml", &env()).unwrap();
+                let (_, policy) = &blocks[0];
+                assert_eq!(cases.failures(&parse(policy).unwrap()), []);
             }
             "text" => {}
             other => panic!("no test for a block of kind {other:?}"),

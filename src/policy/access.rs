@@ -103,6 +103,14 @@ impl Access {
         self.0 == 0
     }
 
+    /// The kinds in the set, each by itself, in the order of the bits.
+    pub fn kinds(self) -> impl Iterator<Item = Access> {
+        KINDS
+            .iter()
+            .map(|(_, kind)| *kind)
+            .filter(move |kind| self.contains(*kind))
+    }
+
     /// The names of the kinds in the set, in the order of the bits.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         KINDS

@@ -36,18 +36,7 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
             "the policy is empty; it needs \"version\" and \"files\"",
         ));
     }
-    match &version {
-        Some(version) => document::check_version(version)?,
-        None => {
-            return Err(Fault::new(
-                start,
-                format!(
-                    "\"version\" is missing; start with \"version: {}\"",
-                    document::VERSION
-                ),
-            ));
-        }
-    }
+    document::require_version(version.as_ref(), start)?;
     let name = match name {
         Some(name) => label(&name, "name")?,
         None => source_name.to_owned(),
@@ -150,7 +139,7 @@ fn file_rule(
 }
 
 /// A name or an id: visible text on one line.
-fn label(text: &Spanned<String>, key: &str) -> Result<String, Fault> {
+pub(super) fn label(text: &Spanned<String>, key: &str) -> Result<String, Fault> {
     if text.value.trim().is_empty() {
         return Err(Fault::new(
             text.referenced,
@@ -194,8 +183,8 @@ fn parse_access(deny: &Spanned<Value<Spanned<String>>>, id: &str) -> Result<Acce
         )),
         Value::List(kinds) => {
             let mut access = Access::default();
-            for kind in kinds {
-                access |= parse_kind(kind)?;
+            for word in kinds {
+                access |= kind(&word.value, word.referenced)?;
             }
             Ok(access)
         }
@@ -217,15 +206,15 @@ fn parse_access(deny: &Spanned<Value<Spanned<String>>>, id: &str) -> Result<Acce
     }
 }
 
-fn parse_kind(kind: &Spanned<String>) -> Result<Access, Fault> {
-    let word = kind.value.as_str();
+/// The kinds that a word stands for.
+pub(super) fn kind(word: &str, place: Location) -> Result<Access, Fault> {
     if word == "all" {
         return Ok(Access::ALL_GUARDED);
     }
     match Access::from_name(word) {
         Some(access) if Access::ALL_GUARDED.contains(access) => Ok(access),
         Some(_) => Err(Fault::new(
-            kind.referenced,
+            place,
             format!(
                 "the access kind {} is not supported by this version",
                 quoted(word)
@@ -239,7 +228,7 @@ fn parse_kind(kind: &Spanned<String>) -> Result<Access, Fault> {
                 near
             };
             Err(Fault::new(
-                kind.referenced,
+                place,
                 format!("unknown access kind {}{help}", quoted(word)),
             ))
         }

@@ -149,7 +149,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Value<T> {
 }
 
 /// A key that stands there with nothing behind it is not the same as a key that is missing.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
@@ -157,6 +157,11 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 
 /// Reads the document; the fault is the first one in reading order, except that a foreign version comes before all.
 pub(super) fn read(text: &str) -> Result<Spanned<Document>, Fault> {
+    read_as(text)
+}
+
+/// The same for another document of this language.
+pub(super) fn read_as<T: for<'de> Deserialize<'de>>(text: &str) -> Result<Spanned<T>, Fault> {
     serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
         // What a later version may say must not be reported as a slip of this one.
         foreign_version(text).unwrap_or_else(|| fault_from_yaml(&error))
@@ -173,8 +178,22 @@ fn foreign_version(text: &str) -> Option<Fault> {
     check_version(&head.version).err()
 }
 
+/// Refuses a document without a version, and every version but ours.
+pub(super) fn require_version(
+    version: Option<&Spanned<Value<IgnoredAny>>>,
+    start: Location,
+) -> Result<(), Fault> {
+    match version {
+        Some(version) => check_version(version),
+        None => Err(Fault::new(
+            start,
+            format!("\"version\" is missing; start with \"version: {VERSION}\""),
+        )),
+    }
+}
+
 /// Refuses every version but ours.
-pub(super) fn check_version(version: &Spanned<Value<IgnoredAny>>) -> Result<(), Fault> {
+fn check_version(version: &Spanned<Value<IgnoredAny>>) -> Result<(), Fault> {
     let found = match &version.value {
         Value::Word(word) if word == VERSION => return Ok(()),
         Value::Word(word) => printable(&word.chars().take(20).collect::<String>()),
@@ -262,16 +281,20 @@ fn root(error: &YamlError) -> &YamlError {
 
 /// Says which key it is, whether it is one of a later version, and which known key it may be meant to be.
 fn unknown_key(key: &str, known: &[&'static str]) -> String {
-    let in_rule = known.contains(&"id");
-    let later: &[(&str, &str)] = if in_rule {
-        &LATER_IN_FILE_RULE
+    // A key of each kind of mapping tells which one it is.
+    let has = |key| known.contains(&key);
+    let (place, later): (_, &[(&str, &str)]) = if has("id") {
+        ("a file rule", &LATER_IN_FILE_RULE)
+    } else if has("expect") {
+        ("a case", &[])
+    } else if has("cases") {
+        ("the document of cases", &[])
     } else {
-        &LATER_IN_DOCUMENT
+        ("the policy", &LATER_IN_DOCUMENT)
     };
     if let Some((_, what)) = later.iter().find(|(name, _)| *name == key) {
         return format!("{} ({what}) is not supported by this version", quoted(key));
     }
-    let place = if in_rule { "a file rule" } else { "the policy" };
     format!(
         "unknown key {} in {place}{}",
         quoted(key),

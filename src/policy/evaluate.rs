@@ -3,6 +3,7 @@
 //! It compares paths. The kernel decides on the identity of the file instead, so links in the request's path and in
 //! the rules' paths must have been resolved before the two can be held against each other.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,7 +12,9 @@ use super::access::Access;
 use super::{FileRule, Mode, RuleSet};
 
 /// What a rule set says about an access.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+///
+/// Ordered from the most to the least that it lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Verdict {
@@ -21,6 +24,34 @@ pub enum Verdict {
     Audit,
     /// It is refused.
     Deny,
+}
+
+impl Verdict {
+    const ALL: [Verdict; 3] = [Verdict::Allow, Verdict::Audit, Verdict::Deny];
+
+    /// The word for this verdict, as JSON has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Allow => "allow",
+            Verdict::Audit => "audit",
+            Verdict::Deny => "deny",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Verdict::ALL.into_iter().find(|v| v.name() == name)
+    }
+
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        Verdict::ALL.into_iter().map(Verdict::name)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// One access to one file.
@@ -66,12 +97,17 @@ pub struct Decision<'a> {
 /// ```
 #[must_use]
 pub fn evaluate<'a>(set: &'a RuleSet, request: &Request<'_>) -> Decision<'a> {
+    let about = |rule: &&FileRule| rule.paths.iter().any(|p| p == request.path);
+    decide(set.rules.iter().filter(about), request.access)
+}
+
+/// The same among rules that are about the file.
+pub(super) fn decide<'a>(
+    rules: impl Iterator<Item = &'a FileRule>,
+    access: Access,
+) -> Decision<'a> {
     let mut audited = None;
-    for rule in &set.rules {
-        if !rule.access.intersects(request.access) || !rule.paths.iter().any(|p| p == request.path)
-        {
-            continue;
-        }
+    for rule in rules.filter(|rule| rule.access.intersects(access)) {
         match rule.mode {
             Mode::Enforce => {
                 return Decision {

@@ -23,9 +23,11 @@
 //! ```
 
 mod access;
+mod cases;
 mod compile;
 mod document;
 mod evaluate;
+mod explain;
 mod fault;
 
 use std::collections::{HashMap, HashSet};
@@ -37,7 +39,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use access::Access;
+pub use cases::{Case, Cases, Failure};
 pub use evaluate::{Decision, Request, Verdict, evaluate};
+pub use explain::{Change, Reason, diff, explain};
 
 /// Whether a rule refuses an access or only reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,0 +1,275 @@
+//! A user's own cases: accesses, and what a policy is expected to say about them.
+
+use std::path::{Path, PathBuf};
+
+use serde_saphyr::Spanned;
+
+use super::compile::{self, label};
+use super::document::{self, Value};
+use super::evaluate::{Request, Verdict, evaluate};
+use super::fault::{Fault, Place, did_you_mean, quoted};
+use super::{Access, Environment, RuleSet};
+use crate::error::Result;
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default, deserialize_with = "document::present")]
+    version: Option<Spanned<Value<serde::de::IgnoredAny>>>,
+    #[serde(default, deserialize_with = "document::present")]
+    policy: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "document::present")]
+    cases: Option<Spanned<Value<Spanned<Entry>>>>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    #[serde(default, deserialize_with = "document::present")]
+    path: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "document::present")]
+    access: Option<Spanned<Value<Spanned<String>>>>,
+    #[serde(default, deserialize_with = "document::present")]
+    expect: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "document::present")]
+    rule: Option<Spanned<String>>,
+}
+
+/// An access, and what is expected of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Case {
+    /// Absolute, as in a rule.
+    pub path: PathBuf,
+    /// One kind, or several at once.
+    pub access: Access,
+    /// What the policy should say.
+    pub expect: Verdict,
+    /// The id of the rule that it should come from, where the case names one.
+    pub rule: Option<String>,
+    /// The line on which the case starts, from 1.
+    pub line: u32,
+}
+
+/// A document of cases. `docs/POLICY.md` describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cases {
+    /// The policy that they are about, where the document names one: as it is written there.
+    pub policy: Option<PathBuf>,
+    /// In the order of the document; never empty.
+    pub cases: Vec<Case>,
+}
+
+/// A case that came out otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failure<'a> {
+    /// What was expected.
+    pub case: &'a Case,
+    /// What the policy says.
+    pub verdict: Verdict,
+    /// The id of the rule that it comes from.
+    pub rule: Option<String>,
+}
+
+impl Cases {
+    /// Reads a document of cases; paths are expanded as in a policy.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Policy`](crate::ErrorKind::Policy) at the first fault, as [`RuleSet::parse`] gives it.
+    pub fn parse(text: &str, source_name: &str, env: &Environment) -> Result<Cases> {
+        read(text, env).map_err(|fault| fault.into_error(source_name, text))
+    }
+
+    /// Those that a rule set does not answer as expected, in their order.
+    #[must_use]
+    pub fn failures(&self, set: &RuleSet) -> Vec<Failure<'_>> {
+        self.cases
+            .iter()
+            .filter_map(|case| {
+                let decision = evaluate(set, &Request::new(&case.path, case.access));
+                let rule = decision.rule.map(|rule| rule.id.clone());
+                let as_expected =
+                    decision.verdict == case.expect && (case.rule.is_none() || case.rule == rule);
+                (!as_expected).then_some(Failure {
+                    case,
+                    verdict: decision.verdict,
+                    rule,
+                })
+            })
+            .collect()
+    }
+}
+
+fn read(text: &str, env: &Environment) -> std::result::Result<Cases, Fault> {
+    let document: Spanned<Document> = document::read_as(text)?;
+    let start = document.referenced;
+    let Document {
+        version,
+        policy,
+        cases,
+    } = document.value;
+    document::require_version(version.as_ref(), start)?;
+    let policy = match policy {
+        Some(path) => Some(PathBuf::from(label(&path, "policy")?)),
+        None => None,
+    };
+    let entries = match cases.map(|cases| (cases.referenced, cases.value)) {
+        Some((_, Value::List(entries))) if !entries.is_empty() => entries,
+        Some((place, Value::List(_) | Value::Nothing)) => {
+            return Err(Fault::new(place, "there are no cases; \"cases\" is empty"));
+        }
+        Some((place, Value::Word(_) | Value::Mapping)) => {
+            return Err(Fault::new(
+                place,
+                "\"cases\" must be a list of cases, each starting with \"- path:\"",
+            ));
+        }
+        None => {
+            return Err(Fault::new(
+                start,
+                "there are no cases; \"cases\" is missing",
+            ));
+        }
+    };
+    let cases = entries.into_iter().map(|entry| case(entry, env));
+    Ok(Cases {
+        policy,
+        cases: cases.collect::<std::result::Result<_, _>>()?,
+    })
+}
+
+fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, Fault> {
+    let place = entry.referenced;
+    let Entry {
+        path,
+        access,
+        expect,
+        rule,
+    } = entry.value;
+    let missing = |key: &str| Fault::new(place, format!("this case has no {}", quoted(key)));
+    let path = path.ok_or_else(|| missing("path"))?;
+    let absolute = compile::absolute(Path::new(&path.value), env)
+        .map_err(|sentence| Fault::new(path.referenced, sentence))?;
+    let access = access.ok_or_else(|| missing("access"))?;
+    let access = match &access.value {
+        Value::Word(word) => compile::kind(word, access.referenced)?,
+        Value::List(kinds) if !kinds.is_empty() => {
+            let mut all = Access::default();
+            for kind in kinds {
+                all |= compile::kind(&kind.value, kind.referenced)?;
+            }
+            all
+        }
+        Value::List(_) | Value::Nothing | Value::Mapping => {
+            return Err(Fault::new(
+                access.referenced,
+                "\"access\" must be an access kind, or a list of them",
+            ));
+        }
+    };
+    let expect = expect.ok_or_else(|| missing("expect"))?;
+    let verdict = Verdict::from_name(&expect.value).ok_or_else(|| {
+        let near = did_you_mean(&expect.value, Verdict::names());
+        let help = if near.is_empty() {
+            "; it is allow, audit or deny"
+        } else {
+            &near
+        };
+        Fault::new(
+            expect.referenced,
+            format!("unknown verdict {}{help}", quoted(&expect.value)),
+        )
+    })?;
+    let rule = match rule {
+        Some(rule) if verdict == Verdict::Allow => {
+            return Err(Fault::new(
+                rule.referenced,
+                "no rule is named by an access that is allowed; leave \"rule\" out",
+            ));
+        }
+        Some(rule) => Some(label(&rule, "rule")?),
+        None => None,
+    };
+    Ok(Case {
+        path: absolute,
+        access,
+        expect: verdict,
+        rule,
+        line: Place::from(place).line,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn env() -> Environment {
+        Environment::new(None, "/work".into())
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let error = Cases::parse(text, "c.yaml", &env()).expect_err("a fault");
+        assert_eq!(error.kind(), ErrorKind::Policy);
+        assert_eq!(error.to_string().lines().next(), Some(expected));
+    }
+
+    #[test]
+    fn cases_are_held_against_the_evaluator() {
+        let set = RuleSet::deny_files([PathBuf::from("/a")], &env()).unwrap();
+        let text = "version: 1\npolicy: p.yaml\ncases:\n\
+            - { path: /a, access: read, expect: deny, rule: \"deny-file:/a\" }\n\
+            - { path: /b, access: [read, write], expect: allow }\n\
+            - { path: /a, access: all, expect: deny, rule: other }\n\
+            - { path: b, access: exec, expect: deny }\n";
+        let cases = Cases::parse(text, "c.yaml", &env()).unwrap();
+        assert_eq!(cases.policy.as_deref(), Some(Path::new("p.yaml")));
+        let failures: Vec<_> = cases
+            .failures(&set)
+            .into_iter()
+            .map(|f| (f.case.line, f.verdict, f.rule))
+            .collect();
+        let denied = Some("deny-file:/a".to_owned());
+        assert_eq!(
+            failures,
+            [(6, Verdict::Deny, denied), (7, Verdict::Allow, None)]
+        );
+    }
+
+    #[test]
+    fn faults_are_told_with_their_place() {
+        refused(
+            "version: 1\n",
+            "c.yaml:1:1: there are no cases; \"cases\" is missing",
+        );
+        refused(
+            "version: 1\ncases: []\n",
+            "c.yaml:2:8: there are no cases; \"cases\" is empty",
+        );
+        let one = |case: &str| format!("version: 1\ncases:\n  - {case}\n");
+        refused(
+            &one("{ path: /a, access: read }"),
+            "c.yaml:3:5: this case has no \"expect\"",
+        );
+        refused(
+            &one("{ path: /a, access: read, expect: dney }"),
+            "c.yaml:3:39: unknown verdict \"dney\"; did you mean \"deny\"?",
+        );
+        refused(
+            &one("{ path: /a, access: raed, expect: deny }"),
+            "c.yaml:3:25: unknown access kind \"raed\"; did you mean \"read\"?",
+        );
+        refused(
+            &one("{ path: /a, access: read, expect: allow, rule: x }"),
+            "c.yaml:3:52: no rule is named by an access that is allowed; leave \"rule\" out",
+        );
+        refused(
+            &one("{ path: /a, acces: read, expect: allow }"),
+            "c.yaml:3:17: unknown key \"acces\" in a case; did you mean \"access\"?",
+        );
+    }
+}

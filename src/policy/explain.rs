@@ -1,0 +1,219 @@
+//! Why a file can be accessed or not, kind by kind; and what two rule sets say differently.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::evaluate::{Decision, Verdict, decide};
+use super::{Access, FileRule, RuleSet};
+
+/// What a rule set says about one kind of access to one file.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Reason<'a> {
+    /// A single kind.
+    pub access: Access,
+    /// The verdict, and the rule that it comes from.
+    pub decision: Decision<'a>,
+    /// The other rules that speak about it, in the order in which they would decide if the ones before were not there.
+    pub then: Vec<&'a FileRule>,
+}
+
+/// Why each kind of access to a file is allowed or not, in the order of the kinds.
+///
+/// As [`evaluate`](super::evaluate) it compares paths: `path` is absolute, with links resolved.
+///
+/// ```
+/// use std::path::{Path, PathBuf};
+/// use stockade::policy::{Environment, RuleSet, Verdict, explain};
+///
+/// let env = Environment::new(None, PathBuf::from("/work"));
+/// let set = RuleSet::deny_files([PathBuf::from("secret")], &env)?;
+/// let reasons = explain(&set, Path::new("/work/secret"));
+/// assert!(reasons.iter().all(|r| r.decision.verdict == Verdict::Deny));
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn explain<'a>(set: &'a RuleSet, path: &Path) -> Vec<Reason<'a>> {
+    let about: Vec<&FileRule> = set
+        .rules
+        .iter()
+        .filter(|rule| rule.paths.iter().any(|p| p == path))
+        .collect();
+    Access::ALL_GUARDED
+        .kinds()
+        .map(|access| {
+            let mut left = about.clone();
+            let mut order = Vec::new();
+            let first = decide(left.iter().copied(), access);
+            let mut next = first.rule;
+            while let Some(rule) = next {
+                order.push(rule);
+                left.retain(|other| !std::ptr::eq(*other, rule));
+                next = decide(left.iter().copied(), access).rule;
+            }
+            Reason {
+                access,
+                decision: first,
+                then: order.split_off(order.len().min(1)),
+            }
+        })
+        .collect()
+}
+
+/// Kinds of access to one file on which two rule sets differ in the same way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Change {
+    /// The file.
+    pub path: PathBuf,
+    /// The kinds.
+    pub access: Access,
+    /// What the first set says.
+    pub before: Verdict,
+    /// What the second one says.
+    pub after: Verdict,
+    /// The id of the rule that the stricter verdict comes from.
+    pub rule: String,
+}
+
+/// What becomes allowed or denied when `after` takes the place of `before`: by path, then in the order of the kinds.
+/// Empty when both mean the same, however they are written.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use stockade::policy::{Environment, RuleSet, Verdict, diff};
+///
+/// let env = Environment::new(None, PathBuf::from("/work"));
+/// let before = RuleSet::deny_files(["a", "b"].map(PathBuf::from), &env)?;
+/// let after = RuleSet::deny_files(["b"].map(PathBuf::from), &env)?;
+/// let changes = diff(&before, &after);
+/// assert_eq!(changes.len(), 1);
+/// assert_eq!((changes[0].before, changes[0].after), (Verdict::Deny, Verdict::Allow));
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
+    let (old, new) = (by_path(before), by_path(after));
+    let mut paths: Vec<&Path> = old.keys().chain(new.keys()).copied().collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let mut changes = Vec::new();
+    for path in paths {
+        let rules = |of: &HashMap<&Path, Vec<&'_ FileRule>>, access| {
+            let rules = of.get(path).into_iter().flatten().copied();
+            let decision = decide(rules, access);
+            (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
+        };
+        // What differs in the same way is told together.
+        let mut alike: BTreeMap<(Verdict, Verdict, String), Access> = BTreeMap::new();
+        let mut order = Vec::new();
+        for access in Access::ALL_GUARDED.kinds() {
+            let ((was, old_rule), (is, new_rule)) = (rules(&old, access), rules(&new, access));
+            if was == is {
+                continue;
+            }
+            let rule = if is > was { new_rule } else { old_rule };
+            let key = (was, is, rule.unwrap_or_default());
+            if !alike.contains_key(&key) {
+                order.push(key.clone());
+            }
+            *alike.entry(key).or_default() |= access;
+        }
+        changes.extend(order.into_iter().map(|key| {
+            let access = alike.get(&key).copied().unwrap_or_default();
+            let (before, after, rule) = key;
+            Change {
+                path: path.to_owned(),
+                access,
+                before,
+                after,
+                rule,
+            }
+        }));
+    }
+    changes
+}
+
+fn by_path(set: &RuleSet) -> HashMap<&Path, Vec<&FileRule>> {
+    let mut out: HashMap<&Path, Vec<&FileRule>> = HashMap::new();
+    for rule in &set.rules {
+        for path in &rule.paths {
+            out.entry(path).or_default().push(rule);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Environment, Mode};
+
+    fn set(text: &str) -> RuleSet {
+        let env = Environment::new(None, "/work".into());
+        RuleSet::parse(text, "p.yaml", &env).unwrap()
+    }
+
+    const TWO: &str = "version: 1\nfiles:\n\
+        - { id: watch, deny: [read, write], paths: [/a], mode: audit }\n\
+        - { id: keep, deny: [write], paths: [/a, /b] }\n";
+
+    #[test]
+    fn the_rule_that_decides_comes_first_and_then_the_others() {
+        let set = set(TWO);
+        let reasons = explain(&set, Path::new("/a"));
+        let told: Vec<(String, Verdict, Option<&str>, Vec<&str>)> = reasons
+            .iter()
+            .map(|r| {
+                (
+                    r.access.to_string(),
+                    r.decision.verdict,
+                    r.decision.rule.map(|rule| rule.id.as_str()),
+                    r.then.iter().map(|rule| rule.id.as_str()).collect(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            told[..3],
+            [
+                ("read".to_owned(), Verdict::Audit, Some("watch"), vec![]),
+                (
+                    "write".to_owned(),
+                    Verdict::Deny,
+                    Some("keep"),
+                    vec!["watch"]
+                ),
+                ("exec".to_owned(), Verdict::Allow, None, vec![]),
+            ]
+        );
+        assert_eq!(told.len(), Access::ALL_GUARDED.names().count());
+    }
+
+    #[test]
+    fn a_difference_is_one_of_meaning_and_not_of_writing() {
+        let before = set(TWO);
+        let same = set("version: 1\nname: other\nfiles:\n\
+            - { id: b, deny: [write], paths: [/b] }\n\
+            - { id: a, deny: [write], paths: [/a] }\n\
+            - { id: r, deny: [read], paths: [/a], mode: audit }\n");
+        assert_eq!(diff(&before, &same), []);
+        let after =
+            set("version: 1\nfiles:\n- { id: keep, deny: [read, write, link], paths: [/a] }\n");
+        let told: Vec<_> = diff(&before, &after)
+            .into_iter()
+            .map(|c| (c.path, c.access, c.before, c.after, c.rule))
+            .collect();
+        let (allow, audit, deny) = (Verdict::Allow, Verdict::Audit, Verdict::Deny);
+        assert_eq!(
+            told,
+            [
+                ("/a".into(), Access::READ, audit, deny, "keep".to_owned()),
+                ("/a".into(), Access::LINK, allow, deny, "keep".to_owned()),
+                ("/b".into(), Access::WRITE, deny, allow, "keep".to_owned()),
+            ]
+        );
+        assert!(diff(&before, &before.clone().with_mode(Mode::Audit)).len() == 2);
+    }
+}
