@@ -166,6 +166,108 @@ fn the_doctor_tells_missing_rights_without_failing() {
     );
 }
 
+/// The blocks of docs/POLICY.md behind this fence.
+fn documented(fence: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/POLICY.md"));
+    let page = page.expect("docs/POLICY.md");
+    let start = format!("```{fence}\n");
+    page.split(&start)
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn policies_are_checked_explained_tested_and_compared_as_the_page_says() {
+    let program = Program::new();
+    program.write("build.policy.yaml", &documented("yaml")[0]);
+    program.write("build.cases.yaml", &documented("yaml cases")[0]);
+    program.write(
+        "looser.policy.yaml",
+        "version: 1\nfiles:\n  - { id: keep, deny: [write], paths: [/etc/shadow] }\n\
+         \x20 - { id: lock, deny: [write, delete, replace], paths: [Cargo.lock], mode: audit }\n\
+         \x20 - { id: key, deny: all, paths: [\"~/.ssh/id_ed25519\"] }\n",
+    );
+    let says = |code: i32, args: &[&str]| {
+        let output = program.run(args);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let answers = documented("text");
+    let policy = ["--policy", "build.policy.yaml"];
+    assert_eq!(
+        says(0, &["policy", "check", "build.policy.yaml"]),
+        answers[0]
+    );
+    let explain = ["policy", "explain", policy[0], policy[1], "--access"];
+    assert_eq!(
+        says(0, &[&explain[..], &["read,link", "/etc/shadow"]].concat()),
+        answers[1]
+    );
+    assert_eq!(
+        says(
+            0,
+            &["policy", "diff", "build.policy.yaml", "looser.policy.yaml"]
+        ),
+        answers[2]
+    );
+    assert_eq!(
+        says(0, &["policy", "test", "build.cases.yaml"]),
+        "3 passed, 0 failed\n"
+    );
+    // A link leads to the same answer.
+    std::os::unix::fs::symlink("/etc/shadow", program.dir.path().join("link")).expect("a link");
+    let args = [&explain[..], &["read", "--format", "json", "link"]].concat();
+    let told: serde_json::Value = serde_json::from_str(&says(0, &args)).expect("one object");
+    assert_eq!(
+        (&told["path"], &told["verdict"], &told["rule.id"]),
+        (&"/etc/shadow".into(), &"deny".into(), &"no-keys".into())
+    );
+}
+
+#[test]
+fn policy_commands_end_with_1_where_something_is_wrong() {
+    let program = Program::new();
+    program.write(
+        "good.yaml",
+        "version: 1\nfiles:\n  - { id: a, deny: all, paths: [/a] }\n",
+    );
+    program.write(
+        "bad.yaml",
+        "version: 1\nfiles:\n  - { id: a, deny: al, paths: [/a] }\n",
+    );
+    // What comes after the wrong one is checked all the same.
+    let output = program.run(&["policy", "check", "bad.yaml", "good.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("did you mean \"all\"?"),
+        "{}",
+        stderr(&output)
+    );
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told, "good.yaml: good.yaml, 1 rule on 1 path, enforce\n");
+    program.write(
+        "cases.yaml",
+        "version: 1\ncases:\n  - { path: /a, access: read, expect: allow }\n  - { path: /a, access: read, expect: deny }\n",
+    );
+    let output = program.run(&["policy", "test", "--policy", "good.yaml", "cases.yaml"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "cases.yaml:3: read of /a is deny by a, expected allow\n1 passed, 1 failed\n"
+    );
+    ends(
+        &program.run(&["policy", "test", "cases.yaml"]),
+        2,
+        "cases.yaml names no policy",
+    );
+    ends(
+        &program.run(&["policy", "diff", "good.yaml", "missing.yaml"]),
+        1,
+        "missing.yaml cannot be read",
+    );
+}
+
 #[test]
 fn help_names_every_exit_code() {
     let program = Program::new();
@@ -174,7 +276,7 @@ fn help_names_every_exit_code() {
     for code in ["  0   ", "  1   ", "  2   ", "  40  "] {
         assert!(text.contains(code), "{code} is missing in: {text}");
     }
-    for command in ["monitor", "run", "enforce", "doctor"] {
+    for command in ["monitor", "run", "enforce", "policy", "doctor"] {
         let help = program.run(&[command, "--help"]);
         assert!(
             String::from_utf8_lossy(&help.stdout).contains("stockade"),

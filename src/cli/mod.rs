@@ -5,6 +5,7 @@ mod enforce;
 mod flame;
 mod monitor;
 mod output;
+mod policy;
 mod pprof;
 mod replay;
 mod run;
@@ -23,7 +24,7 @@ use stockade::{Error, ErrorKind, Sampling, Scope};
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done, also when a policy denied something
-  1   the policy is wrong: bad syntax, or a path that does not exist; or a recording is damaged
+  1   the policy is wrong: bad syntax, a path that does not exist, a case that fails; or a recording is damaged
   2   wrong usage
   40  not watching, or not fenced: could not be loaded, attached or proved, or no such process or cgroup
   'run' passes on the command's own code (128+n for signal n) once the command has started; 127 and 126 when it
@@ -44,6 +45,7 @@ enum Command {
     Enforce(enforce::EnforceArgs),
     Replay(replay::ReplayArgs),
     Flame(flame::FlameArgs),
+    Policy(policy::PolicyCommand),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -66,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Enforce(args) => enforce::main(args),
         Command::Replay(args) => replay::main(&args),
         Command::Flame(args) => flame::main(args),
+        Command::Policy(command) => policy::main(&command),
         Command::Doctor(args) => doctor::main(&args),
     };
     match outcome {
@@ -194,6 +197,15 @@ enum Format {
     Json,
 }
 
+/// What policies take from whoever runs this.
+fn environment() -> anyhow::Result<Environment> {
+    use anyhow::Context as _;
+
+    let cwd = std::env::current_dir().context("the working directory cannot be read")?;
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    Ok(Environment::new(home, cwd))
+}
+
 /// What is refused.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Policy")]
@@ -212,10 +224,7 @@ struct PolicyArgs {
 impl PolicyArgs {
     /// The rules of the file and of the command line as one set.
     fn rules(&self) -> anyhow::Result<Option<RuleSet>> {
-        use anyhow::Context as _;
-
-        let cwd = std::env::current_dir().context("the working directory cannot be read")?;
-        let env = Environment::new(std::env::var_os("HOME").map(PathBuf::from), cwd);
+        let env = environment()?;
         let mut rules = None;
         if let Some(path) = &self.policy {
             rules = Some(RuleSet::read(path, &env)?);

@@ -1,0 +1,282 @@
+//! `stockade policy`: what a policy says, asked of the reference evaluator.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use stockade::policy::{Access, Cases, RuleSet, Verdict, diff, explain};
+
+use super::{Format, Outcome, environment, report};
+
+/// Check, explain, test and compare policies; needs no rights, and works on any system
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  stockade policy check build.policy.yaml
+  stockade policy explain --policy build.policy.yaml ~/.ssh/id_ed25519
+  stockade policy test build.cases.yaml
+  stockade policy diff old.policy.yaml new.policy.yaml")]
+pub(super) struct PolicyCommand {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Say whether policies are right; exit code 1 when one is not
+    Check {
+        /// Policies (docs/POLICY.md)
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+    Explain(ExplainArgs),
+    /// Hold policies against cases of your own (docs/POLICY.md); exit code 1 when one comes out otherwise
+    Test {
+        /// Documents of cases
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// The policy that all of them are about, whatever they name
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+    /// Say what becomes allowed or denied when one policy takes the place of another
+    Diff {
+        /// The policy as it was
+        #[arg(value_name = "BEFORE")]
+        before: PathBuf,
+        /// The policy as it would be
+        #[arg(value_name = "AFTER")]
+        after: PathBuf,
+        /// One line for people, or one JSON object, for each difference
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        format: Format,
+    },
+}
+
+/// Say which rule decides about a file, and what would change that
+#[derive(Debug, Args)]
+struct ExplainArgs {
+    /// Files; links are resolved
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// The policy
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Only these kinds
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    access: Vec<Kind>,
+    /// Lines for people, or one JSON object for each file and kind
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Read,
+    Write,
+    Exec,
+    Delete,
+    Replace,
+    Link,
+    Metadata,
+}
+
+impl Kind {
+    fn access(self) -> Access {
+        match self {
+            Kind::Read => Access::READ,
+            Kind::Write => Access::WRITE,
+            Kind::Exec => Access::EXEC,
+            Kind::Delete => Access::DELETE,
+            Kind::Replace => Access::REPLACE,
+            Kind::Link => Access::LINK,
+            Kind::Metadata => Access::METADATA,
+        }
+    }
+}
+
+pub(super) fn main(command: &PolicyCommand) -> Outcome {
+    match &command.what {
+        What::Check { files } => check(files),
+        What::Explain(args) => explain_files(args),
+        What::Test { files, policy } => test(files, policy.as_deref()),
+        What::Diff {
+            before,
+            after,
+            format,
+        } => compare(before, after, *format),
+    }
+}
+
+fn check(files: &[PathBuf]) -> Outcome {
+    let env = environment()?;
+    let mut code = 0;
+    for file in files {
+        match RuleSet::read(file, &env) {
+            Ok(set) => {
+                let paths: usize = set.rules.iter().map(|rule| rule.paths.len()).sum();
+                println!(
+                    "{}: {}, {} on {}, {}",
+                    file.display(),
+                    set.name,
+                    counted(set.rules.len(), "rule"),
+                    counted(paths, "path"),
+                    set.mode
+                );
+            }
+            // The others are worth a look too.
+            Err(error) => code = code.max(report(&error.into())),
+        }
+    }
+    Ok(code)
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The path without links, as the kernel would find it; as it is where there is nothing.
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A line of `explain --format json`.
+#[derive(Serialize)]
+struct Explained<'a> {
+    path: &'a str,
+    access: Access,
+    verdict: Verdict,
+    #[serde(rename = "rule.id", skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(rename = "rule.line", skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    then: Vec<&'a str>,
+}
+
+fn explain_files(args: &ExplainArgs) -> Outcome {
+    let env = environment()?;
+    let mut set = RuleSet::read(&args.policy, &env)?;
+    // A fence guards what a link leads to, and the link.
+    for rule in &mut set.rules {
+        let mut targets: Vec<PathBuf> = rule.paths.iter().map(|path| real(path)).collect();
+        rule.paths.append(&mut targets);
+    }
+    let wanted = args.access.iter().map(|kind| kind.access());
+    let wanted = wanted.reduce(|a, b| a | b).unwrap_or(Access::ALL_GUARDED);
+    for path in &args.paths {
+        let file =
+            real(&std::path::absolute(path).context("the working directory cannot be read")?);
+        let shown = file.to_string_lossy();
+        let reasons = explain(&set, &file);
+        let reasons = reasons.iter().filter(|r| wanted.contains(r.access));
+        if args.format == Format::Text {
+            println!("{shown}");
+        }
+        for reason in reasons {
+            let rule = reason.decision.rule;
+            if args.format == Format::Json {
+                let line = Explained {
+                    path: &shown,
+                    access: reason.access,
+                    verdict: reason.decision.verdict,
+                    rule: rule.map(|rule| rule.id.as_str()),
+                    line: rule.map(|rule| rule.line),
+                    then: reason.then.iter().map(|rule| rule.id.as_str()).collect(),
+                };
+                println!("{}", serde_json::to_string(&line)?);
+                continue;
+            }
+            let kind = reason.access.to_string();
+            let verdict = reason.decision.verdict;
+            let Some(rule) = rule else {
+                println!("  {kind:<9} {verdict:<6} no rule is about it");
+                continue;
+            };
+            let then = match &reason.then[..] {
+                [] => format!("without {kind} in that rule it is allowed"),
+                then => {
+                    let ids: Vec<String> = then
+                        .iter()
+                        .map(|rule| format!("{} (line {})", rule.id, rule.line))
+                        .collect();
+                    format!("without it, {}", ids.join(", then "))
+                }
+            };
+            println!(
+                "  {kind:<9} {verdict:<6} {} (line {}); {then}",
+                rule.id, rule.line
+            );
+        }
+    }
+    Ok(0)
+}
+
+fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
+    let env = environment()?;
+    let (mut failed, mut passed) = (0, 0);
+    for file in files {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
+        let cases = Cases::parse(&text, &file.display().to_string(), &env)?;
+        // Beside the cases, wherever they are run from.
+        let named = cases.policy.as_ref().map(|named| {
+            let dir = file.parent().unwrap_or(Path::new(""));
+            dir.join(named)
+        });
+        let Some(policy) = policy.map(Path::to_owned).or(named) else {
+            super::usage(&format!(
+                "{} names no policy: give --policy FILE, or write \"policy: FILE\" into it",
+                file.display()
+            ));
+        };
+        let set = RuleSet::read(&policy, &env)?;
+        let failures = cases.failures(&set);
+        for failure in &failures {
+            let by = |rule: &Option<String>| match rule {
+                Some(rule) => format!(" by {rule}"),
+                None => String::new(),
+            };
+            println!(
+                "{}:{}: {} of {} is {}{}, expected {}{}",
+                file.display(),
+                failure.case.line,
+                failure.case.access,
+                failure.case.path.display(),
+                failure.verdict,
+                by(&failure.rule),
+                failure.case.expect,
+                by(&failure.case.rule),
+            );
+        }
+        failed += failures.len();
+        passed += cases.cases.len() - failures.len();
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(u8::from(failed > 0))
+}
+
+fn compare(before: &Path, after: &Path, format: Format) -> Outcome {
+    let env = environment()?;
+    let (before, after) = (RuleSet::read(before, &env)?, RuleSet::read(after, &env)?);
+    for change in diff(&before, &after) {
+        if format == Format::Json {
+            println!("{}", serde_json::to_string(&change)?);
+            continue;
+        }
+        let sign = if change.after > change.before {
+            '+'
+        } else {
+            '-'
+        };
+        println!(
+            "{sign} {}: {} {} -> {} ({})",
+            change.path.display(),
+            change.access,
+            change.before,
+            change.after,
+            change.rule
+        );
+    }
+    Ok(0)
+}
