@@ -82,7 +82,7 @@ const WAYS: &[Way] = &[
             "-o",
             "/dev/null",
             "-e",
-            "tracepoint:syscalls:sys_enter_openat { printf(\"%d %s %s\\n\", pid, comm, str(args.filename)); }",
+            "tracepoint:syscalls:sys_enter_openat { printf(\"%d %s %s\\n\", pid, comm, str(args->filename)); }",
             "-c",
         ],
         aim: None,
