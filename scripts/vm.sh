@@ -138,12 +138,10 @@ if [ "$accel" = tcg ]; then
 	options+=(--disable-kvm)
 	qemu+=" -accel tcg,thread=single"
 	[ -z "$VM_ICOUNT" ] || qemu+=" -icount shift=0"
-fi
-options+=("--qemu-opts=$qemu" --append 'loglevel=4')
-if [ "$accel" = tcg ]; then
 	# An emulated CPU leaks nothing; memory that is cleared each time and slow grace periods took 5.10 a sixth of its time.
 	options+=(--append 'mitigations=off init_on_alloc=0 rcupdate.rcu_expedited=1')
 fi
+options+=("--qemu-opts=$qemu" --append 'loglevel=4')
 [ "$VM_LSM" = default ] || options+=(--append "lsm=$VM_LSM")
 [ -z "$VM_OUT" ] || options+=("--rwdir=$VM_OUT")
 options+=(--exec "bash $run/guest")
