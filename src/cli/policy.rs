@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::policy::{Access, Cases, RuleSet, Verdict, diff, explain};
 
@@ -64,36 +65,17 @@ struct ExplainArgs {
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
     /// Only these kinds
-    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    access: Vec<Kind>,
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = kinds())]
+    access: Vec<Access>,
     /// Lines for people, or one JSON object for each file and kind
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    Read,
-    Write,
-    Exec,
-    Delete,
-    Replace,
-    Link,
-    Metadata,
-}
-
-impl Kind {
-    fn access(self) -> Access {
-        match self {
-            Kind::Read => Access::READ,
-            Kind::Write => Access::WRITE,
-            Kind::Exec => Access::EXEC,
-            Kind::Delete => Access::DELETE,
-            Kind::Replace => Access::REPLACE,
-            Kind::Link => Access::LINK,
-            Kind::Metadata => Access::METADATA,
-        }
-    }
+/// The kinds that a policy can deny, by name.
+fn kinds() -> impl TypedValueParser<Value = Access> {
+    PossibleValuesParser::new(Access::ALL_GUARDED.names())
+        .try_map(|word| Access::from_name(&word).ok_or("no access kind"))
 }
 
 pub(super) fn main(command: &PolicyCommand) -> Outcome {
@@ -162,8 +144,8 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
         let mut targets: Vec<PathBuf> = rule.paths.iter().map(|path| real(path)).collect();
         rule.paths.append(&mut targets);
     }
-    let wanted = args.access.iter().map(|kind| kind.access());
-    let wanted = wanted.reduce(|a, b| a | b).unwrap_or(Access::ALL_GUARDED);
+    let named = args.access.iter().copied().reduce(|a, b| a | b);
+    let wanted = named.unwrap_or(Access::ALL_GUARDED);
     for path in &args.paths {
         let file =
             real(&std::path::absolute(path).context("the working directory cannot be read")?);

@@ -7,7 +7,7 @@ use serde_saphyr::Spanned;
 use super::compile::{self, label};
 use super::document::{self, Value};
 use super::evaluate::{Request, Verdict, evaluate};
-use super::fault::{Fault, Place, did_you_mean, quoted};
+use super::fault::{Fault, Place, quoted, unknown};
 use super::{Access, Environment, RuleSet};
 use crate::error::Result;
 
@@ -156,13 +156,7 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
     let access = access.ok_or_else(|| missing("access"))?;
     let access = match &access.value {
         Value::Word(word) => compile::kind(word, access.referenced)?,
-        Value::List(kinds) if !kinds.is_empty() => {
-            let mut all = Access::default();
-            for kind in kinds {
-                all |= compile::kind(&kind.value, kind.referenced)?;
-            }
-            all
-        }
+        Value::List(words) if !words.is_empty() => compile::kinds(words)?,
         Value::List(_) | Value::Nothing | Value::Mapping => {
             return Err(Fault::new(
                 access.referenced,
@@ -172,16 +166,9 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
     };
     let expect = expect.ok_or_else(|| missing("expect"))?;
     let verdict = Verdict::from_name(&expect.value).ok_or_else(|| {
-        let near = did_you_mean(&expect.value, Verdict::names());
-        let help = if near.is_empty() {
-            "; it is allow, audit or deny"
-        } else {
-            &near
-        };
-        Fault::new(
-            expect.referenced,
-            format!("unknown verdict {}{help}", quoted(&expect.value)),
-        )
+        let instead = "; it is allow, audit or deny";
+        let sentence = unknown("verdict", &expect.value, Verdict::names(), instead);
+        Fault::new(expect.referenced, sentence)
     })?;
     let rule = match rule {
         Some(rule) if verdict == Verdict::Allow => {

@@ -9,7 +9,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
 use super::document::{self, Document, FileEntry, Value};
-use super::fault::{Fault, Place, did_you_mean, quoted};
+use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
 use super::{Environment, FileRule, Mode, RuleSet};
 
 /// The access kinds of a `deny` list, besides `all`.
@@ -161,16 +161,9 @@ pub(super) fn label(text: &Spanned<String>, key: &str) -> Result<String, Fault> 
 
 fn parse_mode(mode: &Spanned<String>) -> Result<Mode, Fault> {
     Mode::from_name(&mode.value).ok_or_else(|| {
-        let near = did_you_mean(&mode.value, [Mode::Enforce.name(), Mode::Audit.name()]);
-        let help = if near.is_empty() {
-            "; it is enforce or audit"
-        } else {
-            &near
-        };
-        Fault::new(
-            mode.referenced,
-            format!("unknown mode {}{help}", quoted(&mode.value)),
-        )
+        let known = [Mode::Enforce.name(), Mode::Audit.name()];
+        let sentence = unknown("mode", &mode.value, known, "; it is enforce or audit");
+        Fault::new(mode.referenced, sentence)
     })
 }
 
@@ -181,13 +174,7 @@ fn parse_access(deny: &Spanned<Value<Spanned<String>>>, id: &str) -> Result<Acce
             deny.referenced,
             format!("the rule {} denies nothing", quoted(id)),
         )),
-        Value::List(kinds) => {
-            let mut access = Access::default();
-            for word in kinds {
-                access |= kind(&word.value, word.referenced)?;
-            }
-            Ok(access)
-        }
+        Value::List(words) => kinds(words),
         Value::Word(word) => {
             let help = if Access::from_name(word).is_some() {
                 format!("; write [{word}]")
@@ -206,6 +193,13 @@ fn parse_access(deny: &Spanned<Value<Spanned<String>>>, id: &str) -> Result<Acce
     }
 }
 
+/// The kinds that a list of words stands for.
+pub(super) fn kinds(words: &[Spanned<String>]) -> Result<Access, Fault> {
+    words.iter().try_fold(Access::default(), |all, word| {
+        Ok(all | kind(&word.value, word.referenced)?)
+    })
+}
+
 /// The kinds that a word stands for.
 pub(super) fn kind(word: &str, place: Location) -> Result<Access, Fault> {
     if word == "all" {
@@ -221,16 +215,9 @@ pub(super) fn kind(word: &str, place: Location) -> Result<Access, Fault> {
             ),
         )),
         None => {
-            let near = did_you_mean(word, Access::ALL_GUARDED.names().chain(["all"]));
-            let help = if near.is_empty() {
-                format!("; known are {ACCESS_NOW} and all")
-            } else {
-                near
-            };
-            Err(Fault::new(
-                place,
-                format!("unknown access kind {}{help}", quoted(word)),
-            ))
+            let known = Access::ALL_GUARDED.names().chain(["all"]);
+            let all = format!("; known are {ACCESS_NOW} and all");
+            Err(Fault::new(place, unknown("access kind", word, known, &all)))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a file can be accessed or not, kind by kind; and what two rule sets say differently.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -99,39 +99,37 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
     let mut paths: Vec<&Path> = old.keys().chain(new.keys()).copied().collect();
     paths.sort_unstable();
     paths.dedup();
-    let mut changes = Vec::new();
+    let mut changes: Vec<Change> = Vec::new();
     for path in paths {
         let rules = |of: &HashMap<&Path, Vec<&'_ FileRule>>, access| {
             let rules = of.get(path).into_iter().flatten().copied();
             let decision = decide(rules, access);
             (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
         };
-        // What differs in the same way is told together.
-        let mut alike: BTreeMap<(Verdict, Verdict, String), Access> = BTreeMap::new();
-        let mut order = Vec::new();
+        let first = changes.len();
         for access in Access::ALL_GUARDED.kinds() {
-            let ((was, old_rule), (is, new_rule)) = (rules(&old, access), rules(&new, access));
-            if was == is {
+            let ((before, old_rule), (after, new_rule)) =
+                (rules(&old, access), rules(&new, access));
+            if before == after {
                 continue;
             }
-            let rule = if is > was { new_rule } else { old_rule };
-            let key = (was, is, rule.unwrap_or_default());
-            if !alike.contains_key(&key) {
-                order.push(key.clone());
-            }
-            *alike.entry(key).or_default() |= access;
-        }
-        changes.extend(order.into_iter().map(|key| {
-            let access = alike.get(&key).copied().unwrap_or_default();
-            let (before, after, rule) = key;
-            Change {
+            let rule = if after > before { new_rule } else { old_rule };
+            let change = Change {
                 path: path.to_owned(),
                 access,
                 before,
                 after,
-                rule,
+                rule: rule.unwrap_or_default(),
+            };
+            // What differs in the same way is told together.
+            let alike = |c: &&mut Change| {
+                (c.before, c.after, &c.rule) == (change.before, change.after, &change.rule)
+            };
+            match changes[first..].iter_mut().find(alike) {
+                Some(told) => told.access |= access,
+                None => changes.push(change),
             }
-        }));
+        }
     }
     changes
 }

@@ -159,6 +159,18 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
+/// The sentence about a word that is none of those that are known: with the nearest of them, else with this instead.
+pub(super) fn unknown<'a>(
+    what: &str,
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    instead: &str,
+) -> String {
+    let near = did_you_mean(word, known);
+    let help = if near.is_empty() { instead } else { &near };
+    format!("unknown {what} {}{help}", quoted(word))
+}
+
 /// `; did you mean "x"?` for the nearest of the known words, or nothing when none is near.
 pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     match nearest(word, known) {
