@@ -1,6 +1,8 @@
 //! The program without privileges: usage, policy errors, and what it says when the rights are missing.
 #![cfg(target_os = "linux")]
 
+mod pages;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
@@ -170,10 +172,10 @@ fn the_doctor_tells_missing_rights_without_failing() {
 fn documented(fence: &str) -> Vec<String> {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/POLICY.md"));
     let page = page.expect("docs/POLICY.md");
-    let start = format!("```{fence}\n");
-    page.split(&start)
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
+    let blocks = pages::split(&page).1.into_iter();
+    blocks
+        .filter(|(words, _)| words == fence)
+        .map(|(_, text)| text)
         .collect()
 }
 

@@ -1,9 +1,12 @@
 //! The pages say what is so: tables, links, names of files and quoted output are held against the code. No privileges.
 
+mod pages;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pages::split;
 use stockade::{ErrorKind, Monitor};
 
 fn root() -> &'static Path {
@@ -26,29 +29,6 @@ fn pages() -> Vec<PathBuf> {
     }
     pages.sort();
     pages
-}
-
-/// The text without its fenced blocks, and the blocks with the word behind their fence.
-fn split(text: &str) -> (String, Vec<(String, String)>) {
-    let (mut prose, mut blocks) = (String::new(), Vec::new());
-    let mut open: Option<(String, String)> = None;
-    for line in text.lines() {
-        match (line.trim_start().strip_prefix("```"), open.take()) {
-            (Some(word), None) => open = Some((word.trim().to_owned(), String::new())),
-            (Some(_), Some(block)) => blocks.push(block),
-            (None, Some((word, mut body))) => {
-                body.push_str(line);
-                body.push('\n');
-                open = Some((word, body));
-            }
-            (None, None) => {
-                prose.push_str(line);
-                prose.push('\n');
-            }
-        }
-    }
-    assert!(open.is_none(), "a block without an end");
-    (prose, blocks)
 }
 
 /// The rows of the table under a heading, without its title and ruler.

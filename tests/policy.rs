@@ -1,5 +1,7 @@
 //! The policy language from outside: what is accepted, and every refusal with its exact place.
 
+mod pages;
+
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -565,21 +567,7 @@ fn rule_set_serializes_with_the_words_of_the_language() {
 /// The fenced blocks of the language's page: the words after the fence, and the text.
 fn documented_blocks() -> Vec<(String, String)> {
     let page = std::fs::read_to_string(file("docs/POLICY.md")).unwrap();
-    let mut blocks = Vec::new();
-    let mut open: Option<(String, String)> = None;
-    for line in page.lines() {
-        match (line.strip_prefix("```"), open.as_mut()) {
-            (Some(words), None) => open = Some((words.to_owned(), String::new())),
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (None, Some((_, text))) => {
-                text.push_str(line);
-                text.push('\n');
-            }
-            (None, None) => {}
-        }
-    }
-    assert!(open.is_none(), "a block of docs/POLICY.md is not closed");
-    blocks
+    pages::split(&page).1
 }
 
 #[test]
