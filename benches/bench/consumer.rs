@@ -21,9 +21,6 @@ const FLUSH_AT: usize = 64 * 1024;
 /// A file is written over from the start at this size: disks fill up, and this is about the writing.
 const REWIND_AT: usize = 64 << 20;
 
-/// How long the kernel may take to let go of programs; emulated ones take seconds.
-const GONE: Duration = Duration::from_secs(60);
-
 /// Where the lines go.
 #[derive(Debug, Clone)]
 pub(crate) enum To {
@@ -156,22 +153,14 @@ impl Consumer {
             + Duration::from_nanos(time.tv_nsec.unsigned_abs())
     }
 
-    /// Ends the session, and waits until its programs are gone: the kernel detaches them some time after, and what is
-    /// measured meanwhile is no baseline.
+    /// Ends the session, and waits until its programs are gone.
     pub(crate) fn end(self) -> anyhow::Result<Outcome> {
         self.stop.store(true, Ordering::Relaxed);
         let outcome = match self.thread.join() {
             Ok(outcome) => outcome?,
             Err(_) => anyhow::bail!("the consumer died"),
         };
-        let begin = Instant::now();
-        while preflight::programs() > self.before {
-            anyhow::ensure!(
-                begin.elapsed() < GONE,
-                "programs of an ended session are still there"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        preflight::wait_for_programs(self.before)?;
         Ok(outcome)
     }
 }

@@ -668,7 +668,7 @@ fn paced_to(b: &mut Bench, to: &To, what: &str) -> anyhow::Result<()> {
 }
 
 /// The program itself, built by cargo beside this one.
-const PROGRAM: Option<&str> = option_env!("CARGO_BIN_EXE_stockade");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_stockade");
 
 fn start(b: &mut Bench) -> anyhow::Result<()> {
     let path = b.path("open");
@@ -717,13 +717,10 @@ fn start(b: &mut Bench) -> anyhow::Result<()> {
         Some(Aim::AtMost(80.0)),
         None,
     );
-    let Some(program) = PROGRAM else {
-        return Ok(());
-    };
     let mut first = vec![];
     for _ in 0..b.rounds {
         let begin = Instant::now();
-        let mut child = Command::new(program)
+        let mut child = Command::new(PROGRAM)
             .args([
                 "run",
                 "--monitor",
@@ -758,16 +755,13 @@ fn start(b: &mut Bench) -> anyhow::Result<()> {
 
 /// What the program itself takes to sample the whole host while every CPU is busy, symbols and all.
 fn profile(b: &mut Bench) -> anyhow::Result<()> {
-    let Some(program) = PROGRAM else {
-        anyhow::bail!("the program was not built");
-    };
     let mut busy = (0..b.cpus)
         .map(Generator::start)
         .collect::<Result<Vec<_>, _>>()?;
     let mut shares = vec![];
     for _ in 0..3 {
         let mut running = Running(
-            Command::new(program)
+            Command::new(PROGRAM)
                 .args(["monitor", "profile", "--host", "--format", "json"])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -823,12 +817,9 @@ impl Drop for Running {
 }
 
 fn memory(b: &mut Bench) -> anyhow::Result<()> {
-    let Some(program) = PROGRAM else {
-        anyhow::bail!("the program was not built");
-    };
     let path = b.path("open");
     let mut running = Running(
-        Command::new(program)
+        Command::new(PROGRAM)
             .args(["monitor", "file", "process", "--format", "json", "--tree"])
             .arg(b.inside.pid().to_string())
             .stdout(Stdio::null())

@@ -2,16 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::Bench;
 use crate::child::Done;
 use crate::report::Aim;
 use crate::stats::Pairs;
+use crate::{Bench, PROGRAM, Running, preflight};
 
 /// How long one may take to begin, and to write down what it has.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,13 +25,11 @@ struct Peer {
     aim: Option<f64>,
 }
 
-const OURS: &str = env!("CARGO_BIN_EXE_stockade");
-
 const PEERS: &[Peer] = &[
     Peer {
         name: "stockade monitor",
         words: &[
-            OURS, "monitor", "--events", "open", "--format", "json", "--pid", "PID",
+            PROGRAM, "monitor", "--events", "open", "--format", "json", "--pid", "PID",
         ],
         aim: None,
     },
@@ -51,22 +49,18 @@ const PEERS: &[Peer] = &[
     },
 ];
 
-/// A peer that runs, and its lines. Killed when dropped.
-struct Running {
-    child: Child,
+/// A peer that runs, and its lines.
+struct Telling {
+    running: Running,
     lines: String,
+    /// Programs of others.
+    before: usize,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Running {
+impl Telling {
     /// Starts it and waits until it tells opens.
     fn start(peer: &Peer, b: &mut Bench) -> anyhow::Result<Self> {
+        let before = preflight::programs();
         let (lines, marker) = (b.path("lines"), b.path("marker"));
         fs::write(&marker, "")?;
         let pid = b.inside.pid().to_string();
@@ -81,10 +75,14 @@ impl Running {
             .stderr(File::create(b.path("said"))?)
             .spawn()
             .context("unshare cannot be started")?;
-        let mut running = Running { child, lines };
+        let mut telling = Telling {
+            running: Running(child),
+            lines,
+            before,
+        };
         let begin = Instant::now();
-        while running.told(&marker)? == 0 {
-            if running.child.try_wait()?.is_some() || begin.elapsed() > PATIENCE {
+        while telling.told(&marker)? == 0 {
+            if telling.running.0.try_wait()?.is_some() || begin.elapsed() > PATIENCE {
                 let said = fs::read_to_string(b.path("said"))?;
                 anyhow::bail!("it tells nothing: {}", said.lines().last().unwrap_or(""));
             }
@@ -92,8 +90,8 @@ impl Running {
             b.inside.run("opens", 1000, &marker, 0)?;
             std::thread::sleep(Duration::from_millis(50));
         }
-        running.settle()?;
-        Ok(running)
+        telling.settle()?;
+        Ok(telling)
     }
 
     /// Lines that name this file.
@@ -123,13 +121,16 @@ impl Running {
     /// Ends it as Ctrl-C does: it writes what it still has.
     fn end(mut self, path: &str) -> anyhow::Result<u64> {
         self.settle()?;
-        let pid = Pid::from_raw(self.child.id().cast_signed()).context("a process id")?;
+        let pid = Pid::from_raw(self.running.0.id().cast_signed()).context("a process id")?;
         kill_process(pid, Signal::INT)?;
         let begin = Instant::now();
-        while self.child.try_wait()?.is_none() && begin.elapsed() < PATIENCE {
+        while self.running.0.try_wait()?.is_none() && begin.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.told(path)
+        let told = self.told(path)?;
+        drop(self.running);
+        preflight::wait_for_programs(self.before)?;
+        Ok(told)
     }
 }
 
@@ -147,7 +148,7 @@ pub(crate) fn part(b: &mut Bench) -> anyhow::Result<()> {
     let each = |done: Done| done.ns / done.count as f64;
     let mut found: Vec<(&Peer, Found)> = Vec::new();
     for peer in PEERS {
-        match Running::start(peer, b) {
+        match Telling::start(peer, b).and_then(|telling| telling.end(&path)) {
             Ok(_) => found.push((peer, Found::default())),
             Err(e) => b.report.skip(peer.name, format!("{e:#}")),
         }
@@ -159,23 +160,23 @@ pub(crate) fn part(b: &mut Bench) -> anyhow::Result<()> {
             if round == b.rounds {
                 continue;
             }
-            let running = Running::start(peer, b)?;
+            let telling = Telling::start(peer, b)?;
             let done = b.inside.run("open", ms, &path, 0)?;
             found.pairs.with.push(each(done));
             found.opens += done.count;
-            found.told += running.end(&path)?;
+            found.told += telling.end(&path)?;
         }
     }
     let ours = found
         .iter()
-        .find(|(peer, _)| peer.words[0] == OURS)
+        .find(|(peer, _)| peer.words[0] == PROGRAM)
         .map(|(_, ours)| ours.pairs.added().median)
         .context("stockade itself was not measured")?;
     for (peer, found) in &found {
         let what = format!("a storm of opens on one CPU, {}", peer.name);
         b.report.added(what, &found.pairs, None);
         let missing = 100.0 * (1.0 - found.told as f64 / found.opens as f64);
-        let aim = (peer.words[0] == OURS).then_some(Aim::AtMost(0.0));
+        let aim = (peer.words[0] == PROGRAM).then_some(Aim::AtMost(0.0));
         let note = format!("{} told of {}", found.told, found.opens);
         b.report
             .value("  of them not told", "%", &[missing], aim, Some(note));

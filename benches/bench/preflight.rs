@@ -1,6 +1,7 @@
 //! What machine this is, and what on it would falsify the figures.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -92,6 +93,23 @@ pub(crate) fn programs() -> usize {
     libbpf_rs::query::ProgInfoIter::default()
         .filter(|p| !matches!(p.ty, libbpf_rs::ProgramType::CgroupDevice))
         .count()
+}
+
+/// How long the kernel may take to let go of programs; emulated ones take seconds.
+const GONE: Duration = Duration::from_secs(60);
+
+/// Waits until there are no more of them than before: the kernel detaches those of a session some time after its end,
+/// and what is measured meanwhile is no baseline.
+pub(crate) fn wait_for_programs(before: usize) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while programs() > before {
+        anyhow::ensure!(
+            begin.elapsed() < GONE,
+            "programs that have ended are still there"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 pub(crate) fn look(idle: &mut Generator) -> anyhow::Result<Machine> {

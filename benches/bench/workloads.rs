@@ -10,16 +10,15 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::Bench;
 use crate::report::Aim;
 use crate::stats::Pairs;
+use crate::{Bench, PROGRAM};
 
 /// `--timed FILE COMMAND…`: runs it and writes down how long it took. Whoever watches has begun by then.
 pub(crate) const TIMED: &str = "--timed";
 /// `--http N`: a server, and a client with so many requests.
 pub(crate) const HTTP: &str = "--http";
 
-const STOCKADE: &str = env!("CARGO_BIN_EXE_stockade");
 /// Of the C build.
 const SOURCES: usize = 200;
 const REQUESTS: &str = "20000";
@@ -47,13 +46,13 @@ struct Way {
 const WAYS: &[Way] = &[
     Way {
         name: "stockade run",
-        words: &[STOCKADE, "run"],
+        words: &[PROGRAM, "run"],
         aim: Some(1.0),
     },
     Way {
         name: "stockade run with all seven monitors",
         words: &[
-            STOCKADE,
+            PROGRAM,
             "run",
             "--process",
             "--file",
@@ -91,7 +90,7 @@ const WAYS: &[Way] = &[
 
 impl Way {
     fn is_ours(&self) -> bool {
-        self.words[0] == STOCKADE
+        self.words[0] == PROGRAM
     }
 
     fn is_there(&self) -> bool {
