@@ -485,7 +485,9 @@ fn threads_and_environment(ctx: &Ctx) -> Outcome {
         "{exit}"
     );
     assert_ne!(exit["process.thread.id"], exit["process.pid"], "{exit}");
-    assert!(number(exit, "stockade.cpu.user_ns") > 10_000_000, "{exit}");
+    // Which of the two a kernel takes it for depends on where its clock finds the thread, a few times on a slow machine.
+    let cpu = number(exit, "stockade.cpu.user_ns") + number(exit, "stockade.cpu.system_ns");
+    assert!(cpu > 10_000_000, "{exit}");
 
     // Names only: no value is anywhere, neither in a line nor in what was recorded.
     for (which, names) in [
