@@ -188,7 +188,7 @@ fn policies_are_checked_explained_tested_and_compared_as_the_page_says() {
         "looser.policy.yaml",
         "version: 1\nfiles:\n  - { id: keep, deny: [write], paths: [/etc/shadow] }\n\
          \x20 - { id: lock, deny: [write, delete, replace], paths: [Cargo.lock], mode: audit }\n\
-         \x20 - { id: key, deny: all, paths: [\"~/.ssh/id_ed25519\"] }\n",
+         \x20 - { id: key, deny: all, paths: [\"~/.ssh/**\"] }\n",
     );
     let says = |code: i32, args: &[&str]| {
         let output = program.run(args);

@@ -2,30 +2,57 @@
 /*
  * The fence: refuses accesses to guarded files.
  *
- * A file is guarded by a tag on its inode, where BPF LSM is active, and by its key (device, inode, generation). Verdict
- * first, record second: a full ring never changes a verdict. Each hook has a body, an lsm program and an fmod_ret twin;
- * the twin cannot read tags.
+ * A rule holds for a file by a tag on its inode, where BPF LSM is active, and by its key (device, inode, generation);
+ * for a name by the key of its directory; for all below a directory by that directory's key, which is looked for on the
+ * way up. Verdict first, record second: a full ring never changes a verdict. Each hook has a body, an lsm program and an
+ * fmod_ret twin; the twin cannot read tags.
  */
 #include "stockade.bpf.h"
+#include "siphash.bpf.h"
 
 STK_EXPORT(stk_denial);
-STK_EXPORT(stk_guard);
+STK_EXPORT(stk_ruling);
+STK_EXPORT(stk_set);
 STK_EXPORT(stk_key);
+STK_EXPORT(stk_name);
 STK_EXPORT(stk_armed);
+
+/* include/linux/dcache.h: found by its inode number, and nobody has looked for its directory. */
+#define DCACHE_DISCONNECTED 0x20
+
+enum {
+	/* Directories and mounts on the way up. What lies deeper counts as lost. */
+	MAX_DEPTH = 128,
+	STK_LEAF = 1U << 31,
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct stk_guard);
+	__type(value, struct stk_ruling);
 } stk_tags SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct stk_key);
-	__type(value, struct stk_guard);
+	__type(value, struct stk_ruling);
 } stk_keys SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct stk_name);
+	__type(value, struct stk_ruling);
+} stk_names SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stk_set);
+} stk_sets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -36,6 +63,24 @@ struct {
 
 STK_SCRATCH_MAP(stk_fence_buf);
 STK_SCRATCH_WALK(stk_fence_buf, fence_walk)
+
+static __always_inline struct stk_armed *armed_now(void)
+{
+	__u32 zero = 0;
+	struct stk_armed *armed = bpf_map_lookup_elem(&stk_armed_at, &zero);
+
+	return armed && armed->epoch ? armed : NULL;
+}
+
+/* Of what is to be made: there is only where. */
+static __always_inline void no_file_id(struct stk_file_id *id, __u64 dentry)
+{
+	id->ino = 0;
+	id->dev = STK_GET(dentry, dentry, d_sb, s_dev);
+	id->generation = 0;
+	id->fs_magic = STK_GET(dentry, dentry, d_sb, s_magic);
+	id->mode = 0;
+}
 
 /*
  * Reports a verdict. A global function with numbers for arguments, so that the verifier looks at it once and not behind
@@ -57,7 +102,10 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 		return 0;
 	}
 	stk_header(&rec->hdr, STK_KIND_DENIAL, sizeof(*rec));
-	stk_file_id_of(&rec->file, (struct inode *)inode, false);
+	if (inode)
+		stk_file_id_of(&rec->file, (struct inode *)inode, false);
+	else
+		no_file_id(&rec->file, dentry);
 	rec->rule = rule;
 	rec->access = (__u32)what;
 	rec->verdict = what >> 32;
@@ -75,7 +123,7 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 	}
 	if (off & STK_WALK_CUT)
 		rec->hdr.flags |= STK_FLAG_PATH_CUT;
-	if (off & STK_WALK_DELETED)
+	if (inode && (off & STK_WALK_DELETED))
 		rec->hdr.flags |= STK_FLAG_DELETED;
 	rec->path_len = off & STK_WALK_OFF;
 	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
@@ -87,48 +135,154 @@ static __always_inline __u64 stk_what(__u32 access, __u32 verdict)
 	return access | (__u64)verdict << 32;
 }
 
-static __always_inline __u32 rule_of(struct stk_guard *guard, __u32 matched)
+/* What the rules say about one kind of access: the first one that denies, and below it the first one that reports. */
+static __always_inline __u64 said(__u32 deny, __u32 audit)
 {
-	__u32 i;
-
-	for (i = 0; i < STK_ACCESS_KINDS; i++) {
-		if (matched & (1U << i))
-			return guard->rule[i];
-	}
-	return 0;
+	return (__u64)deny << 32 | audit;
 }
 
-/* 0 or -EPERM. The asm keeps clang from computing the value by negation, which 6.12 cannot bound. */
-static __always_inline int judge(struct stk_guard *guard, struct inode *inode, __u32 access,
-				 bool self, struct dentry *dentry, struct vfsmount *mnt)
+static __always_inline __u64 both(__u64 one, __u64 two)
 {
-	struct stk_armed *armed;
-	__u32 zero = 0, deny, audit;
-	int ret = 0;
+	__u32 deny = one >> 32, audit = one;
 
-	armed = bpf_map_lookup_elem(&stk_armed_at, &zero);
-	if (!armed || !armed->epoch || guard->epoch != armed->epoch)
-		return 0;
-	if (self != !!(guard->flags & STK_RULE_FLAG_CANARY))
-		return 0;
-	deny = guard->deny & access;
-	audit = guard->audit & access;
-	if (deny | audit) {
-		__u32 verdict = deny ? STK_VERDICT_DENY : STK_VERDICT_AUDIT;
+	if ((__u32)(two >> 32) < deny)
+		deny = two >> 32;
+	if ((__u32)two < audit)
+		audit = two;
+	return said(deny, audit);
+}
 
-		if (deny)
-			ret = -EPERM;
-		report(stk_number(inode), stk_number(dentry), stk_number(mnt),
-		       stk_what(access, verdict), rule_of(guard, deny ?: audit));
+static __always_inline __u64 said_by(const struct stk_set *set, __u32 kind)
+{
+	if (kind >= STK_ACCESS_KINDS)
+		return said(STK_RULE_NONE, STK_RULE_NONE);
+	return said(set->deny[kind], set->audit[kind]);
+}
+
+static __always_inline __u64 with_set(__u64 so_far, __u32 number, __u32 kind)
+{
+	struct stk_set *set;
+
+	if (!number)
+		return so_far;
+	set = bpf_map_lookup_elem(&stk_sets, &number);
+	return set ? both(so_far, said_by(set, kind)) : so_far;
+}
+
+static __always_inline void key_of(struct stk_key *key, __u64 inode)
+{
+	key->ino = STK_GET(inode, inode, i_ino);
+	key->dev = STK_GET(inode, inode, i_sb, s_dev);
+	key->generation = STK_GET(inode, inode, i_generation);
+}
+
+/* Whether a name of this length can have a rule in that directory: spares most of them the hash. */
+static __always_inline bool may_name(const struct stk_ruling *ruling, __u32 len)
+{
+	return ruling->flags & (1U << (STK_RULING_LENGTHS + (len & 15)));
+}
+
+/*
+ * What is said about a file or directory by rules for its name in `dir` and for all below `dir`. `child` is 0 where it
+ * has no name there; `kind` has STK_LEAF where it is what is accessed and not on the way there. A global function, and
+ * the loop around it another: the verifier looks at one turn, once.
+ */
+__attribute__((noinline)) __u64 said_in(__u64 dir, __u64 child, __u64 so_far, __u32 kind)
+{
+	struct stk_armed *armed = armed_now();
+	struct stk_ruling *ruling, *named;
+	struct stk_name name;
+	bool leaf = kind & STK_LEAF;
+
+	if (!armed)
+		return so_far;
+	kind &= ~STK_LEAF;
+	key_of(&name.dir, (__u64)STK_GET(dentry, dir, d_inode));
+	ruling = bpf_map_lookup_elem(&stk_keys, &name.dir);
+	if (!ruling || ruling->epoch != armed->epoch)
+		return so_far;
+	so_far = with_set(so_far, ruling->below, kind);
+	if (!child || !may_name(ruling, STK_GET(dentry, child, d_name.len)))
+		return so_far;
+	name.hash = hash_of_name(child, armed->hash_key[0], armed->hash_key[1]);
+	named = bpf_map_lookup_elem(&stk_names, &name);
+	if (named && named->epoch == armed->epoch)
+		so_far = with_set(so_far, leaf ? named->own : named->below, kind);
+	return so_far;
+}
+
+/*
+ * What else is said about a file: by rules for its name, and for all below the directories that it is in. They are those
+ * up to the root of its file system, by whatever mount it was reached, and then those up from where that is mounted. A
+ * hook that knows no mount is taken up from the file system's first one.
+ */
+__attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __u32 kind)
+{
+	struct stk_armed *armed = armed_now();
+	__u32 leaf = STK_LEAF, i;
+
+	if (!armed)
+		return so_far;
+	for (i = 0; i < MAX_DEPTH; i++) {
+		__u64 dir = stk_parent_of(dentry);
+
+		if (!dir)
+			break;
+		if (dir != dentry) {
+			so_far = said_in(dir, dentry, so_far, kind | leaf);
+			dentry = dir;
+		} else {
+			/* A root, or what looks like one. */
+			if (STK_GET(dentry, dentry, d_flags) & DCACHE_DISCONNECTED)
+				break;
+			if (!mnt)
+				mnt = stk_first_mount(dentry);
+			dentry = stk_mounted_at(&mnt);
+			if (!dentry)
+				return so_far;
+			/* The directory below the mount is hidden, and can have a rule from before. */
+			so_far = said_in(dentry, 0, so_far, kind);
+		}
+		leaf = 0;
 	}
-	asm volatile("" : "+r"(ret));
-	if (ret)
-		return -EPERM;
+	return both(so_far, said_by(&armed->lost, kind));
+}
+
+/*
+ * Whether an access is refused; reports what is, or would be. `asked` is the access, and above it the set of the file's
+ * own rules.
+ */
+__attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u64 asked)
+{
+	struct stk_armed *armed = armed_now();
+	__u64 mount = stk_mount_of((struct vfsmount *)mnt);
+	__u64 all = said(STK_RULE_NONE, STK_RULE_NONE);
+	__u32 access = asked, own = asked >> 32, deny, audit, kind;
+
+	if (!armed)
+		return 0;
+	for (kind = 0; kind < STK_ACCESS_KINDS; kind++) {
+		if (!(access & (1U << kind)))
+			continue;
+		all = with_set(all, own, kind);
+		if (armed->flags & STK_ARMED_BELOW)
+			all = around(dentry, mount, all, kind);
+		else if (armed->flags & STK_ARMED_NAMES)
+			all = said_in(stk_parent_of(dentry), dentry, all, kind | STK_LEAF);
+	}
+	deny = all >> 32;
+	audit = all;
+	if (deny != STK_RULE_NONE) {
+		report(inode, dentry, mnt, stk_what(access, STK_VERDICT_DENY), deny);
+		return 1;
+	}
+	if (audit != STK_RULE_NONE)
+		report(inode, dentry, mnt, stk_what(access, STK_VERDICT_AUDIT), audit);
 	return 0;
 }
 
 /* Hooks are given typed pointers: what is looked at for every access is loaded, not read by a call. */
-static __always_inline struct stk_guard *by_key(struct inode *inode)
+static __always_inline struct stk_ruling *by_key(struct inode *inode)
 {
 	struct stk_key key;
 
@@ -136,6 +290,42 @@ static __always_inline struct stk_guard *by_key(struct inode *inode)
 	key.dev = inode->i_sb->s_dev;
 	key.generation = inode->i_generation;
 	return bpf_map_lookup_elem(&stk_keys, &key);
+}
+
+/* Whether this name can have a rule. */
+static __always_inline bool in_named(struct dentry *dentry, __u32 epoch)
+{
+	struct stk_ruling *ruling = by_key(dentry->d_parent->d_inode);
+
+	return ruling && ruling->epoch == epoch && may_name(ruling, dentry->d_name.len);
+}
+
+/* 0 or -EPERM. The asm keeps clang from computing the value by negation, which 6.12 cannot bound. */
+static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode, __u32 access,
+				 bool self, struct dentry *dentry, struct vfsmount *mnt)
+{
+	struct stk_armed *armed = armed_now();
+	__u32 own = 0;
+	int ret = 0;
+
+	if (!armed)
+		return 0;
+	if (ruling && ruling->epoch == armed->epoch &&
+	    self == !!(ruling->flags & STK_RULING_CANARY))
+		own = ruling->own;
+	if (!own) {
+		/* The tool itself is only ever held by the canary rule. */
+		if (self || !(armed->flags & (STK_ARMED_BELOW | STK_ARMED_NAMES)))
+			return 0;
+		if (!(armed->flags & STK_ARMED_BELOW) && !in_named(dentry, armed->epoch))
+			return 0;
+	}
+	ret = refused(stk_number(inode), stk_number(dentry), stk_number(mnt),
+		      access | (__u64)own << 32);
+	asm volatile("" : "+r"(ret));
+	if (ret)
+		return -EPERM;
+	return 0;
 }
 
 /* The tool itself is only ever held by the canary rule; everybody else by what is in scope. */
@@ -147,29 +337,29 @@ static __always_inline bool concerned(bool *self)
 	return *self || stk_in_scope(tgid);
 }
 
-#define GUARD_TAGGED(inode)                                                                 \
-	({                                                                                  \
-		struct stk_guard *__g = bpf_inode_storage_get(&stk_tags, (inode), NULL, 0); \
-		if (!__g)                                                                   \
-			__g = by_key(inode);                                                \
-		__g;                                                                        \
+#define RULING_TAGGED(inode)                                                                 \
+	({                                                                                   \
+		struct stk_ruling *__p = bpf_inode_storage_get(&stk_tags, (inode), NULL, 0); \
+		if (!__p)                                                                    \
+			__p = by_key(inode);                                                 \
+		__p;                                                                         \
 	})
-#define GUARD_KEYED(inode)       by_key(inode)
-#define GUARD_ANY(tagged, inode) ((tagged) ? GUARD_TAGGED(inode) : GUARD_KEYED(inode))
+#define RULING_KEYED(inode)       by_key(inode)
+#define RULING_ANY(tagged, inode) ((tagged) ? RULING_TAGGED(inode) : RULING_KEYED(inode))
 
 /* `tagged` is a constant at every call, so a twin holds no reference to the tag map. */
-#define CHECK(tagged, inode_, access_, dentry_, mnt_)                                         \
-	({                                                                                    \
-		int __ret = 0;                                                                \
-		bool __self;                                                                  \
-		struct inode *__inode = (inode_);                                             \
-		if (__inode && concerned(&__self)) {                                          \
-			struct stk_guard *__guard = GUARD_ANY(tagged, __inode);               \
-			if (__guard)                                                          \
-				__ret = judge(__guard, __inode, (access_), __self, (dentry_), \
-					      (mnt_));                                        \
-		}                                                                             \
-		__ret;                                                                        \
+#define CHECK(tagged, inode_, access_, dentry_, mnt_)                                           \
+	({                                                                                      \
+		int __ret = 0;                                                                  \
+		bool __self;                                                                    \
+		struct inode *__inode = (inode_);                                               \
+		if (concerned(&__self)) {                                                       \
+			struct stk_ruling *__ruling = NULL;                                     \
+			if (__inode)                                                            \
+				__ruling = RULING_ANY(tagged, __inode);                         \
+			__ret = judge(__ruling, __inode, (access_), __self, (dentry_), (mnt_)); \
+		}                                                                               \
+		__ret;                                                                          \
 	})
 
 static __always_inline __u32 open_access(struct file *file)
@@ -193,18 +383,35 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 	return valid & STK_ATTR_SIZE ? STK_ACCESS_WRITE : STK_ACCESS_METADATA;
 }
 
-#define ON_OPEN(tagged, file)                                                                 \
-	CHECK(tagged, (file)->f_inode, open_access(file), BPF_CORE_READ(file, f_path.dentry), \
-	      BPF_CORE_READ(file, f_path.mnt))
+#define ON_OPEN(tagged, file) \
+	CHECK(tagged, (file)->f_inode, open_access(file), (file)->f_path.dentry, (file)->f_path.mnt)
 #define ON_DENTRY(tagged, dentry, access) CHECK(tagged, (dentry)->d_inode, access, dentry, NULL)
 
-/* The source loses its name; the target is replaced, and under RENAME_EXCHANGE renamed. */
-#define ON_RENAME(tagged, old_dentry, new_dentry)                                \
-	({                                                                       \
-		int __r = ON_DENTRY(tagged, old_dentry, STK_ACCESS_DELETE);      \
-		if (!__r)                                                        \
-			__r = ON_DENTRY(tagged, new_dentry, STK_ACCESS_REPLACE); \
-		__r;                                                             \
+/* What is to be made, is no file yet: only its name can have a rule. */
+#define ON_CREATE(dentry) CHECK(false, NULL, STK_ACCESS_CREATE, dentry, NULL)
+
+/* A mount hides what was there. */
+#define ON_MOUNT(path) \
+	CHECK(false, (path)->dentry->d_inode, STK_ACCESS_MOUNT, (path)->dentry, (path)->mnt)
+
+/* The source loses its name; the target is made, or replaced, and under RENAME_EXCHANGE renamed. */
+#define ON_RENAME(tagged, old_dentry, new_dentry)                                   \
+	({                                                                          \
+		int __r = ON_DENTRY(tagged, old_dentry, STK_ACCESS_DELETE);         \
+		if (!__r)                                                           \
+			__r = ON_DENTRY(tagged, new_dentry,                         \
+					(new_dentry)->d_inode ? STK_ACCESS_REPLACE  \
+							      : STK_ACCESS_CREATE); \
+		__r;                                                                \
+	})
+
+/* A further name is made. */
+#define ON_LINK(tagged, old_dentry, new_dentry)                           \
+	({                                                                \
+		int __r = ON_DENTRY(tagged, old_dentry, STK_ACCESS_LINK); \
+		if (!__r)                                                 \
+			__r = ON_CREATE(new_dentry);                      \
+		__r;                                                      \
 	})
 
 /* Another module's refusal is never turned into an allow. */
@@ -275,14 +482,95 @@ SEC("?lsm/inode_link")
 int BPF_PROG(fence_link__lsm, struct dentry *old_dentry, struct inode *dir,
 	     struct dentry *new_dentry, int ret)
 {
-	return VERDICT(ON_DENTRY(true, old_dentry, STK_ACCESS_LINK));
+	return VERDICT(ON_LINK(true, old_dentry, new_dentry));
 }
 
 SEC("?fmod_ret/security_inode_link")
 int BPF_PROG(fence_link__fmod_ret, struct dentry *old_dentry, struct inode *dir,
 	     struct dentry *new_dentry, int ret)
 {
-	return VERDICT(ON_DENTRY(false, old_dentry, STK_ACCESS_LINK));
+	return VERDICT(ON_LINK(false, old_dentry, new_dentry));
+}
+
+SEC("?lsm/inode_create")
+int BPF_PROG(fence_create__lsm, struct inode *dir, struct dentry *dentry, umode_t mode, int ret)
+{
+	return VERDICT(ON_CREATE(dentry));
+}
+
+SEC("?fmod_ret/security_inode_create")
+int BPF_PROG(fence_create__fmod_ret, struct inode *dir, struct dentry *dentry, umode_t mode,
+	     int ret)
+{
+	return VERDICT(ON_CREATE(dentry));
+}
+
+SEC("?lsm/inode_mkdir")
+int BPF_PROG(fence_mkdir__lsm, struct inode *dir, struct dentry *dentry, umode_t mode, int ret)
+{
+	return VERDICT(ON_CREATE(dentry));
+}
+
+SEC("?fmod_ret/security_inode_mkdir")
+int BPF_PROG(fence_mkdir__fmod_ret, struct inode *dir, struct dentry *dentry, umode_t mode, int ret)
+{
+	return VERDICT(ON_CREATE(dentry));
+}
+
+SEC("?lsm/inode_mknod")
+int BPF_PROG(fence_mknod__lsm, struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev,
+	     int ret)
+{
+	return VERDICT(ON_CREATE(dentry));
+}
+
+SEC("?fmod_ret/security_inode_mknod")
+int BPF_PROG(fence_mknod__fmod_ret, struct inode *dir, struct dentry *dentry, umode_t mode,
+	     dev_t dev, int ret)
+{
+	return VERDICT(ON_CREATE(dentry));
+}
+
+SEC("?lsm/inode_symlink")
+int BPF_PROG(fence_symlink__lsm, struct inode *dir, struct dentry *dentry, const char *target,
+	     int ret)
+{
+	return VERDICT(ON_CREATE(dentry));
+}
+
+SEC("?fmod_ret/security_inode_symlink")
+int BPF_PROG(fence_symlink__fmod_ret, struct inode *dir, struct dentry *dentry, const char *target,
+	     int ret)
+{
+	return VERDICT(ON_CREATE(dentry));
+}
+
+SEC("?lsm/sb_mount")
+int BPF_PROG(fence_mount__lsm, const char *dev_name, const struct path *path, const char *type,
+	     unsigned long flags, void *data, int ret)
+{
+	return VERDICT(ON_MOUNT(path));
+}
+
+SEC("?fmod_ret/security_sb_mount")
+int BPF_PROG(fence_mount__fmod_ret, const char *dev_name, const struct path *path, const char *type,
+	     unsigned long flags, void *data, int ret)
+{
+	return VERDICT(ON_MOUNT(path));
+}
+
+SEC("?lsm/move_mount")
+int BPF_PROG(fence_movemount__lsm, const struct path *from_path, const struct path *to_path,
+	     int ret)
+{
+	return VERDICT(ON_MOUNT(to_path));
+}
+
+SEC("?fmod_ret/security_move_mount")
+int BPF_PROG(fence_movemount__fmod_ret, const struct path *from_path, const struct path *to_path,
+	     int ret)
+{
+	return VERDICT(ON_MOUNT(to_path));
 }
 
 /*

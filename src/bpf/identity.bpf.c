@@ -1,41 +1,100 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Asks the kernel who is who: the identity of the files behind the reader's own descriptors, and every process that
- * runs. Nothing is opened and no device number is converted, so there is nothing to guess.
+ * Asks the kernel who is who: the identity of the files behind the reader's own descriptors and of the directories that
+ * they are in, and every process that runs. Nothing is opened and no device number is converted, so there is nothing to
+ * guess.
  */
-#include "core.bpf.h"
+#include "mount.bpf.h"
 
 STK_EXPORT(stk_identity);
+STK_EXPORT(stk_above);
 STK_EXPORT(stk_seed);
+
+enum {
+	/* As many as the fence looks through. */
+	MAX_TURNS = 128,
+};
+
+/*
+ * The reader, when it has this descriptor; 0 when somebody else has. The program runs in the reader's read(2), so the
+ * current process is the reader, in whatever pid namespace it lives.
+ */
+static __always_inline __u32 reader_of(struct task_struct *task, struct file *file)
+{
+	struct task_struct *reader;
+	__u32 tgid;
+
+	if (!task || !file)
+		return 0;
+	tgid = bpf_get_current_pid_tgid() >> 32;
+	if (task->tgid != tgid)
+		return 0;
+	/* A thread that has unshared its descriptors has other files under the same numbers. */
+	reader = stk_current();
+	return BPF_CORE_READ(task, files) == BPF_CORE_READ(reader, files) ? tgid : 0;
+}
+
+static __always_inline void id_of(struct stk_file_id *id, struct inode *inode)
+{
+	id->ino = BPF_CORE_READ(inode, i_ino);
+	id->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	id->generation = BPF_CORE_READ(inode, i_generation);
+	id->fs_magic = BPF_CORE_READ(inode, i_sb, s_magic);
+	id->mode = BPF_CORE_READ(inode, i_mode);
+}
 
 SEC("?iter/task_file")
 int identity_files__iter(struct bpf_iter__task_file *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
-	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct stk_identity out = {};
-	struct task_struct *reader;
-	struct inode *inode;
 
-	if (!task || !file)
+	out.tgid = reader_of(ctx->task, file);
+	if (!out.tgid)
 		return 0;
-	/* The program runs in the reader's read(2), so this is the reader, in whatever pid namespace it lives. */
-	out.tgid = bpf_get_current_pid_tgid() >> 32;
-	if (task->tgid != out.tgid)
-		return 0;
-	/* A thread that has unshared its descriptors has other files under the same numbers. */
-	reader = stk_current();
-	if (BPF_CORE_READ(task, files) != BPF_CORE_READ(reader, files))
-		return 0;
-	inode = BPF_CORE_READ(file, f_inode);
 	out.fd = ctx->fd;
-	out.file.ino = BPF_CORE_READ(inode, i_ino);
-	out.file.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	out.file.generation = BPF_CORE_READ(inode, i_generation);
-	out.file.fs_magic = BPF_CORE_READ(inode, i_sb, s_magic);
-	out.file.mode = BPF_CORE_READ(inode, i_mode);
+	id_of(&out.file, BPF_CORE_READ(file, f_inode));
+	bpf_probe_read_kernel_str(out.name, sizeof(out.name),
+				  BPF_CORE_READ(file, f_path.dentry, d_name.name));
 	bpf_seq_write(seq, &out, sizeof(out));
+	return 0;
+}
+
+SEC("?iter/task_file")
+int identity_above__iter(struct bpf_iter__task_file *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct file *file = ctx->file;
+	struct stk_above out = {};
+	__u64 dentry, mnt, root;
+	__u32 turn;
+
+	if (!reader_of(ctx->task, file))
+		return 0;
+	out.fd = ctx->fd;
+	dentry = (__u64)BPF_CORE_READ(file, f_path.dentry);
+	mnt = stk_mount_of(BPF_CORE_READ(file, f_path.mnt));
+	root = (__u64)BPF_CORE_READ((struct mount *)mnt, mnt.mnt_root);
+	for (turn = 0; turn < MAX_TURNS; turn++) {
+		if (dentry == root) {
+			dentry = stk_mounted_at(&mnt);
+			if (!dentry) {
+				out.depth = 0;
+				bpf_seq_write(seq, &out, sizeof(out));
+				break;
+			}
+			/* Hidden by what is mounted there; the way goes on in the directory that it is in. */
+			root = (__u64)BPF_CORE_READ((struct mount *)mnt, mnt.mnt_root);
+			continue;
+		}
+		dentry = stk_parent_of(dentry);
+		if (!dentry)
+			break;
+		out.depth++;
+		id_of(&out.file, BPF_CORE_READ((struct dentry *)dentry, d_inode));
+		bpf_seq_write(seq, &out, sizeof(out));
+	}
 	return 0;
 }
 

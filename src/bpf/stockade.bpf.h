@@ -6,6 +6,7 @@
 #ifndef STOCKADE_BPF_H
 #define STOCKADE_BPF_H
 
+#include "mount.bpf.h"
 #include "output.bpf.h"
 
 /* Preallocated, sized to what the machine can run: an allocation that fails at fork would let a child escape. */
@@ -166,11 +167,6 @@ struct stk_place {
 	__u64 dentry;
 	__u64 mnt; /* of struct mount; 0 where it is not known */
 };
-
-static __always_inline __u64 stk_mount_of(const struct vfsmount *mnt)
-{
-	return mnt ? (__u64)mnt - bpf_core_field_offset(struct mount, mnt) : 0;
-}
 
 static __always_inline struct stk_place stk_place_of(const struct path *path)
 {

@@ -155,13 +155,21 @@ enum stk_abi {
 	STK_ABI_COMPAT = 1, /* 32-bit */
 };
 
-/* Rule numbers from here on are ours. */
+/* Numbers of rules, the one that decides first; and what comes from us. */
 enum stk_rule {
 	STK_RULE_CANARY = 0x7fffffff,
+	STK_RULE_NONE = 0xffffffff,
 };
 
-enum stk_rule_flag {
-	STK_RULE_FLAG_CANARY = 1 << 0, /* holds for the monitor itself and for nobody else */
+enum stk_ruling_flag {
+	STK_RULING_CANARY = 1 << 0, /* holds for the monitor itself and for nobody else */
+	/* A bit for each length, modulo 16, that a name in the directory with rules has; this is the first of them. */
+	STK_RULING_LENGTHS = 16,
+};
+
+enum stk_armed_flag {
+	STK_ARMED_NAMES = 1 << 0, /* there are rules for names */
+	STK_ARMED_BELOW = 1 << 1, /* and for all that is in a directory */
 };
 
 /* Starts every record. */
@@ -770,6 +778,15 @@ struct stk_identity {
 	struct stk_file_id file;
 	__u32 fd;
 	__u32 tgid; /* of the reader, in the initial pid namespace */
+	__u8 name[STK_NAME_MAX]; /* in its directory, with a NUL */
+};
+
+/* And of the directories that the file is in, one after the other. */
+struct stk_above {
+	struct stk_file_id file;
+	__u32 fd;
+	/* 1: the one it is in; 2: the one that this is in, across mounts; 0: there are no more */
+	__u32 depth;
 };
 
 /* What iter/task says of one process. */
@@ -803,20 +820,32 @@ struct stk_key {
 	__u32 generation;
 };
 
-/* What is ruled for one file; value of stk_keys and of the inode tag. */
-struct stk_guard {
-	__u32 epoch;
-	__u32 flags;
-	__u32 deny; /* stk_access bits */
-	__u32 audit;
-	__u32 rule[STK_ACCESS_KINDS]; /* which rule decides, by access bit */
-	__u32 pad;
+/* Key of stk_names: a name in a directory. */
+struct stk_name {
+	struct stk_key dir;
+	__u64 hash; /* SipHash-1-3 of the name, with the key in stk_armed */
 };
 
-/* One entry: the epoch that is in force. 0: nothing is armed. */
+/* What is ruled at a place; value of stk_keys, of stk_names and of the inode tag. Entries of stk_sets; 0: nothing. */
+struct stk_ruling {
+	__u32 epoch;
+	__u32 flags; /* stk_ruling_flag */
+	__u32 own; /* for the file, or whatever has the name */
+	__u32 below; /* for all that is in the directory, however deep */
+};
+
+/* The rule that decides about each kind of access; STK_RULE_NONE: there is none. */
+struct stk_set {
+	__u32 deny[STK_ACCESS_KINDS];
+	__u32 audit[STK_ACCESS_KINDS]; /* where none denies */
+};
+
+/* One entry: what is in force. Epoch 0: nothing. */
 struct stk_armed {
 	__u32 epoch;
-	__u32 pad;
+	__u32 flags; /* stk_armed_flag */
+	__u64 hash_key[2]; /* for names: nobody outside can tell which ones meet */
+	struct stk_set lost; /* for files of which nobody can tell where they are */
 };
 
 /* Written before load, constant afterwards: branches that are off cost nothing. */

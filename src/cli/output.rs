@@ -11,7 +11,7 @@ use stockade::session::SessionBuilder;
 use stockade::sink::Sink;
 use stockade::{Event, Session};
 
-use super::{Format, OutputArgs};
+use super::{Format, OutputArgs, counted};
 
 /// Writes are collected and go out in one piece per poll.
 #[derive(Debug)]
@@ -184,8 +184,11 @@ fn announce(session: &Session) {
     }
     if let Some(fence) = session.fence() {
         eprintln!(
-            "stockade: fence armed: {} rules on {} files, by {} with identity {}, canary refused",
-            fence.rules, fence.files, fence.mechanism, fence.identity
+            "stockade: fence armed: {} on {}, by {} with identity {}, canary refused",
+            counted(fence.rules, "rule"),
+            counted(fence.files, "path"),
+            fence.mechanism,
+            fence.identity
         );
     }
 }

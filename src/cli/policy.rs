@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use stockade::policy::{Access, Cases, RuleSet, Verdict, diff, explain};
+use stockade::policy::{Access, Cases, Pattern, RuleSet, Verdict, diff, explain};
 
-use super::{Format, Outcome, environment, report};
+use super::{Format, Outcome, counted, environment, report};
 
 /// Check, explain, test and compare policies; needs no rights, and works on any system
 #[derive(Debug, Args)]
@@ -74,7 +74,7 @@ struct ExplainArgs {
 
 /// The kinds that a policy can deny, by name.
 fn kinds() -> impl TypedValueParser<Value = Access> {
-    PossibleValuesParser::new(Access::ALL_GUARDED.names())
+    PossibleValuesParser::new(Access::ALL.names())
         .try_map(|word| Access::from_name(&word).ok_or("no access kind"))
 }
 
@@ -114,13 +114,16 @@ fn check(files: &[PathBuf]) -> Outcome {
     Ok(code)
 }
 
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-/// The path without links, as the kernel would find it; as it is where there is nothing.
+/// The path without links, as the kernel would find it; where there is nothing, its directory without links.
 fn real(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    let found = std::fs::canonicalize(path).ok();
+    let in_directory = || {
+        let directory = std::fs::canonicalize(path.parent()?).ok()?;
+        Some(directory.join(path.file_name()?))
+    };
+    found
+        .or_else(in_directory)
+        .unwrap_or_else(|| path.to_owned())
 }
 
 /// A line of `explain --format json`.
@@ -141,11 +144,11 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
     let mut set = RuleSet::read(&args.policy, &env)?;
     // A fence guards what a link leads to, and the link.
     for rule in &mut set.rules {
-        let mut targets: Vec<PathBuf> = rule.paths.iter().map(|path| real(path)).collect();
-        rule.paths.append(&mut targets);
+        let targets: Vec<Pattern> = rule.paths.iter().map(|p| p.at(real(p.path()))).collect();
+        rule.paths.extend(targets);
     }
     let named = args.access.iter().copied().reduce(|a, b| a | b);
-    let wanted = named.unwrap_or(Access::ALL_GUARDED);
+    let wanted = named.unwrap_or(Access::ALL);
     for path in &args.paths {
         let file =
             real(&std::path::absolute(path).context("the working directory cannot be read")?);
@@ -253,11 +256,7 @@ fn compare(before: &Path, after: &Path, format: Format) -> Outcome {
         };
         println!(
             "{sign} {}: {} {} -> {} ({})",
-            change.path.display(),
-            change.access,
-            change.before,
-            change.after,
-            change.rule
+            change.path, change.access, change.before, change.after, change.rule
         );
     }
     Ok(0)

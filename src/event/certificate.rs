@@ -158,7 +158,7 @@ pub struct FenceState {
     pub identity: String,
     /// Rules in force.
     pub rules: u32,
-    /// Files they guard.
+    /// Files, and directories whose contents are meant, that they are about.
     pub files: u32,
     /// Accesses that had to be refused and were.
     pub canary_proofs: u32,

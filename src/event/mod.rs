@@ -617,7 +617,7 @@ pub struct Denial {
     pub path: FilePath,
     /// `path` starts at the root of its file system: the hook does not know the mount.
     pub path_in_fs: bool,
-    /// Which file.
+    /// Which file; inode 0 for one that was to be made.
     pub file: FileId,
 }
 

@@ -49,6 +49,36 @@ pub(super) const LSM: &[Probe] = &[
         variants!["lsm" "fence_link__lsm" NONE],
     ),
     hook(
+        "fence.create",
+        "new files",
+        variants!["lsm" "fence_create__lsm" NONE],
+    ),
+    hook(
+        "fence.mkdir",
+        "new directories",
+        variants!["lsm" "fence_mkdir__lsm" NONE],
+    ),
+    hook(
+        "fence.mknod",
+        "new device nodes, sockets and pipes",
+        variants!["lsm" "fence_mknod__lsm" NONE],
+    ),
+    hook(
+        "fence.symlink",
+        "new symbolic links",
+        variants!["lsm" "fence_symlink__lsm" NONE],
+    ),
+    hook(
+        "fence.mount",
+        "mounts",
+        variants!["lsm" "fence_mount__lsm" NONE],
+    ),
+    hook(
+        "fence.move_mount",
+        "mounts by descriptors",
+        variants!["lsm" "fence_movemount__lsm" NONE],
+    ),
+    hook(
         "fence.setattr",
         "truncations and changes of attributes",
         variants![
@@ -120,6 +150,36 @@ pub(super) const FMOD_RET: &[Probe] = &[
         "fence.link",
         "hard links",
         variants!["fmod_ret" "fence_link__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.create",
+        "new files",
+        variants!["fmod_ret" "fence_create__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.mkdir",
+        "new directories",
+        variants!["fmod_ret" "fence_mkdir__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.mknod",
+        "new device nodes, sockets and pipes",
+        variants!["fmod_ret" "fence_mknod__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.symlink",
+        "new symbolic links",
+        variants!["fmod_ret" "fence_symlink__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.mount",
+        "mounts",
+        variants!["fmod_ret" "fence_mount__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.move_mount",
+        "mounts by descriptors",
+        variants!["fmod_ret" "fence_movemount__fmod_ret" NONE],
     ),
     hook(
         "fence.setattr",

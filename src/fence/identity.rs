@@ -1,20 +1,37 @@
 //! Which file a path means, in the kernel's own terms.
 
-use std::os::fd::OwnedFd;
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use super::file_key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::FileRule;
-use crate::wire::{FileKey, IdentityRecord};
+use crate::kernel::Asker;
+use crate::policy::{FileRule, Pattern};
+use crate::wire::{AboveRecord, FileKey, IdentityRecord};
+
+/// What an opened path stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What the rule is about, and its name.
+    File,
+    /// The directory: the rule is about all that is in it.
+    Directory,
+    /// A link to that directory.
+    LinkToDirectory,
+    /// The directory in which what the rule is about may come to be under this name; whether that is a directory whose
+    /// contents are meant.
+    Parent { name: Vec<u8>, below: bool },
+}
 
 /// A path of a rule, opened without touching the file: nothing is read, no device is woken, no right on it is needed.
 #[derive(Debug)]
 pub(super) struct Opened {
     path: PathBuf,
     fd: OwnedFd,
+    pub(super) part: Part,
     /// Device and inode as fstat(2) has them: on btrfs they tell subvolumes apart, which the key does not.
     stat: (u64, u64),
 }
@@ -43,54 +60,156 @@ const EXACT: [u32; 7] = [
 /// Every mount of these is a file system of its own: another mount leads around any identity.
 const REMOUNTED: [(u32, &str); 2] = [(0x9fa0, "proc"), (0x6265_6572, "sysfs")];
 
-/// A file that is to be guarded.
+/// A file or a directory that is ruled.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) path: PathBuf,
     pub(super) key: FileKey,
     pub(super) strength: Strength,
+    /// In its directory.
+    pub(super) name: Vec<u8>,
+    /// The directories that it is in, from the innermost one on.
+    pub(super) above: Vec<FileKey>,
     stat: (u64, u64),
     fd: OwnedFd,
 }
 
-/// Opens what a rule's path names. A symbolic link names two files: itself, which can be replaced, and its target.
-pub(super) fn open(rule: &FileRule, path: &Path) -> Result<Vec<Opened>> {
-    let first = open_one(rule, path, OFlags::NOFOLLOW)?;
-    let stat = rustix::fs::fstat(&first.fd).map_err(|e| cannot(rule, path, e))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        return Ok(vec![first]);
-    }
-    let target = open_one(rule, path, OFlags::empty())?;
-    Ok(vec![first, target])
+/// What no two files share: device and inode as fstat(2) has them, and the key.
+pub(super) type Exact = ((u64, u64), (u64, u32, u32));
+
+/// What the kernel said of our descriptors.
+#[derive(Debug)]
+pub(super) struct Known {
+    files: HashMap<u32, IdentityRecord>,
+    above: HashMap<u32, Vec<AboveRecord>>,
 }
 
-fn open_one(rule: &FileRule, path: &Path, extra: OFlags) -> Result<Opened> {
+impl Known {
+    pub(super) fn ask(asker: &Asker) -> Result<Self> {
+        let files = asker.files()?.into_iter().map(|r| (r.fd, r)).collect();
+        let mut above: HashMap<u32, Vec<AboveRecord>> = HashMap::new();
+        for record in asker.above()? {
+            above.entry(record.fd).or_default().push(record);
+        }
+        Ok(Known { files, above })
+    }
+
+    pub(super) fn file(&self, fd: &OwnedFd) -> Result<IdentityRecord> {
+        number(fd)
+            .and_then(|fd| self.files.get(&fd).copied())
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Load,
+                    "the kernel did not report one of our descriptors; this is a defect",
+                )
+            })
+    }
+
+    /// `None`: there are more than the kernel half looks through.
+    fn above(&self, fd: &OwnedFd) -> Option<Vec<FileKey>> {
+        let all = self.above.get(&number(fd)?)?;
+        let (last, directories) = all.split_last()?;
+        (last.depth == 0).then(|| directories.iter().map(|r| file_key(&r.file)).collect())
+    }
+}
+
+fn number(fd: &OwnedFd) -> Option<u32> {
+    u32::try_from(fd.as_raw_fd()).ok()
+}
+
+/// Opens what a pattern of a rule names. A symbolic link names two files: itself, which can be replaced, and its target.
+pub(super) fn open(rule: &FileRule, pattern: &Pattern) -> Result<Vec<Opened>> {
+    let path = pattern.path();
+    let below = matches!(pattern, Pattern::Below(_));
+    let (fd, stat) = match open_path(path, OFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::NOENT) if rule.may_be_missing => {
+            return parent(rule, path, below).map(|opened| vec![opened]);
+        }
+        opened => opened.map_err(|e| cannot(rule, path, e))?,
+    };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let one = |fd, stat: &Stat, part| Opened {
+        path: path.to_owned(),
+        fd,
+        part,
+        stat: (stat.st_dev, stat.st_ino),
+    };
+    if kind != FileType::Symlink {
+        return Ok(vec![one(fd, &stat, part(rule, path, below, kind)?)]);
+    }
+    let (target, target_stat) =
+        open_path(path, OFlags::empty()).map_err(|e| cannot(rule, path, e))?;
+    let kind = FileType::from_raw_mode(target_stat.st_mode);
+    let target_part = part(rule, path, below, kind)?;
+    let link = if below {
+        Part::LinkToDirectory
+    } else {
+        Part::File
+    };
+    Ok(vec![
+        one(fd, &stat, link),
+        one(target, &target_stat, target_part),
+    ])
+}
+
+/// What a file of this kind is to a rule.
+fn part(rule: &FileRule, path: &Path, below: bool, kind: FileType) -> Result<Part> {
+    let wrong = |what: &str, hint: String| {
+        let sentence = format!(
+            "{}: {} {what}; nothing is armed",
+            place(rule),
+            path.display()
+        );
+        Err(Error::new(ErrorKind::Policy, sentence).with_hint(hint))
+    };
+    let all = Pattern::Below(path.to_owned());
+    match (below, kind == FileType::Directory) {
+        (false, false) => Ok(Part::File),
+        (true, true) => Ok(Part::Directory),
+        (false, true) => wrong(
+            "is a directory, and what is in it would stay open",
+            format!("for all that is in it write {all}"),
+        ),
+        (true, false) => wrong(
+            "is no directory",
+            format!("{all} stands for all that is in one"),
+        ),
+    }
+}
+
+/// The directory of what does not exist yet.
+fn parent(rule: &FileRule, path: &Path, below: bool) -> Result<Opened> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(cannot(rule, path, rustix::io::Errno::NOENT));
+    };
+    let (fd, stat) = open_path(directory, OFlags::DIRECTORY).map_err(|e| {
+        cannot(rule, directory, e).with_hint(format!(
+            "{} may come to be later, but its directory must exist",
+            path.display()
+        ))
+    })?;
+    Ok(Opened {
+        path: path.to_owned(),
+        fd,
+        part: Part::Parent {
+            name: name.as_encoded_bytes().to_owned(),
+            below,
+        },
+        stat: (stat.st_dev, stat.st_ino),
+    })
+}
+
+fn open_path(path: &Path, extra: OFlags) -> rustix::io::Result<(OwnedFd, Stat)> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | extra;
     let fd = loop {
         match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
             // EAGAIN: a rename elsewhere raced with the walk.
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(cannot(rule, path, e)),
-            Ok(fd) => break fd,
+            opened => break opened?,
         }
     };
-    let stat = rustix::fs::fstat(&fd).map_err(|e| cannot(rule, path, e))?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        return Err(Error::new(
-            ErrorKind::Policy,
-            format!(
-                "{}: {} is a directory, and what is in it would stay open; nothing is armed",
-                place(rule),
-                path.display()
-            ),
-        )
-        .with_hint("name files; rules for all that is in a directory are not supported yet"));
-    }
-    Ok(Opened {
-        path: path.to_owned(),
-        stat: (stat.st_dev, stat.st_ino),
-        fd,
-    })
+    let stat = rustix::fs::fstat(&fd)?;
+    Ok((fd, stat))
 }
 
 fn place(rule: &FileRule) -> String {
@@ -121,16 +240,13 @@ fn cannot(rule: &FileRule, path: &Path, e: rustix::io::Errno) -> Error {
     )
     .with_source(std::io::Error::from(e))
     .with_hint(
-        "name a file that exists; rules for files that are created later are not supported yet",
+        "name a file that exists; a rule of a policy can also name one in a directory that does",
     )
 }
 
 impl Identity {
-    pub(super) fn new(
-        opened: Opened,
-        of: &impl Fn(&OwnedFd) -> Result<IdentityRecord>,
-    ) -> Result<Self> {
-        let record = of(&opened.fd)?;
+    pub(super) fn new(opened: Opened, known: &Known) -> Result<Self> {
+        let record = known.file(&opened.fd)?;
         let magic = record.file.fs_magic;
         if let Some((_, name)) = REMOUNTED.iter().find(|(m, _)| *m == magic) {
             return Err(Error::new(
@@ -142,26 +258,35 @@ impl Identity {
             )
             .with_hint("rules for proc and sysfs are not supported"));
         }
+        let above = known.above(&opened.fd).ok_or_else(|| {
+            let path = opened.path.display();
+            let sentence = format!("{path} is in more than 120 directories; nothing is armed");
+            Error::new(ErrorKind::Policy, sentence).with_hint("move it up")
+        })?;
         let strength = if EXACT.contains(&magic) {
             Strength::Exact
         } else {
             Strength::TagOnly
         };
+        let name = record.name.split(|b| *b == 0).next().unwrap_or_default();
         Ok(Identity {
             path: opened.path,
             key: file_key(&record.file),
             strength,
+            name: name.to_owned(),
+            above,
             stat: opened.stat,
             fd: opened.fd,
         })
     }
 
-    /// Whether both are the same file.
-    pub(super) fn same(&self, other: &Identity) -> bool {
-        self.stat == other.stat
-            && self.key.ino == other.key.ino
-            && self.key.dev == other.key.dev
-            && self.key.generation == other.key.generation
+    pub(super) fn exact(&self) -> Exact {
+        let FileKey {
+            ino,
+            dev,
+            generation,
+        } = self.key;
+        (self.stat, (ino, dev, generation))
     }
 
     /// The descriptor whose inode gets the tag.

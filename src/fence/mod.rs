@@ -6,20 +6,22 @@
 mod canary;
 mod hooks;
 mod identity;
+mod places;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{
     Asker, Attachments, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
 };
-use crate::policy::{Mode, RuleSet};
-use crate::wire::{ACCESS_KINDS, Armed, FileKey, Guard, RULE_CANARY, RULE_FLAG_CANARY, bytes_of};
+use crate::policy::{Access, FileRule, Mode, RuleSet};
+use crate::wire::{Armed, FileKey, RULE_CANARY, armed_flag, bytes_of, read, ruling_flag};
 
 use canary::Canary;
 pub(crate) use canary::is_canary;
-use identity::{Identity, Strength};
+use identity::{Identity, Known, Part, Strength};
+use places::{FIRST_EPOCH, Here, Places, Said, Sets};
 
 /// How the kernel is made to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,27 +48,30 @@ impl Mechanism {
     }
 }
 
-/// One guarded file: what is ruled for it and how it is recognised.
+/// One file that is ruled by itself: tags tell it apart where keys do not.
 #[derive(Debug)]
 struct Target {
     identity: Identity,
-    guard: Guard,
+    said: Said,
 }
 
 /// Everything that arming needs, found out before anything changes.
 #[derive(Debug)]
 pub(crate) struct Plan {
     targets: Vec<Target>,
+    places: Places,
+    sets: Sets,
+    /// Directories that would lose their keys with their inodes.
+    held: Vec<OwnedFd>,
     canary: Canary,
     /// Guarded by its tag alone, where tags are used.
     tag_canary: Canary,
     lsm_list: Option<String>,
+    /// Files, and directories whose contents are meant, that rules are about.
+    files: u32,
     /// The tool's process id in the initial pid namespace.
     pub(crate) self_tgid: u32,
 }
-
-/// The epoch of a first policy; a reload counts on.
-const FIRST_EPOCH: u32 = 1;
 
 impl Plan {
     /// Opens every path of the rules and asks the kernel for the identities. A path that cannot be opened is an error
@@ -76,59 +81,102 @@ impl Plan {
         let tag_canary = Canary::new()?;
         let mut wanted: Vec<(usize, identity::Opened)> = Vec::new();
         for (index, rule) in rules.rules.iter().enumerate() {
-            for path in &rule.paths {
-                wanted.extend(identity::open(rule, path)?.into_iter().map(|o| (index, o)));
+            for pattern in &rule.paths {
+                let opened = identity::open(rule, pattern)?;
+                wanted.extend(opened.into_iter().map(|o| (index, o)));
             }
         }
-        let known: BTreeMap<i32, _> = asker
-            .files()?
-            .into_iter()
-            .filter_map(|r| Some((i32::try_from(r.fd).ok()?, r)))
-            .collect();
-        let of = |fd: &OwnedFd| {
-            known.get(&fd.as_raw_fd()).copied().ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Load,
-                    "the kernel did not report one of our descriptors; this is a defect",
-                )
-            })
-        };
-        let record = of(canary.fd())?;
+        let known = Known::ask(asker)?;
+        let record = known.file(canary.fd())?;
         let canary = canary.identified(record);
         let self_tgid = canary.self_tgid();
-        let mut targets: Vec<Target> = Vec::new();
-        for (index, opened) in wanted {
-            let identity = Identity::new(opened, &of)?;
-            let rule = &rules.rules[index];
-            let number = u32::try_from(index)
-                .map_err(|_| Error::new(ErrorKind::Policy, "too many rules"))?;
-            // The same file named twice has one guard.
-            let target = match targets.iter_mut().position(|t| t.identity.same(&identity)) {
-                Some(at) => &mut targets[at],
-                None => {
-                    targets.push(Target {
-                        identity,
-                        guard: empty_guard(),
-                    });
-                    // Just pushed.
-                    let last = targets.len() - 1;
-                    &mut targets[last]
-                }
-            };
-            add_rule(&mut target.guard, number, rule.access.bits(), rule.mode);
-        }
-        Ok(Plan {
-            targets,
+        let mut plan = Plan {
+            targets: Vec::new(),
+            places: Places::default(),
+            sets: Sets::default(),
+            held: Vec::new(),
             canary,
             tag_canary,
             lsm_list,
+            files: 0,
             self_tgid,
-        })
+        };
+        // The same file named twice is one target.
+        let mut by_file = HashMap::new();
+        for (index, mut opened) in wanted {
+            let part = std::mem::replace(&mut opened.part, Part::File);
+            let identity = Identity::new(opened, &known)?;
+            let number = u32::try_from(index)
+                .map_err(|_| Error::new(ErrorKind::Policy, "too many rules"))?;
+            plan.enter(number, &rules.rules[index], part, identity, &mut by_file);
+        }
+        plan.sets = Sets::new(
+            plan.places
+                .said()
+                .chain(plan.targets.iter().map(|t| &t.said))
+                .chain([&canary_rule()]),
+        );
+        Ok(plan)
     }
 
-    /// Entries that the key map must hold.
-    pub(crate) fn keys(&self) -> u32 {
-        u32::try_from(self.targets.len() + 1).unwrap_or(u32::MAX)
+    /// Enters what a rule says about one thing that it names.
+    fn enter(
+        &mut self,
+        number: u32,
+        rule: &FileRule,
+        part: Part,
+        identity: Identity,
+        by_file: &mut HashMap<identity::Exact, usize>,
+    ) {
+        let (access, mode) = (rule.access, rule.mode);
+        let own_key = identity.key;
+        let mut pinned: Vec<&FileKey> = Vec::new();
+        if let Part::Parent { name, below } = &part {
+            let named = self.places.name(&own_key, name, *below);
+            named.add(number, access, mode);
+            pinned.push(&own_key);
+        } else if let Some(directory) = identity.above.first() {
+            // The root of a file system has no name.
+            let below = part != Part::File;
+            let named = self.places.name(directory, &identity.name, below);
+            named.add(number, access, mode);
+        }
+        if part == Part::Directory {
+            self.places.below(&own_key).add(number, access, mode);
+            pinned.push(&own_key);
+        }
+        pinned.extend(&identity.above);
+        self.places.pin(pinned, number, rule);
+        if part != Part::File {
+            self.files += u32::from(part != Part::LinkToDirectory);
+            self.held.extend(identity.into_held());
+            return;
+        }
+        if identity.strength == Strength::Exact {
+            self.places.file(&own_key).add(number, access, mode);
+        }
+        let next = self.targets.len();
+        let at = *by_file.entry(identity.exact()).or_insert(next);
+        if at == next {
+            self.files += 1;
+            self.targets.push(Target {
+                identity,
+                said: Said::NOTHING,
+            });
+        }
+        self.targets[at].said.add(number, access, mode);
+    }
+
+    /// Entries that the maps must hold.
+    pub(crate) fn sizes(&self) -> [(&'static str, u32); 3] {
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).max(1);
+        [
+            // The canary's.
+            ("stk_keys", size(self.places.key_count() + 1)),
+            ("stk_names", size(self.places.name_count())),
+            // The first one says nothing.
+            ("stk_sets", size(self.sets.all.len() + 1)),
+        ]
     }
 
     /// Whether inode tags may be used: only where the list of security modules says so.
@@ -136,11 +184,6 @@ impl Plan {
         self.lsm_list
             .as_deref()
             .is_some_and(|list| list.split(',').any(|m| m == "bpf"))
-    }
-
-    /// How many files are guarded.
-    pub(crate) fn files(&self) -> u32 {
-        u32::try_from(self.targets.len()).unwrap_or(u32::MAX)
     }
 
     /// Attaches the hooks, installs the guards, flips the epoch and proves that an access is refused; by LSM, else by
@@ -220,12 +263,13 @@ impl Plan {
                             mechanism,
                             tags,
                             proofs: if tags { 2 } else { 1 },
-                            files: self.files(),
-                            _held: self
-                                .targets
-                                .into_iter()
-                                .flat_map(|t| t.identity.into_held())
-                                .collect(),
+                            files: self.files,
+                            _held: {
+                                let files = self.targets.into_iter();
+                                let mut held = self.held;
+                                held.extend(files.flat_map(|t| t.identity.into_held()));
+                                held
+                            },
                             _canaries: [self.canary, self.tag_canary],
                         },
                         rings,
@@ -249,43 +293,67 @@ impl Plan {
     }
 
     fn install(&self, loader: &Loader, tags: bool) -> Result<()> {
-        let keys = loader.map("stk_keys")?;
-        for target in &self.targets {
-            let path = target.identity.path.display();
-            let what = format_args!("the guard of {path}");
-            if tags {
-                let fd = target.identity.fd().as_raw_fd();
-                loader
-                    .map("stk_tags")?
-                    .set(&fd.to_ne_bytes(), bytes_of(&target.guard), what)?;
-            }
-            if target.identity.strength == Strength::Exact {
-                keys.set(
-                    bytes_of(&target.identity.key),
-                    bytes_of(&target.guard),
-                    what,
-                )?;
-            }
+        let (keys, names) = (loader.map("stk_keys")?, loader.map("stk_names")?);
+        let sets = loader.map("stk_sets")?;
+        for (number, set) in (1u32..).zip(&self.sets.all) {
+            sets.set(&number.to_ne_bytes(), bytes_of(set), "a set of rules")?;
         }
-        let mut guard = empty_guard();
-        guard.flags = RULE_FLAG_CANARY;
-        add_rule(
-            &mut guard,
-            RULE_CANARY,
-            crate::policy::Access::READ.bits(),
-            Mode::Enforce,
-        );
+        for (key, ruling) in self.places.keys(&self.sets) {
+            keys.set(bytes_of(&key), bytes_of(&ruling), "the rules of a file")?;
+        }
+        let mut hash_key = [0; 2];
+        for half in &mut hash_key {
+            *half = random()?;
+        }
+        for (key, ruling) in self.places.names(&self.sets, hash_key)? {
+            names.set(bytes_of(&key), bytes_of(&ruling), "the rules of a name")?;
+        }
+        let mut canary = self.sets.ruling(&Here::file(canary_rule()));
+        canary.flags = ruling_flag::CANARY;
         if tags {
+            let tags = loader.map("stk_tags")?;
+            for target in &self.targets {
+                let fd = target.identity.fd().as_raw_fd();
+                let ruling = self.sets.ruling(&Here::file(target.said));
+                let what = format_args!("the guard of {}", target.identity.path.display());
+                tags.set(&fd.to_ne_bytes(), bytes_of(&ruling), what)?;
+            }
             let fd = self.tag_canary.fd().as_raw_fd();
-            loader
-                .map("stk_tags")?
-                .set(&fd.to_ne_bytes(), bytes_of(&guard), "the canary's tag")?;
+            tags.set(&fd.to_ne_bytes(), bytes_of(&canary), "the canary's tag")?;
         }
         keys.set(
             bytes_of(&self.canary.key()),
-            bytes_of(&guard),
+            bytes_of(&canary),
             "the canary's guard",
-        )
+        )?;
+        let flag = |is: bool, bit| if is { bit } else { 0 };
+        let armed = Armed {
+            epoch: 0,
+            flags: flag(self.places.has_names(), armed_flag::NAMES)
+                | flag(self.places.has_below(), armed_flag::BELOW),
+            hash_key,
+            lost: self.places.all_below().numbers(),
+        };
+        arm(&loader.own_map("stk_armed_at")?, &armed)
+    }
+}
+
+/// What is said about the canary.
+fn canary_rule() -> Said {
+    let mut said = Said::NOTHING;
+    said.add(RULE_CANARY, Access::READ, Mode::Enforce);
+    said
+}
+
+fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(8) => Ok(u64::from_ne_bytes(bytes)),
+        _ => Err(Error::new(
+            ErrorKind::Io,
+            "the kernel gives no random numbers",
+        )),
     }
 }
 
@@ -312,46 +380,20 @@ impl Drop for Fence {
     }
 }
 
+/// Puts another epoch in force: one write, all else as it is.
 fn set_epoch(armed_at: &OwnTable, epoch: u32) -> Result<()> {
-    armed_at.set(
-        &0u32.to_ne_bytes(),
-        bytes_of(&Armed { epoch, pad: 0 }),
-        "arming the fence",
-    )
+    let now = armed_at.get(&0u32.to_ne_bytes())?;
+    let Some(now) = now.as_deref().and_then(read::<Armed>) else {
+        return Err(Error::new(
+            ErrorKind::Load,
+            "the map stk_armed_at is empty; this is a defect",
+        ));
+    };
+    arm(armed_at, &Armed { epoch, ..now })
 }
 
-fn empty_guard() -> Guard {
-    Guard {
-        epoch: FIRST_EPOCH,
-        flags: 0,
-        deny: 0,
-        audit: 0,
-        rule: [0; ACCESS_KINDS],
-        pad: 0,
-    }
-}
-
-/// Adds a rule to a file's guard. Deny beats audit; among equals the first rule is named.
-fn add_rule(guard: &mut Guard, number: u32, access: u32, mode: Mode) {
-    for (bit, rule) in guard.rule.iter_mut().enumerate() {
-        let mask = 1u32 << bit;
-        if access & mask == 0 || guard.deny & mask != 0 {
-            continue;
-        }
-        match mode {
-            Mode::Enforce => {
-                guard.deny |= mask;
-                guard.audit &= !mask;
-                *rule = number;
-            }
-            _ => {
-                if guard.audit & mask == 0 {
-                    guard.audit |= mask;
-                    *rule = number;
-                }
-            }
-        }
-    }
+fn arm(armed_at: &OwnTable, armed: &Armed) -> Result<()> {
+    armed_at.set(&0u32.to_ne_bytes(), bytes_of(armed), "arming the fence")
 }
 
 /// A key as the kernel half compares it.
@@ -360,21 +402,5 @@ fn file_key(raw: &crate::wire::RawFileId) -> FileKey {
         ino: raw.ino,
         dev: raw.dev,
         generation: raw.generation,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deny_beats_audit_whatever_the_order_and_the_first_rule_is_named() {
-        let mut guard = empty_guard();
-        add_rule(&mut guard, 3, 0b11, Mode::Audit);
-        add_rule(&mut guard, 4, 0b01, Mode::Enforce);
-        add_rule(&mut guard, 5, 0b11, Mode::Enforce);
-        add_rule(&mut guard, 6, 0b11, Mode::Audit);
-        assert_eq!((guard.deny, guard.audit), (0b11, 0));
-        assert_eq!(&guard.rule[..2], &[4, 5]);
     }
 }

@@ -12,14 +12,15 @@ use super::btf::KernelBtf;
 use super::log::Capture;
 use super::{refused, skel};
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::{IdentityRecord, SeedRecord, TaskKey, read};
+use crate::wire::{AboveRecord, IdentityRecord, SeedRecord, TaskKey, read};
 
 /// A process that runs now.
 pub(crate) type Seed = SeedRecord;
 
-/// The two iterators, loaded once.
+/// The iterators, loaded once.
 pub(crate) struct Asker {
     files: Link,
+    above: Link,
     tasks: Link,
 }
 
@@ -44,7 +45,11 @@ impl Asker {
             .load()
             .map_err(|e| refused(what, &e, &capture.take()))?;
         let mut links = Vec::new();
-        for name in ["identity_files__iter", "identity_tasks__iter"] {
+        for name in [
+            "identity_files__iter",
+            "identity_above__iter",
+            "identity_tasks__iter",
+        ] {
             for program in loaded.progs_mut().filter(|p| p.name() == name) {
                 links.push(
                     program
@@ -53,19 +58,29 @@ impl Asker {
                 );
             }
         }
-        // Both names are in identity.bpf.c, or the loop above found fewer than two.
-        let (Some(tasks), Some(files)) = (links.pop(), links.pop()) else {
+        // All names are in identity.bpf.c, or the loop above found fewer.
+        let (Some(tasks), Some(above), Some(files)) = (links.pop(), links.pop(), links.pop())
+        else {
             return Err(Error::new(
                 ErrorKind::Load,
                 "the identity iterators are not in their object; this is a defect",
             ));
         };
-        Ok(Asker { files, tasks })
+        Ok(Asker {
+            files,
+            above,
+            tasks,
+        })
     }
 
     /// The identity of every file that this process has open, with its descriptor.
     pub(crate) fn files(&self) -> Result<Vec<IdentityRecord>> {
         records(&self.files, "identities of our descriptors")
+    }
+
+    /// The directories that these files are in, from the innermost one on.
+    pub(crate) fn above(&self) -> Result<Vec<AboveRecord>> {
+        records(&self.above, "the directories of our descriptors")
     }
 
     /// This process in the initial pid namespace, which is what the kernel half compares.

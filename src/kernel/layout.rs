@@ -181,7 +181,15 @@ same_layout!(
         path
     }
 );
-same_layout!(wire::IdentityRecord = identity::types::stk_identity { file, fd, tgid });
+same_layout!(
+    wire::IdentityRecord = identity::types::stk_identity {
+        file,
+        fd,
+        tgid,
+        name
+    }
+);
+same_layout!(wire::AboveRecord = identity::types::stk_above { file, fd, depth });
 same_layout!(
     wire::SeedRecord = identity::types::stk_seed {
         start_ns,
@@ -202,17 +210,24 @@ same_layout!(
         generation
     }
 );
+same_layout!(wire::NameKey = fence::types::stk_name { dir, hash });
 same_layout!(
-    wire::Guard = fence::types::stk_guard {
+    wire::Ruling = fence::types::stk_ruling {
         epoch,
         flags,
-        deny,
-        audit,
-        rule,
-        pad
+        own,
+        below
     }
 );
-same_layout!(wire::Armed = fence::types::stk_armed { epoch, pad });
+same_layout!(wire::RuleNumbers = fence::types::stk_set { deny, audit });
+same_layout!(
+    wire::Armed = fence::types::stk_armed {
+        epoch,
+        flags,
+        hash_key,
+        lost
+    }
+);
 same_layout!(
     wire::Config = scope::types::stk_config {
         self_tgid,

@@ -39,29 +39,28 @@ impl Access {
     pub const WRITE: Access = Access(2);
     /// Running the file.
     pub const EXEC: Access = Access(4);
-    /// Making a file at this name. Policy documents of this version cannot ask for it.
+    /// Making a file, a directory or a link at this name, also by a rename.
     pub const CREATE: Access = Access(8);
-    /// Removing the name: unlink.
+    /// Removing the name: unlink, rename away.
     pub const DELETE: Access = Access(16);
-    /// Renaming the file away, or another file over it.
+    /// Renaming another file over it, or exchanging them.
     pub const REPLACE: Access = Access(32);
     /// Making a further hard link to the file.
     pub const LINK: Access = Access(64);
     /// Changing owner, mode, times or extended attributes.
     pub const METADATA: Access = Access(128);
-    /// Mounting over the name. Policy documents of this version cannot ask for it.
+    /// Mounting over the name.
     pub const MOUNT: Access = Access(256);
 
-    /// Every kind that this version can deny; `all` in a policy document.
-    pub const ALL_GUARDED: Access = Access(
-        Access::READ.0
-            | Access::WRITE.0
-            | Access::EXEC.0
-            | Access::DELETE.0
-            | Access::REPLACE.0
-            | Access::LINK.0
-            | Access::METADATA.0,
+    /// Every kind; `all` in a policy document.
+    pub const ALL: Access = Access(511);
+
+    /// What is at a name is another thing afterwards.
+    pub(crate) const CHANGES: Access = Access(
+        Access::WRITE.0 | Access::CREATE.0 | Access::DELETE.0 | Access::REPLACE.0 | Access::MOUNT.0,
     );
+    /// Done to a directory, these take all names below it away.
+    pub(crate) const MOVES: Access = Access(Access::DELETE.0 | Access::REPLACE.0 | Access::MOUNT.0);
 
     /// The bits as the kernel half uses them.
     #[must_use]
@@ -76,7 +75,7 @@ impl Access {
         Access(bits & known)
     }
 
-    /// The single kind of this name, also one that policy documents cannot ask for yet.
+    /// The single kind of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         KINDS
@@ -187,10 +186,10 @@ mod tests {
     }
 
     #[test]
-    fn all_guarded_leaves_out_only_what_comes_later() {
-        let later = Access::CREATE | Access::MOUNT;
-        assert!(!Access::ALL_GUARDED.intersects(later));
-        assert_eq!((Access::ALL_GUARDED | later).bits(), 511);
+    fn all_are_all() {
+        let all = Access::ALL.kinds().reduce(|a, b| a | b);
+        assert_eq!(all, Some(Access::ALL));
+        assert_eq!(Access::ALL.kinds().count(), KINDS.len());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::compile::{self, label};
 use super::document::{self, Value};
 use super::evaluate::{Request, Verdict, evaluate};
 use super::fault::{Fault, Place, quoted, unknown};
+use super::pattern;
 use super::{Access, Environment, RuleSet};
 use crate::error::Result;
 
@@ -151,7 +152,7 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
     } = entry.value;
     let missing = |key: &str| Fault::new(place, format!("this case has no {}", quoted(key)));
     let path = path.ok_or_else(|| missing("path"))?;
-    let absolute = compile::absolute(Path::new(&path.value), env)
+    let absolute = pattern::absolute(Path::new(&path.value), env)
         .map_err(|sentence| Fault::new(path.referenced, sentence))?;
     let access = access.ok_or_else(|| missing("access"))?;
     let access = match &access.value {

@@ -3,20 +3,16 @@
 //! A document is refused as a whole at its first fault; what compiles is complete, with nothing left out.
 
 use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
 
 use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
 use super::document::{self, Document, FileEntry, Value};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
-use super::{Environment, FileRule, Mode, RuleSet};
+use super::{Environment, FileRule, Mode, Pattern, RuleSet};
 
 /// The access kinds of a `deny` list, besides `all`.
-const ACCESS_NOW: &str = "read, write, exec, delete, replace, link, metadata";
-
-/// Characters that will have a meaning in patterns, refused so that no document changes its meaning then.
-const PATTERN_CHARACTERS: [char; 5] = ['*', '?', '[', '{', '\\'];
+const ACCESS_NOW: &str = "read, write, exec, create, delete, replace, link, metadata, mount";
 
 /// The rule set of a document.
 pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Result<RuleSet, Fault> {
@@ -133,6 +129,7 @@ fn file_rule(
         access,
         paths,
         mode,
+        may_be_missing: true,
         line: Place::from(place).line,
     };
     Ok((rule, id_place))
@@ -169,7 +166,7 @@ fn parse_mode(mode: &Spanned<String>) -> Result<Mode, Fault> {
 
 fn parse_access(deny: &Spanned<Value<Spanned<String>>>, id: &str) -> Result<Access, Fault> {
     match &deny.value {
-        Value::Word(word) if word == "all" => Ok(Access::ALL_GUARDED),
+        Value::Word(word) if word == "all" => Ok(Access::ALL),
         Value::List(kinds) if kinds.is_empty() => Err(Fault::new(
             deny.referenced,
             format!("the rule {} denies nothing", quoted(id)),
@@ -203,19 +200,12 @@ pub(super) fn kinds(words: &[Spanned<String>]) -> Result<Access, Fault> {
 /// The kinds that a word stands for.
 pub(super) fn kind(word: &str, place: Location) -> Result<Access, Fault> {
     if word == "all" {
-        return Ok(Access::ALL_GUARDED);
+        return Ok(Access::ALL);
     }
     match Access::from_name(word) {
-        Some(access) if Access::ALL_GUARDED.contains(access) => Ok(access),
-        Some(_) => Err(Fault::new(
-            place,
-            format!(
-                "the access kind {} is not supported by this version",
-                quoted(word)
-            ),
-        )),
+        Some(access) => Ok(access),
         None => {
-            let known = Access::ALL_GUARDED.names().chain(["all"]);
+            let known = Access::ALL.names().chain(["all"]);
             let all = format!("; known are {ACCESS_NOW} and all");
             Err(Fault::new(place, unknown("access kind", word, known, &all)))
         }
@@ -226,7 +216,7 @@ fn parse_paths(
     paths: Spanned<Value<Spanned<String>>>,
     id: &str,
     env: &Environment,
-) -> Result<Vec<PathBuf>, Fault> {
+) -> Result<Vec<Pattern>, Fault> {
     let entries = match paths.value {
         Value::List(entries) if !entries.is_empty() => entries,
         Value::List(_) => {
@@ -244,99 +234,8 @@ fn parse_paths(
     };
     let mut out = Vec::with_capacity(entries.len());
     for entry in entries {
-        let written = entry.value.as_str();
-        let path = match reserved(written) {
-            Some(what) => Err(format!(
-                "{what} in {} is not supported by this version",
-                quoted(written)
-            )),
-            None => absolute(Path::new(written), env),
-        };
-        out.push(path.map_err(|sentence| Fault::new(entry.referenced, sentence))?);
-    }
-    Ok(out)
-}
-
-/// What in this path will mean something else than itself in a later version.
-fn reserved(path: &str) -> Option<String> {
-    if path.contains("**") {
-        return Some("the pattern \"**\"".to_owned());
-    }
-    if let Some(c) = path.chars().find(|c| PATTERN_CHARACTERS.contains(c)) {
-        // A brace after a dollar sign is a variable to the reader.
-        return Some(if c == '{' && path.contains("${") {
-            "a variable".to_owned()
-        } else {
-            format!(
-                "the pattern character {}",
-                quoted(c.encode_utf8(&mut [0; 4]))
-            )
-        });
-    }
-    path.contains('$').then(|| "a variable".to_owned())
-}
-
-/// The path with `~`, the working directory, `.` and leading `..` worked out; the error is a sentence.
-///
-/// Links are not followed, because nothing is read here. So `..` after a name is refused: behind a link it leads
-/// elsewhere than the text says. The working directory is free of links, as the kernel reports it.
-pub(super) fn absolute(path: &Path, env: &Environment) -> Result<PathBuf, String> {
-    let shown = quoted(&path.to_string_lossy());
-    let bytes = path.as_os_str().as_encoded_bytes();
-    if bytes.is_empty() {
-        return Err("an empty path".to_owned());
-    }
-    if bytes.contains(&0) {
-        return Err(format!("the path {shown} holds a NUL character"));
-    }
-
-    let mut components = path.components().peekable();
-    let mut out = match components.peek() {
-        Some(Component::RootDir | Component::Prefix(_)) => PathBuf::from("/"),
-        Some(Component::Normal(first)) if first.as_encoded_bytes() == b"~" => {
-            components.next();
-            let home = env.home.as_deref().filter(|home| home.has_root());
-            home.ok_or_else(|| format!("the home directory for {shown} is not known"))?
-                .to_path_buf()
-        }
-        Some(Component::Normal(first)) if first.as_encoded_bytes().starts_with(b"~") => {
-            return Err(format!(
-                "{shown} asks for another user's home directory, which is not supported; write it out, or \"./~…\" for \
-                 a file of that name"
-            ));
-        }
-        _ if env.cwd.has_root() => env.cwd.clone(),
-        _ => {
-            return Err(format!(
-                "the working directory for the relative path {shown} is not known"
-            ));
-        }
-    };
-
-    let mut named = false;
-    let from_home = bytes.starts_with(b"~");
-    for component in components {
-        match component {
-            Component::Normal(name) => {
-                named = true;
-                out.push(name);
-            }
-            Component::ParentDir if named || from_home => {
-                return Err(format!(
-                    "\"..\" behind a name in {shown} is not supported, because the name can be a link; write the path \
-                     without it"
-                ));
-            }
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    if !named || bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
-        return Err(format!(
-            "{shown} names a directory; rules for what is in a directory are not supported by this version"
-        ));
+        let pattern = Pattern::parse(&entry.value, env);
+        out.push(pattern.map_err(|sentence| Fault::new(entry.referenced, sentence))?);
     }
     Ok(out)
 }
@@ -345,81 +244,9 @@ pub(super) fn absolute(path: &Path, env: &Environment) -> Result<PathBuf, String
 mod tests {
     use super::*;
 
-    fn env() -> Environment {
-        Environment::new(Some("/home/kim".into()), "/work/job".into())
-    }
-
-    #[track_caller]
-    fn path(text: &str) -> String {
-        let path = absolute(Path::new(text), &env()).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    #[track_caller]
-    fn refused(text: &str) -> String {
-        absolute(Path::new(text), &env()).unwrap_err()
-    }
-
-    #[test]
-    fn home_and_working_directory_are_expanded() {
-        assert_eq!(path("/etc/shadow"), "/etc/shadow");
-        assert_eq!(path("~/.ssh/id"), "/home/kim/.ssh/id");
-        assert_eq!(path("key"), "/work/job/key");
-        assert_eq!(path("./a/b"), "/work/job/a/b");
-        assert_eq!(path("./~"), "/work/job/~");
-        assert_eq!(path("a/~/b"), "/work/job/a/~/b");
-    }
-
-    #[test]
-    fn dots_and_double_slashes_are_worked_out_where_no_link_can_be() {
-        assert_eq!(path("//etc/.//shadow"), "/etc/shadow");
-        assert_eq!(path("../key"), "/work/key");
-        assert_eq!(path("./.././../../../key"), "/key");
-        assert_eq!(path("/../etc/shadow"), "/etc/shadow");
-        assert_eq!(path("..."), "/work/job/...");
-    }
-
-    #[test]
-    fn parent_of_a_name_is_refused_because_the_name_can_be_a_link() {
-        for text in ["/a/../b", "a/../b", "~/../b", "../a/../b"] {
-            assert!(refused(text).starts_with("\"..\" behind a name"), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_can_only_be_a_directory_is_refused() {
-        for text in ["/", ".", "..", "~", "~/", "/etc/", "a/.", "./", "../.."] {
-            assert!(refused(text).contains("names a directory"), "{text}");
-        }
-    }
-
-    #[test]
-    fn home_of_another_user_is_refused() {
-        assert!(refused("~root/x").contains("another user's home"));
-    }
-
-    #[test]
-    fn unknown_home_or_working_directory_is_refused_only_when_needed() {
-        let env = Environment::new(None, PathBuf::new());
-        assert!(absolute(Path::new("/a"), &env).is_ok());
-        assert!(absolute(Path::new("~/a"), &env).is_err());
-        assert!(absolute(Path::new("a"), &env).is_err());
-        let env = Environment::new(Some("home".into()), PathBuf::from("work"));
-        assert!(absolute(Path::new("~/a"), &env).is_err());
-        assert!(absolute(Path::new("a"), &env).is_err());
-    }
-
-    #[test]
-    fn nul_is_refused_and_shown_escaped() {
-        assert_eq!(
-            refused("a\0b"),
-            "the path \"a\\u{0}b\" holds a NUL character"
-        );
-    }
-
     #[test]
     fn the_list_of_kinds_in_messages_is_the_one_in_the_code() {
-        let names: Vec<_> = Access::ALL_GUARDED.names().collect();
+        let names: Vec<_> = Access::ALL.names().collect();
         assert_eq!(names.join(", "), ACCESS_NOW);
     }
 }

@@ -97,17 +97,20 @@ pub struct Decision<'a> {
 /// ```
 #[must_use]
 pub fn evaluate<'a>(set: &'a RuleSet, request: &Request<'_>) -> Decision<'a> {
-    let about = |rule: &&FileRule| rule.paths.iter().any(|p| p == request.path);
-    decide(set.rules.iter().filter(about), request.access)
+    decide(set.rules.iter(), request)
 }
 
-/// The same among rules that are about the file.
+/// The same among these rules, in their order.
 pub(super) fn decide<'a>(
     rules: impl Iterator<Item = &'a FileRule>,
-    access: Access,
+    request: &Request<'_>,
 ) -> Decision<'a> {
     let mut audited = None;
-    for rule in rules.filter(|rule| rule.access.intersects(access)) {
+    let denies = |rule: &&FileRule| {
+        let mut kinds = request.access.kinds();
+        kinds.any(|kind| rule.denies(request.path, kind))
+    };
+    for rule in rules.filter(denies) {
         match rule.mode {
             Mode::Enforce => {
                 return Decision {
@@ -130,15 +133,21 @@ pub(super) fn decide<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Environment, Pattern};
 
     fn rule(id: &str, access: Access, path: &str, mode: Mode) -> FileRule {
         FileRule {
             id: id.to_owned(),
             access,
-            paths: vec!["/other".into(), path.into()],
+            paths: ["/other", path].map(pattern).to_vec(),
             mode,
+            may_be_missing: true,
             line: 0,
         }
+    }
+
+    fn pattern(path: &str) -> Pattern {
+        Pattern::parse(path, &Environment::new(None, "/".into())).unwrap()
     }
 
     fn decide(rules: Vec<FileRule>, path: &str, access: Access) -> (Verdict, Option<String>) {
@@ -187,6 +196,48 @@ mod tests {
         assert_eq!(
             decide(rules.to_vec(), "/a", Access::READ),
             (Verdict::Audit, Some("one".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_directory_rule_is_about_all_that_is_in_it_and_not_about_itself() {
+        let rules = vec![rule("a", Access::READ, "/a/**", Mode::Enforce)];
+        let denied = (Verdict::Deny, Some("a".to_owned()));
+        for path in ["/a/b", "/a/b/c"] {
+            assert_eq!(decide(rules.clone(), path, Access::READ), denied, "{path}");
+        }
+        for path in ["/a", "/ab", "/", "/b"] {
+            let nothing = (Verdict::Allow, None);
+            assert_eq!(decide(rules.clone(), path, Access::READ), nothing, "{path}");
+        }
+        let all = vec![rule("a", Access::READ, "/**", Mode::Enforce)];
+        assert_eq!(decide(all.clone(), "/x", Access::READ), denied);
+        assert_eq!(decide(all, "/", Access::READ), (Verdict::Allow, None));
+    }
+
+    #[test]
+    fn who_may_not_change_a_file_may_not_move_the_directories_that_lead_to_it() {
+        let moved = |kind, pattern: &str, path: &str| {
+            let rules = vec![rule("a", kind, pattern, Mode::Enforce)];
+            let verdicts = Access::MOVES.kinds().map(|access| {
+                let denied = decide(rules.clone(), path, access).0 == Verdict::Deny;
+                denied.then_some(access)
+            });
+            verdicts.collect::<Option<Vec<_>>>().is_some()
+        };
+        assert!(moved(Access::WRITE, "/a/b/c", "/a/b"));
+        assert!(moved(Access::CREATE, "/a/b/c", "/a"));
+        assert!(moved(Access::DELETE, "/a/b/**", "/a/b"));
+        assert!(!moved(Access::READ, "/a/b/c", "/a/b"));
+        assert!(!moved(Access::WRITE, "/a/b/c", "/a/x"));
+        let rules = vec![rule("a", Access::ALL, "/a/b/c", Mode::Enforce)];
+        assert_eq!(
+            decide(
+                rules,
+                "/a/b",
+                Access::READ | Access::WRITE | Access::METADATA
+            ),
+            (Verdict::Allow, None)
         );
     }
 }

@@ -1,12 +1,12 @@
 //! Why a file can be accessed or not, kind by kind; and what two rule sets say differently.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
-use super::evaluate::{Decision, Verdict, decide};
-use super::{Access, FileRule, RuleSet};
+use super::evaluate::{Decision, Request, Verdict, decide};
+use super::{Access, FileRule, Pattern, RuleSet};
 
 /// What a rule set says about one kind of access to one file.
 #[derive(Debug, Clone)]
@@ -36,22 +36,19 @@ pub struct Reason<'a> {
 /// ```
 #[must_use]
 pub fn explain<'a>(set: &'a RuleSet, path: &Path) -> Vec<Reason<'a>> {
-    let about: Vec<&FileRule> = set
-        .rules
-        .iter()
-        .filter(|rule| rule.paths.iter().any(|p| p == path))
-        .collect();
-    Access::ALL_GUARDED
+    Access::ALL
         .kinds()
         .map(|access| {
-            let mut left = about.clone();
+            let request = Request::new(path, access);
+            let mut left: Vec<&FileRule> = set.rules.iter().collect();
+            left.retain(|rule| rule.denies(path, access));
             let mut order = Vec::new();
-            let first = decide(left.iter().copied(), access);
+            let first = decide(left.iter().copied(), &request);
             let mut next = first.rule;
             while let Some(rule) = next {
                 order.push(rule);
                 left.retain(|other| !std::ptr::eq(*other, rule));
-                next = decide(left.iter().copied(), access).rule;
+                next = decide(left.iter().copied(), &request).rule;
             }
             Reason {
                 access,
@@ -66,8 +63,8 @@ pub fn explain<'a>(set: &'a RuleSet, path: &Path) -> Vec<Reason<'a>> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Change {
-    /// The file.
-    pub path: PathBuf,
+    /// The file, or the directory whose contents it is.
+    pub path: Pattern,
     /// The kinds.
     pub access: Access,
     /// What the first set says.
@@ -79,7 +76,8 @@ pub struct Change {
 }
 
 /// What becomes allowed or denied when `after` takes the place of `before`: by path, then in the order of the kinds.
-/// Empty when both mean the same, however they are written.
+/// Empty when both mean the same, however they are written. The directories that lead to a path follow what is said about
+/// it and are not listed.
 ///
 /// ```
 /// use std::path::PathBuf;
@@ -95,19 +93,29 @@ pub struct Change {
 /// ```
 #[must_use]
 pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
-    let (old, new) = (by_path(before), by_path(after));
-    let mut paths: Vec<&Path> = old.keys().chain(new.keys()).copied().collect();
-    paths.sort_unstable();
-    paths.dedup();
+    let (old, new) = (Index::new(before), Index::new(after));
+    let mut patterns: Vec<&Pattern> = old.by_pattern.keys().copied().collect();
+    patterns.extend(new.by_pattern.keys());
+    patterns.sort_unstable();
+    patterns.dedup();
     let mut changes: Vec<Change> = Vec::new();
-    for path in paths {
-        let rules = |of: &HashMap<&Path, Vec<&'_ FileRule>>, access| {
-            let rules = of.get(path).into_iter().flatten().copied();
-            let decision = decide(rules, access);
+    for pattern in patterns {
+        let path = match pattern {
+            Pattern::File(path) => path.clone(),
+            // No rule can name this one.
+            Pattern::Below(directory) => directory.join("\0"),
+        };
+        let (old, new) = (old.about(&path), new.about(&path));
+        let rules = |of: &[&FileRule], access| {
+            let about = of
+                .iter()
+                .copied()
+                .filter(|rule| rule.access.contains(access));
+            let decision = decide(about, &Request::new(&path, access));
             (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
         };
         let first = changes.len();
-        for access in Access::ALL_GUARDED.kinds() {
+        for access in Access::ALL.kinds() {
             let ((before, old_rule), (after, new_rule)) =
                 (rules(&old, access), rules(&new, access));
             if before == after {
@@ -115,7 +123,7 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
             }
             let rule = if after > before { new_rule } else { old_rule };
             let change = Change {
-                path: path.to_owned(),
+                path: pattern.clone(),
                 access,
                 before,
                 after,
@@ -134,14 +142,38 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
     changes
 }
 
-fn by_path(set: &RuleSet) -> HashMap<&Path, Vec<&FileRule>> {
-    let mut out: HashMap<&Path, Vec<&FileRule>> = HashMap::new();
-    for rule in &set.rules {
-        for path in &rule.paths {
-            out.entry(path).or_default().push(rule);
+/// Finds the rules about a path without a look at all of them.
+struct Index<'a> {
+    set: &'a RuleSet,
+    /// Numbers of rules, in their order.
+    by_pattern: HashMap<&'a Pattern, Vec<usize>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(set: &'a RuleSet) -> Self {
+        let mut by_pattern: HashMap<&Pattern, Vec<usize>> = HashMap::new();
+        for (number, rule) in set.rules.iter().enumerate() {
+            for pattern in &rule.paths {
+                by_pattern.entry(pattern).or_default().push(number);
+            }
         }
+        Index { set, by_pattern }
     }
-    out
+
+    /// Those that name the path, in their order.
+    fn about(&self, path: &Path) -> Vec<&'a FileRule> {
+        let above = path.ancestors().skip(1);
+        let patterns = above.map(|directory| Pattern::Below(directory.to_owned()));
+        let mut numbers: Vec<usize> = patterns
+            .chain([Pattern::File(path.to_owned())])
+            .filter_map(|pattern| self.by_pattern.get(&pattern))
+            .flatten()
+            .copied()
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.into_iter().map(|n| &self.set.rules[n]).collect()
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +218,7 @@ mod tests {
                 ("exec".to_owned(), Verdict::Allow, None, vec![]),
             ]
         );
-        assert_eq!(told.len(), Access::ALL_GUARDED.names().count());
+        assert_eq!(told.len(), Access::ALL.names().count());
     }
 
     #[test]
@@ -201,17 +233,55 @@ mod tests {
             set("version: 1\nfiles:\n- { id: keep, deny: [read, write, link], paths: [/a] }\n");
         let told: Vec<_> = diff(&before, &after)
             .into_iter()
-            .map(|c| (c.path, c.access, c.before, c.after, c.rule))
+            .map(|c| (c.path.to_string(), c.access, c.before, c.after, c.rule))
             .collect();
         let (allow, audit, deny) = (Verdict::Allow, Verdict::Audit, Verdict::Deny);
         assert_eq!(
             told,
             [
-                ("/a".into(), Access::READ, audit, deny, "keep".to_owned()),
-                ("/a".into(), Access::LINK, allow, deny, "keep".to_owned()),
-                ("/b".into(), Access::WRITE, deny, allow, "keep".to_owned()),
+                (
+                    "/a".to_owned(),
+                    Access::READ,
+                    audit,
+                    deny,
+                    "keep".to_owned()
+                ),
+                (
+                    "/a".to_owned(),
+                    Access::LINK,
+                    allow,
+                    deny,
+                    "keep".to_owned()
+                ),
+                (
+                    "/b".to_owned(),
+                    Access::WRITE,
+                    deny,
+                    allow,
+                    "keep".to_owned()
+                ),
             ]
         );
         assert!(diff(&before, &before.clone().with_mode(Mode::Audit)).len() == 2);
+    }
+
+    #[test]
+    fn a_difference_in_a_directory_is_told_of_the_directory() {
+        let before = set("version: 1\nfiles:\n\
+            - { id: all, deny: [write], paths: ['/a/**'] }\n\
+            - { id: one, deny: [read], paths: [/a/b/c] }\n");
+        let after = set("version: 1\nfiles:\n\
+            - { id: b, deny: [write], paths: ['/a/b/**'] }\n");
+        let told: Vec<_> = diff(&before, &after)
+            .into_iter()
+            .map(|c| (c.path.to_string(), c.access, c.after))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("/a/b/c".to_owned(), Access::READ, Verdict::Allow),
+                ("/a/**".to_owned(), Access::WRITE, Verdict::Allow),
+            ]
+        );
     }
 }

@@ -29,6 +29,7 @@ mod document;
 mod evaluate;
 mod explain;
 mod fault;
+mod pattern;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -42,6 +43,7 @@ pub use access::Access;
 pub use cases::{Case, Cases, Failure};
 pub use evaluate::{Decision, Request, Verdict, evaluate};
 pub use explain::{Change, Reason, diff, explain};
+pub use pattern::Pattern;
 
 /// Whether a rule refuses an access or only reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -116,12 +118,30 @@ pub struct FileRule {
     pub id: String,
     /// The kinds that are denied; never empty.
     pub access: Access,
-    /// Absolute paths without `.` and `..`; links in them are not resolved. Never empty.
-    pub paths: Vec<PathBuf>,
+    /// What the rule is about; never empty.
+    pub paths: Vec<Pattern>,
     /// Whether the rule refuses or reports; the document's mode is already worked in.
     pub mode: Mode,
+    /// Whether a path may name nothing yet, in a directory that exists; else that is an error when the rule is armed.
+    #[serde(skip)]
+    pub may_be_missing: bool,
     /// The line of the document on which the rule starts, from 1; 0 for a rule from the command line.
     pub line: u32,
+}
+
+impl FileRule {
+    /// Whether the rule denies this one kind of access to this path: because it is about the path, or because the path
+    /// is a directory on the way to what it is about. Who may not change what is at a name may not move the name either.
+    #[must_use]
+    pub fn denies(&self, path: &Path, kind: Access) -> bool {
+        self.access.contains(kind) && self.paths.iter().any(|p| p.names(path))
+            || self.pins(kind) && self.paths.iter().any(|p| p.leads_through(path))
+    }
+
+    /// Whether the rule denies this kind of access to the directories on the way.
+    pub(crate) fn pins(&self, kind: Access) -> bool {
+        Access::MOVES.contains(kind) && self.access.intersects(Access::CHANGES)
+    }
 }
 
 impl RuleSet {
@@ -154,7 +174,7 @@ impl RuleSet {
         RuleSet::parse(&text, &path.display().to_string(), env)
     }
 
-    /// One rule per path that denies [`Access::ALL_GUARDED`], as `--deny-file` asks for.
+    /// One rule per path that denies [`Access::ALL`], as `--deny-file` asks for.
     ///
     /// The id of a rule is `deny-file:` and the path as given; a path that is given twice makes one rule. `~/` and
     /// relative paths are expanded as in a document, every other character stands for itself.
@@ -170,7 +190,7 @@ impl RuleSet {
         let mut seen = HashSet::new();
         let mut rules = Vec::new();
         for path in paths {
-            let absolute = compile::absolute(&path, env).map_err(|sentence| {
+            let absolute = pattern::absolute(&path, env).map_err(|sentence| {
                 Error::new(ErrorKind::Policy, format!("--deny-file: {sentence}"))
             })?;
             let id = format!("deny-file:{}", path_as_text(&path));
@@ -179,9 +199,10 @@ impl RuleSet {
             }
             rules.push(FileRule {
                 id,
-                access: Access::ALL_GUARDED,
-                paths: vec![absolute],
+                access: Access::ALL,
+                paths: vec![Pattern::File(absolute)],
                 mode: Mode::Enforce,
+                may_be_missing: false,
                 line: 0,
             });
         }
@@ -279,7 +300,11 @@ mod tests {
                 "deny-file:~/x[1]*"
             ]
         );
-        let paths: Vec<_> = set.rules.iter().map(|r| r.paths[0].to_str()).collect();
+        let paths: Vec<_> = set
+            .rules
+            .iter()
+            .map(|r| r.paths[0].path().to_str())
+            .collect();
         assert_eq!(
             paths,
             [
@@ -288,7 +313,7 @@ mod tests {
                 Some("/home/kim/x[1]*")
             ]
         );
-        assert!(set.rules.iter().all(|r| r.access == Access::ALL_GUARDED));
+        assert!(set.rules.iter().all(|r| r.access == Access::ALL));
         assert!(
             set.rules
                 .iter()

@@ -168,7 +168,7 @@ impl Live {
         }
         sizes.extend(profile_sizes(&filter, cpus));
         if let Some(plan) = &plan {
-            sizes.insert("stk_keys", plan.keys());
+            sizes.extend(plan.sizes());
         }
         let mut loader = Loader::new(
             btf,

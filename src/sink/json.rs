@@ -320,7 +320,9 @@ impl Line<'_> {
         self.raw(if e.refused { b"\"deny\"" } else { b"\"audit\"" });
         self.path(&e.path);
         self.flag(key!("stockade.path_in_fs"), e.path_in_fs);
-        self.file(&e.file);
+        if e.file.inode != 0 {
+            self.file(&e.file);
+        }
         if e.refused {
             self.raw(key!("error.code"));
             self.raw(b"\"EPERM\"");

@@ -114,14 +114,14 @@ impl Text {
         if let Some(fence) = &c.fence {
             writeln!(
                 out,
-                "  fence    {} ({}): {} rules on {} files by {}, {}; proved by {} refused accesses",
+                "  fence    {} ({}): {} on {} by {}, {}; proved by {}",
                 OneLine(&fence.policy),
                 OneLine(&fence.mode),
-                fence.rules,
-                fence.files,
+                Counted(fence.rules, "rule", "rules"),
+                Counted(fence.files, "path", "paths"),
                 OneLine(&fence.mechanism),
                 OneLine(&fence.identity),
-                fence.canary_proofs
+                Counted(fence.canary_proofs, "refused access", "refused accesses")
             )?;
         }
         for loss in &c.losses {
@@ -225,6 +225,16 @@ impl fmt::Display for OneLine<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A number of something, in words.
+struct Counted(u32, &'static str, &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.0 == 1 { self.1 } else { self.2 };
+        write!(f, "{} {word}", self.0)
     }
 }
 
@@ -368,7 +378,7 @@ mod tests {
   watched  process, file
   probe    process_exec attached by tp_btf
   probe    file_open attached by fexit
-  fence    build-job (enforce): 4 rules on 17 files by lsm, tag+key; proved by 9 refused accesses
+  fence    build-job (enforce): 4 rules on 17 paths by lsm, tag+key; proved by 9 refused accesses
 complete: nothing that was asked for went unseen
 "
         );

@@ -159,6 +159,10 @@ pub(crate) const PATH_BUF: usize = 4352;
 pub(crate) const ACCESS_KINDS: usize = 9;
 /// `STK_RULE_CANARY`: the rule number of our own probe file.
 pub(crate) const RULE_CANARY: u32 = 0x7fff_ffff;
+/// `STK_RULE_NONE`.
+pub(crate) const RULE_NONE: u32 = 0xffff_ffff;
+/// `STK_NAME_MAX`: a name and its NUL.
+pub(crate) const NAME_MAX: usize = 256;
 
 /// Mirrors a record: `#[repr(C)]`, readable from bytes.
 macro_rules! record {
@@ -417,6 +421,16 @@ record!(
         file: RawFileId,
         fd: u32,
         tgid: u32,
+        name: [u8; NAME_MAX],
+    }
+);
+
+record!(
+    /// `struct stk_above`.
+    AboveRecord {
+        file: RawFileId,
+        fd: u32,
+        depth: u32,
     }
 );
 
@@ -471,14 +485,28 @@ record!(
 );
 
 record!(
-    /// `struct stk_guard`.
-    Guard {
+    /// `struct stk_name`.
+    NameKey {
+        dir: FileKey,
+        hash: u64,
+    }
+);
+
+record!(
+    /// `struct stk_ruling`.
+    Ruling {
         epoch: u32,
         flags: u32,
-        deny: u32,
-        audit: u32,
-        rule: [u32; ACCESS_KINDS],
-        pad: u32,
+        own: u32,
+        below: u32,
+    }
+);
+
+record!(
+    /// `struct stk_set`.
+    RuleNumbers {
+        deny: [u32; ACCESS_KINDS],
+        audit: [u32; ACCESS_KINDS],
     }
 );
 
@@ -486,7 +514,9 @@ record!(
     /// `struct stk_armed`.
     Armed {
         epoch: u32,
-        pad: u32,
+        flags: u32,
+        hash_key: [u64; 2],
+        lost: RuleNumbers,
     }
 );
 
@@ -613,8 +643,18 @@ pub(crate) const CGROUPS_MAX: usize = 16;
 pub(crate) const TASK_FOLLOW: u32 = 1;
 /// `STK_TASK_ENDED`.
 pub(crate) const TASK_ENDED: u32 = 2;
-/// `STK_RULE_FLAG_CANARY`.
-pub(crate) const RULE_FLAG_CANARY: u32 = 1;
+/// Values of `enum stk_ruling_flag`.
+pub(crate) mod ruling_flag {
+    pub(crate) const CANARY: u32 = 1 << 0;
+    /// The bit from which on lengths of names are told.
+    pub(crate) const LENGTHS: u32 = 16;
+}
+
+/// Values of `enum stk_armed_flag`.
+pub(crate) mod armed_flag {
+    pub(crate) const NAMES: u32 = 1 << 0;
+    pub(crate) const BELOW: u32 = 1 << 1;
+}
 
 /// The bytes of a record, for a map.
 pub(crate) fn bytes_of<T: plain::Plain>(value: &T) -> &[u8] {
@@ -721,7 +761,12 @@ mod tests {
             ("STK_PATH_BUF", u32::try_from(PATH_BUF).unwrap()),
             ("STK_ACCESS_KINDS", u32::try_from(ACCESS_KINDS).unwrap()),
             ("STK_RULE_CANARY", RULE_CANARY),
-            ("STK_RULE_FLAG_CANARY", RULE_FLAG_CANARY),
+            ("STK_RULE_NONE", RULE_NONE),
+            ("STK_NAME_MAX", u32::try_from(NAME_MAX).unwrap()),
+            ("STK_RULING_CANARY", ruling_flag::CANARY),
+            ("STK_RULING_LENGTHS", ruling_flag::LENGTHS),
+            ("STK_ARMED_NAMES", armed_flag::NAMES),
+            ("STK_ARMED_BELOW", armed_flag::BELOW),
             ("STK_TASK_FOLLOW", TASK_FOLLOW),
             ("STK_TASK_ENDED", TASK_ENDED),
             ("STK_CHANGE_LINK", change_op::LINK),

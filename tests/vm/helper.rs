@@ -204,7 +204,12 @@ fn operation(words: &[&str]) -> Result<()> {
         }
         "uring" => uring(path, false),
         "uring-async" => uring(path, true),
-        "handle" => by_handle(path),
+        "handle" => {
+            let parent = Path::new(path).parent().and_then(Path::to_str);
+            by_handle(path, parent.expect("a path with a parent"), false)
+        }
+        // From another directory of its file system, when nobody knows its name any more.
+        "handle-cold" => by_handle(path, second, true),
         "execve" => {
             let argv = [text(path)];
             let pointers = [argv[0].as_ptr(), std::ptr::null()];
@@ -416,18 +421,14 @@ fn uring(path: &str, force_async: bool) -> Result<()> {
     Ok(())
 }
 
-fn by_handle(path: &str) -> Result<()> {
+fn by_handle(path: &str, directory: &str, cold: bool) -> Result<()> {
     #[repr(C, align(8))]
     struct Handle {
         bytes: u32,
         kind: i32,
         data: [u8; 128],
     }
-    let parent = Path::new(path)
-        .parent()
-        .and_then(Path::to_str)
-        .expect("a path with a parent");
-    let mount = open(parent, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mount = open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
     let mut handle = Handle {
         bytes: 128,
         kind: 0,
@@ -445,6 +446,12 @@ fn by_handle(path: &str) -> Result<()> {
             0,
         )
     })?;
+    if cold {
+        for _ in 0..3 {
+            rustix::fs::sync();
+            fs::write("/proc/sys/vm/drop_caches", "3").expect("the caches can be dropped");
+        }
+    }
     // SAFETY: as the kernel filled it.
     check(unsafe {
         libc::syscall(

@@ -30,6 +30,8 @@ mod mounts;
 #[cfg(target_os = "linux")]
 mod net;
 #[cfg(target_os = "linux")]
+mod places;
+#[cfg(target_os = "linux")]
 mod pressure;
 #[cfg(target_os = "linux")]
 mod process;
@@ -75,6 +77,7 @@ fn main() {
         let tests: Vec<harness::Test> = [
             variants::TESTS,
             fence::TESTS,
+            places::TESTS,
             scope::TESTS,
             lifetime::TESTS,
             monitor::TESTS,

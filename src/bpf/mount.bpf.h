@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The way up from a file, through directories and mounts, as numbers: dentries, and struct mounts. */
+#ifndef STOCKADE_MOUNT_BPF_H
+#define STOCKADE_MOUNT_BPF_H
+
+#include "core.bpf.h"
+
+/* 0 for none. */
+static __always_inline __u64 stk_mount_of(const struct vfsmount *mnt)
+{
+	return mnt ? (__u64)mnt - bpf_core_field_offset(struct mount, mnt) : 0;
+}
+
+/* The directory that a dentry is in; itself for a root. 0 when it cannot be read. */
+static __always_inline __u64 stk_parent_of(__u64 dentry)
+{
+	struct dentry *of = STK_AS(dentry, dentry);
+
+	return STK_NUMBER_AT(&of->d_parent);
+}
+
+/* 6.17 made the list of a file system's mounts a chain of pointers. */
+struct super_block___chain {
+	struct mount *s_mounts;
+} __attribute__((preserve_access_index));
+
+struct mount___chain {
+	struct mount *mnt_next_for_sb;
+} __attribute__((preserve_access_index));
+
+/* The oldest mount of a dentry's file system; 0 when it has none. */
+static __always_inline __u64 stk_first_mount(__u64 dentry)
+{
+	struct super_block *sb = STK_GET(dentry, dentry, d_sb);
+	__u64 first;
+
+	if (bpf_core_field_exists(struct mount___chain, mnt_next_for_sb))
+		return (__u64)BPF_CORE_READ((struct super_block___chain *)sb, s_mounts);
+	first = (__u64)BPF_CORE_READ(sb, s_mounts.next);
+	if (first == (__u64)sb + bpf_core_field_offset(struct super_block, s_mounts))
+		return 0;
+	return first - bpf_core_field_offset(struct mount, mnt_instance);
+}
+
+/* Where a mount is mounted, and the mount that this is in; 0 where it is the outermost one. */
+static __always_inline __u64 stk_mounted_at(__u64 *mnt)
+{
+	struct mount *mount = (struct mount *)*mnt;
+	__u64 parent = (__u64)BPF_CORE_READ(mount, mnt_parent);
+
+	if (!parent || parent == *mnt)
+		return 0;
+	*mnt = parent;
+	return (__u64)BPF_CORE_READ(mount, mnt_mountpoint);
+}
+
+#endif

@@ -1,0 +1,294 @@
+//! Where the rules hold, in the kernel's terms: files, names in directories, and all below a directory.
+
+use std::collections::HashMap;
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::policy::{Access, FileRule, Mode};
+use crate::wire::{ACCESS_KINDS, FileKey, NameKey, RULE_NONE, RuleNumbers, Ruling, ruling_flag};
+
+/// The epoch of a first policy; a reload counts on.
+pub(super) const FIRST_EPOCH: u32 = 1;
+
+/// What is said about one object, kind by kind: the first rule that denies, and where none does the first that reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Said {
+    deny: [u32; ACCESS_KINDS],
+    audit: [u32; ACCESS_KINDS],
+}
+
+impl Said {
+    pub(super) const NOTHING: Said = Said {
+        deny: [RULE_NONE; ACCESS_KINDS],
+        audit: [RULE_NONE; ACCESS_KINDS],
+    };
+
+    /// Adds a rule. Which one comes first is a matter of their numbers, and not of the order in which they are added.
+    pub(super) fn add(&mut self, number: u32, access: Access, mode: Mode) {
+        let numbers = match mode {
+            Mode::Enforce => &mut self.deny,
+            Mode::Audit => &mut self.audit,
+        };
+        for (bit, first) in numbers.iter_mut().enumerate() {
+            if access.bits() & (1 << bit) != 0 {
+                *first = number.min(*first);
+            }
+        }
+    }
+
+    pub(super) fn numbers(&self) -> RuleNumbers {
+        RuleNumbers {
+            deny: self.deny,
+            audit: self.audit,
+        }
+    }
+}
+
+/// What is said at one place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Here {
+    /// About the file, or whatever has the name.
+    pub(super) own: Said,
+    /// About all that is in the directory.
+    pub(super) below: Said,
+    /// Lengths of names in the directory that have rules, as [`ruling_flag::LENGTHS`] tells them.
+    lengths: u32,
+}
+
+impl Here {
+    pub(super) const NOTHING: Here = Here {
+        own: Said::NOTHING,
+        below: Said::NOTHING,
+        lengths: 0,
+    };
+
+    /// Of a file that nothing else is said about.
+    pub(super) fn file(own: Said) -> Self {
+        Here {
+            own,
+            ..Here::NOTHING
+        }
+    }
+}
+
+/// A key that can be looked up; [`FileKey`] is bytes for the kernel.
+type Key = (u64, u32, u32);
+
+fn lookup_key(key: &FileKey) -> Key {
+    (key.ino, key.dev, key.generation)
+}
+
+/// Everything that is ruled, but for what only inode tags can tell apart.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    keys: HashMap<Key, Here>,
+    names: HashMap<(Key, Vec<u8>), Here>,
+    below: bool,
+}
+
+impl Places {
+    /// About one file, by its key.
+    pub(super) fn file(&mut self, key: &FileKey) -> &mut Said {
+        &mut self.at(key).own
+    }
+
+    /// About all that is in a directory.
+    pub(super) fn below(&mut self, key: &FileKey) -> &mut Said {
+        self.below = true;
+        &mut self.at(key).below
+    }
+
+    /// About whatever has this name in a directory, or about all that is below that.
+    pub(super) fn name(&mut self, directory: &FileKey, name: &[u8], below: bool) -> &mut Said {
+        self.below |= below;
+        self.at(directory).lengths |= 1 << (ruling_flag::LENGTHS + (name.len() & 15) as u32);
+        let key = (lookup_key(directory), name.to_owned());
+        let here = self.names.entry(key).or_insert(Here::NOTHING);
+        if below {
+            &mut here.below
+        } else {
+            &mut here.own
+        }
+    }
+
+    /// The directories on the way to what a rule is about stay where they are.
+    pub(super) fn pin<'a>(
+        &mut self,
+        directories: impl IntoIterator<Item = &'a FileKey>,
+        number: u32,
+        rule: &FileRule,
+    ) {
+        let pinned = Access::ALL.kinds().filter(|kind| rule.pins(*kind));
+        let Some(access) = pinned.reduce(|a, b| a | b) else {
+            return;
+        };
+        for key in directories {
+            self.at(key).own.add(number, access, rule.mode);
+        }
+    }
+
+    fn at(&mut self, key: &FileKey) -> &mut Here {
+        self.keys.entry(lookup_key(key)).or_insert(Here::NOTHING)
+    }
+
+    pub(super) fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    pub(super) fn has_below(&self) -> bool {
+        self.below
+    }
+
+    pub(super) fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(super) fn name_count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// What is said somewhere about all that is in a directory.
+    pub(super) fn all_below(&self) -> Said {
+        let mut all = Said::NOTHING;
+        for here in self.keys.values().chain(self.names.values()) {
+            for (mine, theirs) in [
+                (&mut all.deny, &here.below.deny),
+                (&mut all.audit, &here.below.audit),
+            ] {
+                for (first, number) in mine.iter_mut().zip(theirs) {
+                    *first = (*first).min(*number);
+                }
+            }
+        }
+        all
+    }
+
+    /// All that is said, for [`Sets`].
+    pub(super) fn said(&self) -> impl Iterator<Item = &Said> {
+        let all = self.keys.values().chain(self.names.values());
+        all.flat_map(|here| [&here.own, &here.below])
+    }
+
+    /// Entries of `stk_keys`.
+    pub(super) fn keys(&self, sets: &Sets) -> Vec<(FileKey, Ruling)> {
+        let entry = |(&(ino, dev, generation), here): (&Key, &Here)| {
+            let key = FileKey {
+                ino,
+                dev,
+                generation,
+            };
+            (key, sets.ruling(here))
+        };
+        self.keys.iter().map(entry).collect()
+    }
+
+    /// Entries of `stk_names`. Two names with one hash would have each other's rules.
+    pub(super) fn names(&self, sets: &Sets, hash_key: [u64; 2]) -> Result<Vec<(NameKey, Ruling)>> {
+        let mut met = HashMap::new();
+        let entry = |((key, name), here): (&(Key, Vec<u8>), &Here)| {
+            let mut hasher = SipHasher13::new_with_keys(hash_key[0], hash_key[1]);
+            hasher.write(name);
+            let hash = hasher.finish();
+            if met.insert((*key, hash), name.clone()).is_some() {
+                return Err(Error::new(
+                    ErrorKind::Policy,
+                    "two names in one directory have the same hash; start again, with another key",
+                ));
+            }
+            let (ino, dev, generation) = *key;
+            let dir = FileKey {
+                ino,
+                dev,
+                generation,
+            };
+            Ok((NameKey { dir, hash }, sets.ruling(here)))
+        };
+        self.names.iter().map(entry).collect()
+    }
+}
+
+/// All that is said, each once: most files of a policy have the same.
+#[derive(Debug, Default)]
+pub(super) struct Sets {
+    numbers: HashMap<Said, u32>,
+    pub(super) all: Vec<RuleNumbers>,
+}
+
+impl Sets {
+    pub(super) fn new<'a>(said: impl Iterator<Item = &'a Said>) -> Self {
+        let mut sets = Sets::default();
+        for said in said {
+            if *said == Said::NOTHING || sets.numbers.contains_key(said) {
+                continue;
+            }
+            sets.all.push(said.numbers());
+            // A map's size is a u32; the loader says so when there are more.
+            let number = u32::try_from(sets.all.len()).unwrap_or(u32::MAX);
+            sets.numbers.insert(*said, number);
+        }
+        sets
+    }
+
+    /// Its number, from 1; 0 for nothing.
+    fn number(&self, said: &Said) -> u32 {
+        self.numbers.get(said).copied().unwrap_or(0)
+    }
+
+    pub(super) fn ruling(&self, here: &Here) -> Ruling {
+        Ruling {
+            epoch: FIRST_EPOCH,
+            flags: here.lengths,
+            own: self.number(&here.own),
+            below: self.number(&here.below),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_is_named_whatever_the_order() {
+        let mut said = Said::NOTHING;
+        said.add(5, Access::READ | Access::WRITE, Mode::Enforce);
+        said.add(3, Access::READ, Mode::Audit);
+        said.add(4, Access::READ, Mode::Enforce);
+        said.add(6, Access::READ, Mode::Audit);
+        assert_eq!(said.deny[..3], [4, 5, RULE_NONE]);
+        assert_eq!(said.audit[..2], [3, RULE_NONE]);
+    }
+
+    #[test]
+    fn what_is_said_twice_is_one_set() {
+        let key = |ino| FileKey {
+            ino,
+            dev: 1,
+            generation: 0,
+        };
+        let mut places = Places::default();
+        for ino in 0..3 {
+            places.file(&key(ino)).add(7, Access::READ, Mode::Enforce);
+        }
+        places
+            .name(&key(9), b"x", false)
+            .add(7, Access::READ, Mode::Enforce);
+        let sets = Sets::new(places.said());
+        assert_eq!(sets.all.len(), 1);
+        let keys = places.keys(&sets);
+        assert_eq!(keys.len(), 4);
+        for (key, ruling) in keys {
+            let expected = if key.ino == 9 {
+                (0, 1 << (ruling_flag::LENGTHS + 1))
+            } else {
+                (1, 0)
+            };
+            assert_eq!((ruling.own, ruling.flags), expected);
+        }
+        assert!(!places.has_below() && places.has_names());
+        places.name(&key(9), b"x", true);
+        assert!(places.has_below());
+    }
+}

@@ -1,0 +1,271 @@
+//! What a rule is about: a file by its path, or all that is in a directory.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Serialize, Serializer};
+
+use super::Environment;
+use super::fault::quoted;
+
+/// Behind a directory: all that is in it.
+const BELOW: &str = "**";
+
+/// Characters that will have a meaning in patterns, refused so that no document changes its meaning then.
+const KEPT: [char; 5] = ['*', '?', '[', '{', '\\'];
+
+/// One path of a rule. Absolute, without `.` and `..`; links in it are not resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Pattern {
+    /// Whatever is at this path.
+    File(PathBuf),
+    /// All that is in this directory, however deep; not the directory itself. Written `DIRECTORY/**`.
+    Below(PathBuf),
+}
+
+impl Pattern {
+    /// As it is written in a policy; the error is a sentence.
+    pub(super) fn parse(written: &str, env: &Environment) -> Result<Self, String> {
+        let directory = match written.strip_suffix(BELOW) {
+            Some("") => Some("."),
+            Some("/") => Some("/"),
+            Some(before) => before.strip_suffix('/'),
+            None => None,
+        };
+        if let Some(what) = kept(directory.unwrap_or(written)) {
+            return Err(format!(
+                "{what} in {} is not supported by this version",
+                quoted(written)
+            ));
+        }
+        match directory {
+            Some(directory) => Ok(Pattern::Below(expand(Path::new(directory), env)?.0)),
+            None => Ok(Pattern::File(absolute(Path::new(written), env)?)),
+        }
+    }
+
+    /// The path of the file, or of the directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Pattern::File(path) | Pattern::Below(path) => path,
+        }
+    }
+
+    /// The same pattern with another path.
+    #[must_use]
+    pub fn at(&self, path: PathBuf) -> Self {
+        match self {
+            Pattern::File(_) => Pattern::File(path),
+            Pattern::Below(_) => Pattern::Below(path),
+        }
+    }
+
+    /// Whether this path is meant.
+    #[must_use]
+    pub fn names(&self, path: &Path) -> bool {
+        match self {
+            Pattern::File(file) => file == path,
+            Pattern::Below(directory) => path != directory && path.starts_with(directory),
+        }
+    }
+
+    /// Whether this path is a directory that one has to go through to come to what is meant: where it is moved away,
+    /// what is meant has another name.
+    #[must_use]
+    pub fn leads_through(&self, path: &Path) -> bool {
+        match self {
+            Pattern::File(file) => file != path && file.starts_with(path),
+            Pattern::Below(directory) => directory.starts_with(path),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pattern::File(path) => path.display().fmt(f),
+            Pattern::Below(path) => path.join(BELOW).display().fmt(f),
+        }
+    }
+}
+
+impl Serialize for Pattern {
+    /// As it is written, absolute.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What in this path will mean something else than itself in a later version.
+fn kept(path: &str) -> Option<String> {
+    if path.contains(BELOW) {
+        return Some("the pattern \"**\", but as the last part of a path,".to_owned());
+    }
+    if let Some(c) = path.chars().find(|c| KEPT.contains(c)) {
+        // A brace after a dollar sign is a variable to the reader.
+        return Some(if c == '{' && path.contains("${") {
+            "a variable".to_owned()
+        } else {
+            format!(
+                "the pattern character {}",
+                quoted(c.encode_utf8(&mut [0; 4]))
+            )
+        });
+    }
+    path.contains('$').then(|| "a variable".to_owned())
+}
+
+/// The path of a file: as [`expand`] has it, and no directory by its looks.
+pub(super) fn absolute(path: &Path, env: &Environment) -> Result<PathBuf, String> {
+    let (out, named) = expand(path, env)?;
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if !named || bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+        let shown = path.to_string_lossy();
+        return Err(format!(
+            "{} names a directory; a policy says {} for all that is in it",
+            quoted(&shown),
+            quoted(&format!("{}/{BELOW}", shown.trim_end_matches(['/'])))
+        ));
+    }
+    Ok(out)
+}
+
+/// The path with `~`, the working directory, `.` and leading `..` worked out, and whether it holds a name of its own; the
+/// error is a sentence.
+///
+/// Links are not followed, because nothing is read here. So `..` after a name is refused: behind a link it leads
+/// elsewhere than the text says. The working directory is free of links, as the kernel reports it.
+fn expand(path: &Path, env: &Environment) -> Result<(PathBuf, bool), String> {
+    let shown = quoted(&path.to_string_lossy());
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if bytes.is_empty() {
+        return Err("an empty path".to_owned());
+    }
+    if bytes.contains(&0) {
+        return Err(format!("the path {shown} holds a NUL character"));
+    }
+
+    let mut components = path.components().peekable();
+    let mut out = match components.peek() {
+        Some(Component::RootDir | Component::Prefix(_)) => PathBuf::from("/"),
+        Some(Component::Normal(first)) if first.as_encoded_bytes() == b"~" => {
+            components.next();
+            let home = env.home.as_deref().filter(|home| home.has_root());
+            home.ok_or_else(|| format!("the home directory for {shown} is not known"))?
+                .to_path_buf()
+        }
+        Some(Component::Normal(first)) if first.as_encoded_bytes().starts_with(b"~") => {
+            return Err(format!(
+                "{shown} asks for another user's home directory, which is not supported; write it out, or \"./~…\" for \
+                 a file of that name"
+            ));
+        }
+        _ if env.cwd.has_root() => env.cwd.clone(),
+        _ => {
+            return Err(format!(
+                "the working directory for the relative path {shown} is not known"
+            ));
+        }
+    };
+
+    let mut named = false;
+    let from_home = bytes.starts_with(b"~");
+    for component in components {
+        match component {
+            Component::Normal(name) => {
+                named = true;
+                out.push(name);
+            }
+            Component::ParentDir if named || from_home => {
+                return Err(format!(
+                    "\"..\" behind a name in {shown} is not supported, because the name can be a link; write the path \
+                     without it"
+                ));
+            }
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok((out, named))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env() -> Environment {
+        Environment::new(Some("/home/kim".into()), "/work/job".into())
+    }
+
+    #[track_caller]
+    fn path(text: &str) -> String {
+        let path = absolute(Path::new(text), &env()).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    fn refused(text: &str) -> String {
+        absolute(Path::new(text), &env()).unwrap_err()
+    }
+
+    #[test]
+    fn home_and_working_directory_are_expanded() {
+        assert_eq!(path("/etc/shadow"), "/etc/shadow");
+        assert_eq!(path("~/.ssh/id"), "/home/kim/.ssh/id");
+        assert_eq!(path("key"), "/work/job/key");
+        assert_eq!(path("./a/b"), "/work/job/a/b");
+        assert_eq!(path("./~"), "/work/job/~");
+        assert_eq!(path("a/~/b"), "/work/job/a/~/b");
+    }
+
+    #[test]
+    fn dots_and_double_slashes_are_worked_out_where_no_link_can_be() {
+        assert_eq!(path("//etc/.//shadow"), "/etc/shadow");
+        assert_eq!(path("../key"), "/work/key");
+        assert_eq!(path("./.././../../../key"), "/key");
+        assert_eq!(path("/../etc/shadow"), "/etc/shadow");
+        assert_eq!(path("..."), "/work/job/...");
+    }
+
+    #[test]
+    fn parent_of_a_name_is_refused_because_the_name_can_be_a_link() {
+        for text in ["/a/../b", "a/../b", "~/../b", "../a/../b"] {
+            assert!(refused(text).starts_with("\"..\" behind a name"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_only_be_a_directory_is_no_file() {
+        for text in ["/", ".", "..", "~", "~/", "/etc/", "a/.", "./", "../.."] {
+            assert!(refused(text).contains("names a directory"), "{text}");
+        }
+    }
+
+    #[test]
+    fn home_of_another_user_is_refused() {
+        assert!(refused("~root/x").contains("another user's home"));
+    }
+
+    #[test]
+    fn unknown_home_or_working_directory_is_refused_only_when_needed() {
+        let env = Environment::new(None, PathBuf::new());
+        assert!(absolute(Path::new("/a"), &env).is_ok());
+        assert!(absolute(Path::new("~/a"), &env).is_err());
+        assert!(absolute(Path::new("a"), &env).is_err());
+        let env = Environment::new(Some("home".into()), PathBuf::from("work"));
+        assert!(absolute(Path::new("~/a"), &env).is_err());
+        assert!(absolute(Path::new("a"), &env).is_err());
+    }
+
+    #[test]
+    fn nul_is_refused_and_shown_escaped() {
+        assert_eq!(
+            refused("a\0b"),
+            "the path \"a\\u{0}b\" holds a NUL character"
+        );
+    }
+}

@@ -1,0 +1,506 @@
+//! Rules for names, and for all that is in a directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::fence::{EPERM, denials_of, text};
+use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, poll, stockade};
+use crate::helper::{Done, Step, arguments, outside, results, step};
+use crate::mounts::{bind, file_system, mount};
+
+pub(crate) const TESTS: &[Test] = &[
+    Test::new(
+        "all_that_is_in_a_directory_is_denied_on_tmpfs",
+        Needs::Fence,
+        |ctx| directory(ctx, "tmpfs"),
+    ),
+    Test::new(
+        "all_that_is_in_a_directory_is_denied_on_ext4",
+        Needs::Fence,
+        |ctx| directory(ctx, "ext4"),
+    ),
+    Test::new(
+        "all_that_is_in_a_directory_is_denied_on_btrfs",
+        Needs::Fence,
+        |ctx| directory(ctx, "btrfs"),
+    ),
+    Test::new(
+        "all_that_is_in_a_directory_is_denied_on_overlay",
+        Needs::Fence,
+        |ctx| directory(ctx, "overlay"),
+    ),
+    Test::new(
+        "name_stays_denied_whatever_comes_to_have_it",
+        Needs::Fence,
+        names,
+    ),
+    Test::new(
+        "directory_rule_audits_the_same_and_lets_it_happen",
+        Needs::Fence,
+        audit,
+    ),
+    Test::new(
+        "starter_policy_protects_secrets",
+        Needs::Fence,
+        protect_secrets,
+    ),
+];
+
+/// A step, and the access that it is refused for; `None`: it works.
+type Case = (Step, Option<&'static str>);
+
+fn case(label: &str, refused: Option<&'static str>, words: &[&dyn AsRef<std::ffi::OsStr>]) -> Case {
+    (step(label, words), refused)
+}
+
+/// A policy of these rules, as a file.
+fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
+    let path = ctx.path("policy.yaml");
+    let text = format!("version: 1\nname: test\nfiles:\n{}\n", rules.join("\n"));
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn rule(id: &str, deny: &str, paths: &[String]) -> String {
+    let paths: Vec<String> = paths.iter().map(|p| format!("'{p}'")).collect();
+    format!(
+        "  - {{ id: {id}, deny: {deny}, paths: [{}] }}",
+        paths.join(", ")
+    )
+}
+
+/// `stockade run` of the helper with these steps under a policy.
+fn under(policy: &Path, more: &[&str], out: &Path, steps: &[Step], ctx: &Ctx) -> Vec<String> {
+    let mut args: Vec<String> = [
+        "run",
+        "--format",
+        "json",
+        "--monitor",
+        "process",
+        "--policy",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    args.push(text(policy).to_owned());
+    args.extend(more.iter().map(|&word| word.to_owned()));
+    args.extend(["--".to_owned(), text(&ctx.helper).to_owned()]);
+    args.extend(arguments(out, steps));
+    args
+}
+
+/// Waits for the first steps inside the fence.
+fn until_ready(run: &mut Stockade, ready: &Path) {
+    poll("the first steps", || {
+        if let Some(status) = run.process.0.try_wait().unwrap() {
+            panic!("ended early with {status}: {}", run.stderr());
+        }
+        ready.exists().then_some(())
+    });
+}
+
+/// What is wrong with how these cases came out.
+fn faults(ended: &Ended, cases: &[Case], done: &[Done], rule: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for ((_, refused), done) in cases.iter().zip(done) {
+        let events = denials_of(ended, done);
+        let Some(access) = refused else {
+            if done.errno != 0 || !events.is_empty() {
+                wrong.push(format!("{}: errno {}, {events:?}", done.label, done.errno));
+            }
+            continue;
+        };
+        let right = |event: &&&Value| {
+            let accesses = event["stockade.access"].as_array();
+            event["rule.id"] == rule
+                && event["stockade.verdict"] == "deny"
+                && accesses.is_some_and(|all| all.iter().any(|a| a == access))
+        };
+        if done.errno != EPERM || !events.iter().any(|e| right(&e)) {
+            wrong.push(format!(
+                "{} for {access}: errno {}, {events:?}",
+                done.label, done.errno
+            ));
+        }
+    }
+    if done.len() != cases.len() {
+        wrong.push(format!("{} of {} steps", done.len(), cases.len()));
+    }
+    wrong
+}
+
+fn directory(ctx: &Ctx, kind: &str) -> Outcome {
+    let (root, _mounted) = file_system(ctx, kind);
+    let (above, other) = (root.join("above"), root.join("other"));
+    let dir = above.join("dir");
+    let deep = dir.join("sub/deep");
+    let inner = dir.join("inner");
+    for path in [&deep, &other, &inner] {
+        fs::create_dir_all(path).unwrap();
+    }
+    for file in [dir.join("file"), deep.join("file"), other.join("file")] {
+        fs::write(file, "text").unwrap();
+    }
+    fs::write(dir.join("neighbour"), "text").unwrap();
+    // Made before: a mount in it. And the way into it by another mount.
+    let _inner = mount(&["-t", "tmpfs", "tmpfs"], &inner);
+    fs::write(inner.join("file"), "text").unwrap();
+    let bound = ctx.path("bound");
+    fs::create_dir(&bound).unwrap();
+    let _bound = bind(&dir.join("sub"), &bound);
+    let (ready, go) = (ctx.path("ready"), ctx.path("go"));
+    let (file, far) = (dir.join("file"), other.join("file"));
+
+    let mut cases = vec![
+        case("a file", Some("read"), &[&"open", &file]),
+        case("far below", Some("read"), &[&"open", &deep.join("file")]),
+        case("write", Some("write"), &[&"open-write", &file]),
+        case("a directory below", Some("read"), &[&"open", &deep]),
+        case("the directory itself", None, &[&"open", &dir]),
+        case(
+            "bind mount",
+            Some("read"),
+            &[&"open", &bound.join("deep/file")],
+        ),
+        case("in a mount", Some("read"), &[&"open", &inner.join("file")]),
+        case("io_uring", Some("read"), &[&"uring", &file]),
+        case("a new file", Some("create"), &[&"create", &dir.join("new")]),
+        case(
+            "far below, a new file",
+            Some("create"),
+            &[&"create", &deep.join("new")],
+        ),
+        case(
+            "in a mount, a new file",
+            Some("create"),
+            &[&"create", &inner.join("new")],
+        ),
+        case(
+            "a new directory",
+            Some("create"),
+            &[&"make-dir", &dir.join("new")],
+        ),
+        case(
+            "a new symbolic link",
+            Some("create"),
+            &[&"make-symlink", &"x", &dir.join("new")],
+        ),
+        case(
+            "a new pipe",
+            Some("create"),
+            &[&"make-node", &dir.join("new"), &"fifo"],
+        ),
+        case(
+            "a link into it",
+            Some("create"),
+            &[&"link", &far, &dir.join("new")],
+        ),
+        case(
+            "a link out of it",
+            Some("link"),
+            &[&"link", &file, &other.join("new")],
+        ),
+        case(
+            "a rename into it",
+            Some("create"),
+            &[&"rename", &far, &dir.join("new")],
+        ),
+        case(
+            "a rename over one in it",
+            Some("replace"),
+            &[&"rename-over", &far, &file],
+        ),
+        case(
+            "a rename out of it",
+            Some("delete"),
+            &[&"rename", &file, &other.join("new")],
+        ),
+        case("unlink", Some("delete"), &[&"unlink", &file]),
+        case(
+            "unlink in a mount",
+            Some("delete"),
+            &[&"unlink", &inner.join("file")],
+        ),
+        case(
+            "truncate",
+            Some("write"),
+            &[&"truncate", &deep.join("file")],
+        ),
+        case("chmod", Some("metadata"), &[&"chmod", &file]),
+        case(
+            "its own rename",
+            Some("delete"),
+            &[&"rename", &dir, &other.join("new")],
+        ),
+        case(
+            "the rename of one above",
+            Some("delete"),
+            &[&"rename", &above, &other.join("new")],
+        ),
+        case(
+            "a mount over it",
+            Some("mount"),
+            &[&"mount", &dir, &"tmpfs"],
+        ),
+        case("a mount in it", Some("mount"), &[&"mount", &deep, &"tmpfs"]),
+        case("another file", None, &[&"open-rdwr", &far]),
+        case("another new file", None, &[&"create", &other.join("fresh")]),
+        case(
+            "another rename",
+            None,
+            &[&"rename", &far, &other.join("moved")],
+        ),
+        case("another unlink", None, &[&"unlink", &other.join("fresh")]),
+        case("a file above it", None, &[&"create", &above.join("beside")]),
+    ];
+    if kind == "ext4" {
+        // Files of a tmpfs never leave the cache, and the others' mounts here are busy with what is mounted in them.
+        let far_below = deep.join("file");
+        let words: &[&dyn AsRef<std::ffi::OsStr>] = &[&"handle-cold", &far_below, &root];
+        cases.push(case("its handle, out of the cache", Some("read"), words));
+    }
+    let first = cases.len();
+    let mut steps: Vec<Step> = cases.iter().map(|(step, _)| step.clone()).collect();
+    steps.push(step("ready", &[&"touch", &ready]));
+    steps.push(step("go", &[&"wait", &go]));
+    let later = [
+        case("made later", Some("read"), &[&"open", &dir.join("later")]),
+        case(
+            "in one made later",
+            Some("read"),
+            &[&"open", &dir.join("young/file")],
+        ),
+        case(
+            "in a mount made later",
+            Some("read"),
+            &[&"open", &other.join("dir/young/mount/file")],
+        ),
+        case(
+            "after the rename",
+            Some("read"),
+            &[&"open", &other.join("dir/file")],
+        ),
+    ];
+    steps.extend(later.iter().map(|(step, _)| step.clone()));
+    let out = ctx.path("results");
+    let rules = [rule("closed", "all", &[format!("{}/**", text(&dir))])];
+    let policy = policy(ctx, &rules);
+    let mut run = Stockade::start(ctx, under(&policy, &[], &out, &steps, ctx));
+    until_ready(&mut run, &ready);
+    fs::write(dir.join("later"), "text").unwrap();
+    fs::create_dir_all(dir.join("young/mount")).unwrap();
+    fs::write(dir.join("young/file"), "text").unwrap();
+    let _young = mount(&["-t", "tmpfs", "tmpfs"], &dir.join("young/mount"));
+    fs::write(dir.join("young/mount/file"), "text").unwrap();
+    // From outside all of it works.
+    let mut wrong: Vec<String> = outside(&[step("outside", &[&"open-rdwr", &file])])
+        .iter()
+        .filter(|done| done.errno != 0)
+        .map(|done| format!("{}: errno {}", done.label, done.errno))
+        .collect();
+    fs::rename(&dir, other.join("dir")).unwrap();
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("later"), "text").unwrap();
+    fs::create_dir_all(dir.join("young")).unwrap();
+    fs::write(dir.join("young/file"), "text").unwrap();
+    fs::write(&go, "").unwrap();
+    let ended = run.wait();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, done) = results(&out);
+    wrong.extend(faults(&ended, &cases, &done[..first], "closed"));
+    wrong.extend(faults(&ended, &later, &done[first + 2..], "closed"));
+    ended.complete();
+    assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+    Outcome::Passed
+}
+
+fn names(ctx: &Ctx) -> Outcome {
+    let (root, _mounted) = file_system(ctx, "ext4");
+    let dir = root.join("above/dir");
+    fs::create_dir_all(&dir).unwrap();
+    let (secret, absent) = (dir.join("secret"), dir.join("absent"));
+    let (spare, kept) = (dir.join("spare"), dir.join("kept"));
+    for file in [&secret, &spare, &kept] {
+        fs::write(file, "text").unwrap();
+    }
+    let closed = dir.join("closed");
+    let rules = [
+        rule(
+            "names",
+            "all",
+            &[text(&secret).to_owned(), text(&absent).to_owned()],
+        ),
+        rule("tree", "all", &[format!("{}/**", text(&closed))]),
+        rule("read", "[read]", &[text(&kept).to_owned()]),
+    ];
+    let policy = policy(ctx, &rules);
+    let (ready, go) = (ctx.path("ready"), ctx.path("go"));
+    let before = [
+        case("the file", Some("read"), &[&"open", &secret]),
+        case("what is not there", Some("create"), &[&"create", &absent]),
+        case("as a directory", Some("create"), &[&"make-dir", &absent]),
+        case(
+            "as a link",
+            Some("create"),
+            &[&"make-symlink", &"x", &absent],
+        ),
+        case("by a link", Some("create"), &[&"link", &spare, &absent]),
+        case("by a rename", Some("create"), &[&"rename", &spare, &absent]),
+        case(
+            "by a rename over",
+            Some("replace"),
+            &[&"rename-over", &spare, &secret],
+        ),
+        case(
+            "by moving its directory",
+            Some("delete"),
+            &[&"rename", &dir, &root.join("moved")],
+        ),
+        case("by a mount", Some("mount"), &[&"mount", &dir, &"tmpfs"]),
+        case("another name", None, &[&"create", &dir.join("absent2")]),
+        case("its beginning", None, &[&"create", &dir.join("absen")]),
+    ];
+    let after = [
+        case("made later", Some("read"), &[&"open", &absent]),
+        case("replaced", Some("read"), &[&"open", &secret]),
+        case("replaced, unlink", Some("delete"), &[&"unlink", &secret]),
+        case(
+            "the former file",
+            Some("read"),
+            &[&"open", &dir.join("former")],
+        ),
+    ];
+    let tree = [
+        case(
+            "in a directory made later",
+            Some("read"),
+            &[&"open", &closed.join("sub/file")],
+        ),
+        case(
+            "made in it",
+            Some("create"),
+            &[&"create", &closed.join("new")],
+        ),
+    ];
+    let mut steps: Vec<Step> = before.iter().map(|(step, _)| step.clone()).collect();
+    steps.push(step("ready", &[&"touch", &ready]));
+    steps.push(step("go", &[&"wait", &go]));
+    steps.extend(after.iter().chain(&tree).map(|(step, _)| step.clone()));
+    // Who may change it may also move where it is; read is still refused there.
+    let moved = root.join("moved");
+    steps.push(step("the way out", &[&"open", &moved.join("kept")]));
+    let out = ctx.path("results");
+    let mut run = Stockade::start(ctx, under(&policy, &[], &out, &steps, ctx));
+    until_ready(&mut run, &ready);
+    fs::write(&absent, "text").unwrap();
+    fs::rename(&secret, dir.join("former")).unwrap();
+    fs::write(&secret, "anew").unwrap();
+    fs::create_dir_all(closed.join("sub")).unwrap();
+    fs::write(closed.join("sub/file"), "text").unwrap();
+    fs::create_dir(&moved).unwrap();
+    fs::rename(&kept, moved.join("kept")).unwrap();
+    fs::write(&go, "").unwrap();
+    let ended = run.wait();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, done) = results(&out);
+    let n = before.len();
+    let mut wrong = faults(&ended, &before, &done[..n], "names");
+    let rest = &done[n + 2..];
+    wrong.extend(faults(&ended, &after, &rest[..after.len()], "names"));
+    wrong.extend(faults(
+        &ended,
+        &tree,
+        &rest[after.len()..after.len() + tree.len()],
+        "tree",
+    ));
+    let last = case("the way out", Some("read"), &[]);
+    wrong.extend(faults(
+        &ended,
+        &[last],
+        &rest[after.len() + tree.len()..],
+        "read",
+    ));
+    ended.complete();
+    assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+    Outcome::Passed
+}
+
+fn audit(ctx: &Ctx) -> Outcome {
+    let dir = ctx.path("dir");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "text").unwrap();
+    let rules = [rule("closed", "all", &[format!("{}/**", text(&dir))])];
+    let policy = policy(ctx, &rules);
+    let out = ctx.path("results");
+    let steps = [
+        step("open", &[&"open", &dir.join("file")]),
+        step("create", &[&"create", &dir.join("new")]),
+        step("unlink", &[&"unlink", &dir.join("new")]),
+    ];
+    let ended = stockade(ctx, under(&policy, &["--audit"], &out, &steps, ctx));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, done) = results(&out);
+    // Making it is one access, and opening what was made another.
+    for (done, expected) in done
+        .iter()
+        .zip([&["read"][..], &["create", "write"], &["delete"]])
+    {
+        assert_eq!(done.errno, 0, "{}", done.label);
+        let events = denials_of(&ended, done);
+        let told: Vec<&str> = events
+            .iter()
+            .filter_map(|e| e["stockade.access"][0].as_str())
+            .collect();
+        assert_eq!(told, expected, "{}", done.label);
+        assert!(events.iter().all(|e| e["stockade.verdict"] == "audit"));
+    }
+    ended.complete();
+    Outcome::Passed
+}
+
+/// As it is delivered, for a home of the test's own.
+fn protect_secrets(ctx: &Ctx) -> Outcome {
+    let home = ctx.path("home");
+    let at = |name: &str| home.join(name);
+    fs::create_dir_all(at(".ssh")).unwrap();
+    fs::write(at(".ssh/id_ed25519"), "key").unwrap();
+    fs::write(at("notes"), "text").unwrap();
+    let delivered = include_str!("../../policies/protect-secrets.yaml");
+    let policy = ctx.path("policy.yaml");
+    let here = format!("{}/", text(&home));
+    fs::write(&policy, delivered.replace("~/", &here)).unwrap();
+    let keys = [
+        case("a key", Some("read"), &[&"open", &at(".ssh/id_ed25519")]),
+        case(
+            "another key",
+            Some("create"),
+            &[&"create", &at(".ssh/authorized_keys")],
+        ),
+        case("a password", Some("create"), &[&"create", &at(".netrc")]),
+        case("a directory of keys", None, &[&"make-dir", &at(".aws")]),
+        case(
+            "a key in it",
+            Some("create"),
+            &[&"create", &at(".aws/credentials")],
+        ),
+        case("another file", None, &[&"open-rdwr", &at("notes")]),
+    ];
+    let passwords = [case("passwords", Some("read"), &[&"open", &"/etc/shadow"])];
+    let all = keys.iter().chain(&passwords);
+    let steps: Vec<Step> = all.map(|(step, _)| step.clone()).collect();
+    let out = ctx.path("results");
+    let ended = stockade(ctx, under(&policy, &[], &out, &steps, ctx));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, done) = results(&out);
+    let mut wrong = faults(&ended, &keys, &done[..keys.len()], "no-keys");
+    wrong.extend(faults(
+        &ended,
+        &passwords,
+        &done[keys.len()..],
+        "no-password-files",
+    ));
+    ended.complete();
+    assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+    Outcome::Passed
+}
