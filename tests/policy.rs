@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use stockade::policy::{
-    Access, Cases, Environment, Mode, Pattern, Request, RuleSet, Verdict, evaluate,
+    Access, Cases, Effect, Environment, Mode, Pattern, Request, RuleSet, Verdict, evaluate,
 };
 use stockade::{Error, ErrorKind};
 
@@ -199,7 +199,7 @@ fn policies_without_rules_are_refused() {
 
 #[test]
 fn empty_and_incomplete_rules_are_refused() {
-    let empty = "an empty file rule; it needs \"id\", \"deny\" and \"paths\"";
+    let empty = "an empty file rule; it needs \"id\", \"deny\" or \"allow\", and \"paths\"";
     refused(
         "version: 1\nfiles:\n  - {}\n",
         &format!("p.yaml:3:5: {empty}"),
@@ -211,7 +211,7 @@ fn empty_and_incomplete_rules_are_refused() {
     );
     refused(
         &rule(&["paths: [/a]"]),
-        "p.yaml:3:5: the rule \"a\" has no \"deny\"",
+        "p.yaml:3:5: the rule \"a\" has neither \"deny\" nor \"allow\"",
     );
     refused(
         &rule(&["deny: all"]),
@@ -260,8 +260,6 @@ fn keys_of_later_versions_are_refused_by_name() {
         );
     }
     for (key, what) in [
-        ("allow", "allow rules"),
-        ("priority", "priorities"),
         ("subject", "subjects"),
         ("revoke", "revoking open files"),
         ("inode", "rules on inodes"),
@@ -418,6 +416,31 @@ fn wrong_paths_are_refused() {
         "p.yaml:5:13: \"..\" behind a name in \"/a/../b\" is not supported, because the name can be a link; write the \
          path without it",
     );
+}
+
+#[test]
+fn rules_allow_or_deny_and_have_a_priority() {
+    let set = parse(&rule(&["allow: [write]", "paths: [/a]", "priority: -3"])).unwrap();
+    let found = (set.rules[0].effect, set.rules[0].priority);
+    assert_eq!(found, (Effect::Allow, -3));
+    refused(
+        &rule(&["deny: all", "allow: all", "paths: [/a]"]),
+        "p.yaml:5:12: the rule \"a\" has both \"deny\" and \"allow\"; make it two rules",
+    );
+    refused(
+        &rule(&["allow: []", "paths: [/a]"]),
+        "p.yaml:4:12: the rule \"a\" allows nothing",
+    );
+    refused(
+        &rule(&["allow: write", "paths: [/a]"]),
+        "p.yaml:4:12: \"allow\" must be a list of access kinds or the word all; write [write]",
+    );
+    for wrong in ["high", "1.5", "1001", "[1]", "99999999999"] {
+        refused(
+            &rule(&["deny: all", &format!("priority: {wrong}"), "paths: [/a]"]),
+            "p.yaml:5:15: \"priority\" must be a whole number from -1000 to 1000; without it, it is 0",
+        );
+    }
 }
 
 #[test]
@@ -596,7 +619,7 @@ fn rule_set_serializes_with_the_words_of_the_language() {
     let set = parse(&rule(&["deny: [read, link]", "paths: [/a]", "mode: audit"])).unwrap();
     assert_eq!(
         serde_json::to_string(&set).unwrap(),
-        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","access":["read","link"],"paths":["/a"],"mode":"audit","line":3}]}"#
+        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"line":3}]}"#
     );
 }
 

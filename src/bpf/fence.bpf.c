@@ -108,7 +108,9 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 		no_file_id(&rec->file, dentry);
 	rec->rule = rule;
 	rec->access = (__u32)what;
-	rec->verdict = what >> 32;
+	rec->verdict = (__u8)(what >> 32);
+	if (what >> 40)
+		rec->hdr.flags |= STK_FLAG_UNLISTED;
 	if (!mnt)
 		rec->hdr.flags |= STK_FLAG_NO_MOUNT;
 	if (s) {
@@ -130,33 +132,34 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 	return 0;
 }
 
-static __always_inline __u64 stk_what(__u32 access, __u32 verdict)
+/* An access, the verdict about it, and whether no rule names the file. */
+static __always_inline __u64 stk_what(__u32 access, __u32 verdict, bool unlisted)
 {
-	return access | (__u64)verdict << 32;
+	return access | (__u64)verdict << 32 | (__u64)unlisted << 40;
 }
 
-/* What the rules say about one kind of access: the first one that denies, and below it the first one that reports. */
-static __always_inline __u64 said(__u32 deny, __u32 audit)
+/* What is said about one kind of access: the strongest rule that is enforced, and below it the strongest of all. */
+static __always_inline __u64 said(__u32 enforced, __u32 all)
 {
-	return (__u64)deny << 32 | audit;
+	return (__u64)enforced << 32 | all;
 }
 
 static __always_inline __u64 both(__u64 one, __u64 two)
 {
-	__u32 deny = one >> 32, audit = one;
+	__u32 enforced = one >> 32, all = one;
 
-	if ((__u32)(two >> 32) < deny)
-		deny = two >> 32;
-	if ((__u32)two < audit)
-		audit = two;
-	return said(deny, audit);
+	if ((__u32)(two >> 32) < enforced)
+		enforced = two >> 32;
+	if ((__u32)two < all)
+		all = two;
+	return said(enforced, all);
 }
 
 static __always_inline __u64 said_by(const struct stk_set *set, __u32 kind)
 {
 	if (kind >= STK_ACCESS_KINDS)
 		return said(STK_RULE_NONE, STK_RULE_NONE);
-	return said(set->deny[kind], set->audit[kind]);
+	return said(set->enforced[kind], set->all[kind]);
 }
 
 static __always_inline __u64 with_set(__u64 so_far, __u32 number, __u32 kind)
@@ -248,37 +251,61 @@ __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __
 	return both(so_far, said_by(&armed->lost, kind));
 }
 
+/* The code of the rule that refuses; odd where that is because the file is not among those that it allows. */
+static __always_inline __u32 refusal_by(__u32 rule, __u32 otherwise)
+{
+	if (rule == STK_RULE_NONE)
+		return otherwise | 1;
+	return rule & 1 ? STK_RULE_NONE : rule;
+}
+
+/*
+ * The strongest refusals, as codes: of rules that are enforced, and below it of all. Adds those of one kind of access;
+ * `asked` is its number, and above it the set of the file's own rules. By itself, or the verifier would look at each kind
+ * behind every outcome of the one before.
+ */
+__attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked, __u64 so_far)
+{
+	struct stk_armed *armed = armed_now();
+	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE), otherwise;
+	__u32 kind = asked, own = asked >> 32;
+
+	if (!armed)
+		return so_far;
+	now = with_set(now, own, kind);
+	if (armed->flags & STK_ARMED_BELOW)
+		now = around(dentry, mount, now, kind);
+	else if (armed->flags & STK_ARMED_NAMES)
+		now = said_in(stk_parent_of(dentry), dentry, now, kind | STK_LEAF);
+	otherwise = said_by(&armed->otherwise, kind);
+	return both(so_far,
+		    said(refusal_by(now >> 32, otherwise >> 32), refusal_by(now, otherwise)));
+}
+
 /*
  * Whether an access is refused; reports what is, or would be. `asked` is the access, and above it the set of the file's
  * own rules.
  */
 __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u64 asked)
 {
-	struct stk_armed *armed = armed_now();
 	__u64 mount = stk_mount_of((struct vfsmount *)mnt);
-	__u64 all = said(STK_RULE_NONE, STK_RULE_NONE);
-	__u32 access = asked, own = asked >> 32, deny, audit, kind;
+	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE);
+	__u32 access = asked, rule, verdict = STK_VERDICT_DENY, kind;
+	__u64 own = asked >> 32 << 32;
 
-	if (!armed)
-		return 0;
 	for (kind = 0; kind < STK_ACCESS_KINDS; kind++) {
-		if (!(access & (1U << kind)))
-			continue;
-		all = with_set(all, own, kind);
-		if (armed->flags & STK_ARMED_BELOW)
-			all = around(dentry, mount, all, kind);
-		else if (armed->flags & STK_ARMED_NAMES)
-			all = said_in(stk_parent_of(dentry), dentry, all, kind | STK_LEAF);
+		if (access & (1U << kind))
+			found = refusals(dentry, mount, own | kind, found);
 	}
-	deny = all >> 32;
-	audit = all;
-	if (deny != STK_RULE_NONE) {
-		report(inode, dentry, mnt, stk_what(access, STK_VERDICT_DENY), deny);
-		return 1;
+	rule = found >> 32;
+	if (rule == STK_RULE_NONE) {
+		rule = found;
+		verdict = STK_VERDICT_AUDIT;
 	}
-	if (audit != STK_RULE_NONE)
-		report(inode, dentry, mnt, stk_what(access, STK_VERDICT_AUDIT), audit);
-	return 0;
+	if (rule == STK_RULE_NONE)
+		return 0;
+	report(inode, dentry, mnt, stk_what(access, verdict, rule & 1), rule >> 1);
+	return verdict == STK_VERDICT_DENY;
 }
 
 /* Hooks are given typed pointers: what is looked at for every access is loaded, not read by a call. */
@@ -315,9 +342,9 @@ static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode,
 		own = ruling->own;
 	if (!own) {
 		/* The tool itself is only ever held by the canary rule. */
-		if (self || !(armed->flags & (STK_ARMED_BELOW | STK_ARMED_NAMES)))
+		if (self || !armed->flags)
 			return 0;
-		if (!(armed->flags & STK_ARMED_BELOW) && !in_named(dentry, armed->epoch))
+		if (armed->flags == STK_ARMED_NAMES && !in_named(dentry, armed->epoch))
 			return 0;
 	}
 	ret = refused(stk_number(inode), stk_number(dentry), stk_number(mnt),

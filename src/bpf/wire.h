@@ -91,6 +91,7 @@ enum stk_flag {
 	/* exec: not all of the environment was looked at, or a value is cut */
 	STK_FLAG_ENV_CUT = 1 << 12,
 	STK_FLAG_NOT_WANTED = 1 << 13, /* of a counted file: nobody asked for its path */
+	STK_FLAG_UNLISTED = 1 << 14, /* denial: the rule allows other files */
 };
 
 /* Bits of a rule; the same values stand in policy::Access. */
@@ -155,10 +156,13 @@ enum stk_abi {
 	STK_ABI_COMPAT = 1, /* 32-bit */
 };
 
-/* Numbers of rules, the one that decides first; and what comes from us. */
+/*
+ * Numbers of rules, the stronger one first; and what comes from us. In a set a number is doubled, and 1 is added where the
+ * rule allows.
+ */
 enum stk_rule {
 	STK_RULE_CANARY = 0x7fffffff,
-	STK_RULE_NONE = 0xffffffff,
+	STK_RULE_NONE = 0xffffffff, /* in a set, and as much as allowed */
 };
 
 enum stk_ruling_flag {
@@ -170,6 +174,7 @@ enum stk_ruling_flag {
 enum stk_armed_flag {
 	STK_ARMED_NAMES = 1 << 0, /* there are rules for names */
 	STK_ARMED_BELOW = 1 << 1, /* and for all that is in a directory */
+	STK_ARMED_OTHERWISE = 1 << 2, /* and about all that no rule names */
 };
 
 /* Starts every record. */
@@ -834,10 +839,10 @@ struct stk_ruling {
 	__u32 below; /* for all that is in the directory, however deep */
 };
 
-/* The rule that decides about each kind of access; STK_RULE_NONE: there is none. */
+/* The strongest rule about each kind of access. */
 struct stk_set {
-	__u32 deny[STK_ACCESS_KINDS];
-	__u32 audit[STK_ACCESS_KINDS]; /* where none denies */
+	__u32 enforced[STK_ACCESS_KINDS]; /* of those that are enforced */
+	__u32 all[STK_ACCESS_KINDS]; /* and of those that are only reported */
 };
 
 /* One entry: what is in force. Epoch 0: nothing. */
@@ -845,6 +850,7 @@ struct stk_armed {
 	__u32 epoch;
 	__u32 flags; /* stk_armed_flag */
 	__u64 hash_key[2]; /* for names: nobody outside can tell which ones meet */
+	struct stk_set otherwise; /* for files that no rule names */
 	struct stk_set lost; /* for files of which nobody can tell where they are */
 };
 

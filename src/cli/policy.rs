@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use stockade::policy::{Access, Cases, Pattern, RuleSet, Verdict, diff, explain};
+use stockade::policy::{Access, Cases, FileRule, Pattern, RuleSet, Verdict, diff, explain};
 
 use super::{Format, Outcome, counted, environment, report};
 
@@ -136,6 +136,8 @@ struct Explained<'a> {
     rule: Option<&'a str>,
     #[serde(rename = "rule.line", skip_serializing_if = "Option::is_none")]
     line: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unlisted: bool,
     then: Vec<&'a str>,
 }
 
@@ -167,6 +169,7 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
                     verdict: reason.decision.verdict,
                     rule: rule.map(|rule| rule.id.as_str()),
                     line: rule.map(|rule| rule.line),
+                    unlisted: reason.decision.unlisted,
                     then: reason.then.iter().map(|rule| rule.id.as_str()).collect(),
                 };
                 println!("{}", serde_json::to_string(&line)?);
@@ -175,18 +178,24 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
             let kind = reason.access.to_string();
             let verdict = reason.decision.verdict;
             let Some(rule) = rule else {
-                println!("  {kind:<9} {verdict:<6} no rule is about it");
+                let why = if reason.then.is_empty() {
+                    "no rule is about it".to_owned()
+                } else {
+                    format!("allowed by {}", ids(&reason.then))
+                };
+                println!("  {kind:<9} {verdict:<6} {why}");
                 continue;
             };
-            let then = match &reason.then[..] {
-                [] => format!("without {kind} in that rule it is allowed"),
-                then => {
-                    let ids: Vec<String> = then
-                        .iter()
-                        .map(|rule| format!("{} (line {})", rule.id, rule.line))
-                        .collect();
-                    format!("without it, {}", ids.join(", then "))
+            let then = match (&reason.without, &reason.then[..]) {
+                _ if reason.decision.unlisted => "allows it elsewhere".to_owned(),
+                (without, _) if without.verdict == Verdict::Allow => {
+                    format!("without {kind} in that rule it is allowed")
                 }
+                (without, []) => {
+                    let rule = without.rule.map_or_else(String::new, |rule| ids(&[rule]));
+                    format!("without it, {rule}, which allows it elsewhere")
+                }
+                (_, then) => format!("without it, {}", ids(then)),
             };
             println!(
                 "  {kind:<9} {verdict:<6} {} (line {}); {then}",
@@ -195,6 +204,15 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
         }
     }
     Ok(0)
+}
+
+/// Rules, in the order in which they decide.
+fn ids(rules: &[&FileRule]) -> String {
+    let ids: Vec<String> = rules
+        .iter()
+        .map(|rule| format!("{} (line {})", rule.id, rule.line))
+        .collect();
+    ids.join(", then ")
 }
 
 fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {

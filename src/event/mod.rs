@@ -613,6 +613,8 @@ pub struct Denial {
     pub access: String,
     /// True: refused with EPERM. False: audit, the access went on.
     pub refused: bool,
+    /// The rule allows other files, and none allows this one.
+    pub unlisted: bool,
     /// Which path.
     pub path: FilePath,
     /// `path` starts at the root of its file system: the hook does not know the mount.

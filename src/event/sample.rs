@@ -634,6 +634,7 @@ pub fn samples() -> Vec<Event> {
                 rule_id: "no-keys".into(),
                 access: "read,write".into(),
                 refused: true,
+                unlisted: false,
                 path: path("/home/ada/.ssh/id_ed25519"),
                 path_in_fs: false,
                 file: file(524_417, 0o100_600),
@@ -647,6 +648,7 @@ pub fn samples() -> Vec<Event> {
                 rule_id: String::new(),
                 access: "delete".into(),
                 refused: false,
+                unlisted: true,
                 path: FilePath {
                     deleted: true,
                     truncated: true,

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use super::file_key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::Asker;
-use crate::policy::{FileRule, Pattern};
+use crate::policy::{Effect, FileRule, Pattern};
 use crate::wire::{AboveRecord, FileKey, IdentityRecord};
 
 /// What an opened path stands for.
@@ -59,6 +59,10 @@ const EXACT: [u32; 7] = [
 ];
 /// Every mount of these is a file system of its own: another mount leads around any identity.
 const REMOUNTED: [(u32, &str); 2] = [(0x9fa0, "proc"), (0x6265_6572, "sysfs")];
+
+/// overlayfs makes, opens and changes files of the layers below for whoever asks it to, and the hooks are called for
+/// those as well, where no rule that allows has them.
+const OVERLAY: u32 = 0x794c_7630;
 
 /// A file or a directory that is ruled.
 #[derive(Debug)]
@@ -245,9 +249,20 @@ fn cannot(rule: &FileRule, path: &Path, e: rustix::io::Errno) -> Error {
 }
 
 impl Identity {
-    pub(super) fn new(opened: Opened, known: &Known) -> Result<Self> {
+    pub(super) fn new(rule: &FileRule, opened: Opened, known: &Known) -> Result<Self> {
         let record = known.file(&opened.fd)?;
         let magic = record.file.fs_magic;
+        if rule.effect == Effect::Allow && magic == OVERLAY {
+            return Err(Error::new(
+                ErrorKind::NotEnforced,
+                format!(
+                    "{}: {} is on overlayfs, where rules that allow cannot be kept; nothing is armed",
+                    place(rule),
+                    opened.path.display()
+                ),
+            )
+            .with_hint("name what is denied there instead, or put it on another file system"));
+        }
         if let Some((_, name)) = REMOUNTED.iter().find(|(m, _)| *m == magic) {
             return Err(Error::new(
                 ErrorKind::Policy,

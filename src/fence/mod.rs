@@ -15,13 +15,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{
     Asker, Attachments, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
 };
-use crate::policy::{Access, FileRule, Mode, RuleSet};
+use crate::policy::{Access, Effect, FileRule, Mode, RuleSet};
 use crate::wire::{Armed, FileKey, RULE_CANARY, armed_flag, bytes_of, read, ruling_flag};
 
 use canary::Canary;
 pub(crate) use canary::is_canary;
 use identity::{Identity, Known, Part, Strength};
-use places::{FIRST_EPOCH, Here, Places, Said, Sets};
+use places::{FIRST_EPOCH, Here, Places, Said, Sets, Voice};
 
 /// How the kernel is made to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     targets: Vec<Target>,
     places: Places,
     sets: Sets,
+    /// What is said about files that no rule names.
+    otherwise: Said,
     /// Directories that would lose their keys with their inodes.
     held: Vec<OwnedFd>,
     canary: Canary,
@@ -80,7 +82,8 @@ impl Plan {
         let canary = Canary::new()?;
         let tag_canary = Canary::new()?;
         let mut wanted: Vec<(usize, identity::Opened)> = Vec::new();
-        for (index, rule) in rules.rules.iter().enumerate() {
+        let ranked = rules.ranked();
+        for (index, rule) in ranked.iter().enumerate() {
             for pattern in &rule.paths {
                 let opened = identity::open(rule, pattern)?;
                 wanted.extend(opened.into_iter().map(|o| (index, o)));
@@ -94,6 +97,7 @@ impl Plan {
             targets: Vec::new(),
             places: Places::default(),
             sets: Sets::default(),
+            otherwise: Said::NOTHING,
             held: Vec::new(),
             canary,
             tag_canary,
@@ -105,10 +109,16 @@ impl Plan {
         let mut by_file = HashMap::new();
         for (index, mut opened) in wanted {
             let part = std::mem::replace(&mut opened.part, Part::File);
-            let identity = Identity::new(opened, &known)?;
+            let identity = Identity::new(ranked[index], opened, &known)?;
             let number = u32::try_from(index)
                 .map_err(|_| Error::new(ErrorKind::Policy, "too many rules"))?;
-            plan.enter(number, &rules.rules[index], part, identity, &mut by_file);
+            plan.enter(number, ranked[index], part, identity, &mut by_file);
+        }
+        for (number, rule) in (0u32..).zip(&ranked) {
+            if rule.effect == Effect::Allow {
+                let voice = Voice::new(number, rule.effect, rule.mode);
+                plan.otherwise.add_rest(voice, rule.access);
+            }
         }
         plan.sets = Sets::new(
             plan.places
@@ -128,32 +138,32 @@ impl Plan {
         identity: Identity,
         by_file: &mut HashMap<identity::Exact, usize>,
     ) {
-        let (access, mode) = (rule.access, rule.mode);
+        let (voice, access) = (Voice::new(number, rule.effect, rule.mode), rule.access);
         let own_key = identity.key;
         let mut pinned: Vec<&FileKey> = Vec::new();
         if let Part::Parent { name, below } = &part {
             let named = self.places.name(&own_key, name, *below);
-            named.add(number, access, mode);
+            named.add(voice, access);
             pinned.push(&own_key);
         } else if let Some(directory) = identity.above.first() {
             // The root of a file system has no name.
             let below = part != Part::File;
             let named = self.places.name(directory, &identity.name, below);
-            named.add(number, access, mode);
+            named.add(voice, access);
         }
         if part == Part::Directory {
-            self.places.below(&own_key).add(number, access, mode);
+            self.places.below(&own_key).add(voice, access);
             pinned.push(&own_key);
         }
         pinned.extend(&identity.above);
-        self.places.pin(pinned, number, rule);
+        self.places.pin(pinned, voice, rule);
         if part != Part::File {
             self.files += u32::from(part != Part::LinkToDirectory);
             self.held.extend(identity.into_held());
             return;
         }
         if identity.strength == Strength::Exact {
-            self.places.file(&own_key).add(number, access, mode);
+            self.places.file(&own_key).add(voice, access);
         }
         let next = self.targets.len();
         let at = *by_file.entry(identity.exact()).or_insert(next);
@@ -164,7 +174,7 @@ impl Plan {
                 said: Said::NOTHING,
             });
         }
-        self.targets[at].said.add(number, access, mode);
+        self.targets[at].said.add(voice, access);
     }
 
     /// Entries that the maps must hold.
@@ -330,9 +340,11 @@ impl Plan {
         let armed = Armed {
             epoch: 0,
             flags: flag(self.places.has_names(), armed_flag::NAMES)
-                | flag(self.places.has_below(), armed_flag::BELOW),
+                | flag(self.places.has_below(), armed_flag::BELOW)
+                | flag(self.otherwise != Said::NOTHING, armed_flag::OTHERWISE),
             hash_key,
-            lost: self.places.all_below().numbers(),
+            otherwise: self.otherwise.numbers(),
+            lost: self.places.refused_below().numbers(),
         };
         arm(&loader.own_map("stk_armed_at")?, &armed)
     }
@@ -341,7 +353,8 @@ impl Plan {
 /// What is said about the canary.
 fn canary_rule() -> Said {
     let mut said = Said::NOTHING;
-    said.add(RULE_CANARY, Access::READ, Mode::Enforce);
+    let voice = Voice::new(RULE_CANARY, Effect::Deny, Mode::Enforce);
+    said.add(voice, Access::READ);
     said
 }
 

@@ -6,42 +6,85 @@ use std::hash::Hasher as _;
 use siphasher::sip::SipHasher13;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::{Access, FileRule, Mode};
+use crate::policy::{Access, Effect, FileRule, Mode};
 use crate::wire::{ACCESS_KINDS, FileKey, NameKey, RULE_NONE, RuleNumbers, Ruling, ruling_flag};
 
 /// The epoch of a first policy; a reload counts on.
 pub(super) const FIRST_EPOCH: u32 = 1;
 
-/// What is said about one object, kind by kind: the first rule that denies, and where none does the first that reports.
+/// A rule and what it is worth: the stronger one has the smaller number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Voice {
+    number: u32,
+    effect: Effect,
+    mode: Mode,
+}
+
+impl Voice {
+    pub(super) fn new(number: u32, effect: Effect, mode: Mode) -> Self {
+        Voice {
+            number,
+            effect,
+            mode,
+        }
+    }
+
+    /// As a set has it: doubled, and 1 more for a rule that allows.
+    fn code(self) -> u32 {
+        self.number << 1 | u32::from(self.effect == Effect::Allow)
+    }
+}
+
+/// What is said about one object, kind by kind: by the strongest rule that is enforced, and by the strongest of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Said {
-    deny: [u32; ACCESS_KINDS],
-    audit: [u32; ACCESS_KINDS],
+    enforced: [u32; ACCESS_KINDS],
+    all: [u32; ACCESS_KINDS],
 }
 
 impl Said {
     pub(super) const NOTHING: Said = Said {
-        deny: [RULE_NONE; ACCESS_KINDS],
-        audit: [RULE_NONE; ACCESS_KINDS],
+        enforced: [RULE_NONE; ACCESS_KINDS],
+        all: [RULE_NONE; ACCESS_KINDS],
     };
 
-    /// Adds a rule. Which one comes first is a matter of their numbers, and not of the order in which they are added.
-    pub(super) fn add(&mut self, number: u32, access: Access, mode: Mode) {
-        let numbers = match mode {
-            Mode::Enforce => &mut self.deny,
-            Mode::Audit => &mut self.audit,
-        };
-        for (bit, first) in numbers.iter_mut().enumerate() {
-            if access.bits() & (1 << bit) != 0 {
-                *first = number.min(*first);
+    /// Adds a rule. Which one decides is a matter of their numbers, and not of the order in which they are added.
+    pub(super) fn add(&mut self, voice: Voice, access: Access) {
+        self.add_code(voice.code(), voice.mode, access);
+    }
+
+    /// Adds that what a rule allows elsewhere is denied.
+    pub(super) fn add_rest(&mut self, voice: Voice, access: Access) {
+        self.add_code(voice.number << 1, voice.mode, access);
+    }
+
+    fn add_code(&mut self, code: u32, mode: Mode, access: Access) {
+        for bit in 0..ACCESS_KINDS {
+            if access.bits() & (1 << bit) == 0 {
+                continue;
             }
+            self.all[bit] = self.all[bit].min(code);
+            if mode == Mode::Enforce {
+                self.enforced[bit] = self.enforced[bit].min(code);
+            }
+        }
+    }
+
+    /// Only what denies.
+    fn refusals(&self) -> Said {
+        let only = |codes: &[u32; ACCESS_KINDS]| {
+            codes.map(|code| if code & 1 == 0 { code } else { RULE_NONE })
+        };
+        Said {
+            enforced: only(&self.enforced),
+            all: only(&self.all),
         }
     }
 
     pub(super) fn numbers(&self) -> RuleNumbers {
         RuleNumbers {
-            deny: self.deny,
-            audit: self.audit,
+            enforced: self.enforced,
+            all: self.all,
         }
     }
 }
@@ -117,7 +160,7 @@ impl Places {
     pub(super) fn pin<'a>(
         &mut self,
         directories: impl IntoIterator<Item = &'a FileKey>,
-        number: u32,
+        voice: Voice,
         rule: &FileRule,
     ) {
         let pinned = Access::ALL.kinds().filter(|kind| rule.pins(*kind));
@@ -125,7 +168,7 @@ impl Places {
             return;
         };
         for key in directories {
-            self.at(key).own.add(number, access, rule.mode);
+            self.at(key).own.add(voice, access);
         }
     }
 
@@ -149,16 +192,17 @@ impl Places {
         self.names.len()
     }
 
-    /// What is said somewhere about all that is in a directory.
-    pub(super) fn all_below(&self) -> Said {
+    /// What is refused somewhere of all that is in a directory.
+    pub(super) fn refused_below(&self) -> Said {
         let mut all = Said::NOTHING;
         for here in self.keys.values().chain(self.names.values()) {
+            let refusals = here.below.refusals();
             for (mine, theirs) in [
-                (&mut all.deny, &here.below.deny),
-                (&mut all.audit, &here.below.audit),
+                (&mut all.enforced, &refusals.enforced),
+                (&mut all.all, &refusals.all),
             ] {
-                for (first, number) in mine.iter_mut().zip(theirs) {
-                    *first = (*first).min(*number);
+                for (first, code) in mine.iter_mut().zip(theirs) {
+                    *first = (*first).min(*code);
                 }
             }
         }
@@ -250,15 +294,20 @@ impl Sets {
 mod tests {
     use super::*;
 
+    fn deny(number: u32, mode: Mode) -> Voice {
+        Voice::new(number, Effect::Deny, mode)
+    }
+
     #[test]
-    fn the_first_rule_is_named_whatever_the_order() {
+    fn the_strongest_rule_decides_whatever_the_order() {
         let mut said = Said::NOTHING;
-        said.add(5, Access::READ | Access::WRITE, Mode::Enforce);
-        said.add(3, Access::READ, Mode::Audit);
-        said.add(4, Access::READ, Mode::Enforce);
-        said.add(6, Access::READ, Mode::Audit);
-        assert_eq!(said.deny[..3], [4, 5, RULE_NONE]);
-        assert_eq!(said.audit[..2], [3, RULE_NONE]);
+        said.add(deny(5, Mode::Enforce), Access::READ | Access::WRITE);
+        said.add(deny(3, Mode::Audit), Access::READ);
+        said.add(Voice::new(4, Effect::Allow, Mode::Enforce), Access::READ);
+        said.add(deny(6, Mode::Audit), Access::READ);
+        assert_eq!(said.enforced[..3], [9, 10, RULE_NONE]);
+        assert_eq!(said.all[..2], [6, 10]);
+        assert_eq!(said.refusals().enforced[..2], [RULE_NONE, 10]);
     }
 
     #[test]
@@ -270,11 +319,13 @@ mod tests {
         };
         let mut places = Places::default();
         for ino in 0..3 {
-            places.file(&key(ino)).add(7, Access::READ, Mode::Enforce);
+            places
+                .file(&key(ino))
+                .add(deny(7, Mode::Enforce), Access::READ);
         }
         places
             .name(&key(9), b"x", false)
-            .add(7, Access::READ, Mode::Enforce);
+            .add(deny(7, Mode::Enforce), Access::READ);
         let sets = Sets::new(places.said());
         assert_eq!(sets.all.len(), 1);
         let keys = places.keys(&sets);

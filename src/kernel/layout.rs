@@ -219,12 +219,13 @@ same_layout!(
         below
     }
 );
-same_layout!(wire::RuleNumbers = fence::types::stk_set { deny, audit });
+same_layout!(wire::RuleNumbers = fence::types::stk_set { enforced, all });
 same_layout!(
     wire::Armed = fence::types::stk_armed {
         epoch,
         flags,
         hash_key,
+        otherwise,
         lost
     }
 );

@@ -9,9 +9,9 @@ use serde_saphyr::{Location, Spanned};
 use super::access::Access;
 use super::document::{self, Document, FileEntry, Value};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
-use super::{Environment, FileRule, Mode, Pattern, RuleSet};
+use super::{Effect, Environment, FileRule, Mode, Pattern, RuleSet};
 
-/// The access kinds of a `deny` list, besides `all`.
+/// The access kinds of a list, besides `all`.
 const ACCESS_NOW: &str = "read, write, exec, create, delete, replace, link, metadata, mount";
 
 /// The rule set of a document.
@@ -92,13 +92,15 @@ fn file_rule(
     let FileEntry {
         id,
         deny,
+        allow,
         paths,
         mode,
+        priority,
     } = entry.value;
-    if id.is_none() && deny.is_none() && paths.is_none() && mode.is_none() {
+    if id.is_none() && deny.is_none() && allow.is_none() && paths.is_none() && mode.is_none() {
         return Err(Fault::new(
             place,
-            "an empty file rule; it needs \"id\", \"deny\" and \"paths\"",
+            "an empty file rule; it needs \"id\", \"deny\" or \"allow\", and \"paths\"",
         ));
     }
     let Some(id) = id else {
@@ -106,13 +108,28 @@ fn file_rule(
     };
     let id_place = id.referenced;
     let id = label(&id, "id")?;
-    let Some(deny) = deny else {
-        return Err(Fault::new(
-            place,
-            format!("the rule {} has no \"deny\"", quoted(&id)),
-        ));
+    let (effect, access) = match (&deny, &allow) {
+        (Some(deny), None) => (Effect::Deny, parse_access(deny, "deny", &id)?),
+        (None, Some(allow)) => (Effect::Allow, parse_access(allow, "allow", &id)?),
+        (None, None) => {
+            return Err(Fault::new(
+                place,
+                format!(
+                    "the rule {} has neither \"deny\" nor \"allow\"",
+                    quoted(&id)
+                ),
+            ));
+        }
+        (Some(_), Some(allow)) => {
+            return Err(Fault::new(
+                allow.referenced,
+                format!(
+                    "the rule {} has both \"deny\" and \"allow\"; make it two rules",
+                    quoted(&id)
+                ),
+            ));
+        }
     };
-    let access = parse_access(&deny, &id)?;
     let Some(paths) = paths else {
         return Err(Fault::new(
             place,
@@ -126,9 +143,11 @@ fn file_rule(
     };
     let rule = FileRule {
         id,
+        effect,
         access,
         paths,
         mode,
+        priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
         may_be_missing: true,
         line: Place::from(place).line,
     };
@@ -164,13 +183,42 @@ fn parse_mode(mode: &Spanned<String>) -> Result<Mode, Fault> {
     })
 }
 
-fn parse_access(deny: &Spanned<Value<Spanned<String>>>, id: &str) -> Result<Access, Fault> {
-    match &deny.value {
+/// Rules are few, and numbers that are hard to compare help nobody.
+const PRIORITIES: std::ops::RangeInclusive<i32> = -1000..=1000;
+
+fn parse_priority(priority: &Spanned<Value<Spanned<String>>>) -> Result<i32, Fault> {
+    let number = match &priority.value {
+        Value::Word(word) => word.parse().ok(),
+        Value::List(_) | Value::Nothing | Value::Mapping => None,
+    };
+    number.filter(|n| PRIORITIES.contains(n)).ok_or_else(|| {
+        Fault::new(
+            priority.referenced,
+            "\"priority\" must be a whole number from -1000 to 1000; without it, it is 0",
+        )
+    })
+}
+
+fn parse_access(
+    access: &Spanned<Value<Spanned<String>>>,
+    key: &str,
+    id: &str,
+) -> Result<Access, Fault> {
+    let shape = || {
+        format!(
+            "{} must be a list of access kinds or the word all",
+            quoted(key)
+        )
+    };
+    match &access.value {
         Value::Word(word) if word == "all" => Ok(Access::ALL),
-        Value::List(kinds) if kinds.is_empty() => Err(Fault::new(
-            deny.referenced,
-            format!("the rule {} denies nothing", quoted(id)),
-        )),
+        Value::List(kinds) if kinds.is_empty() => {
+            let verb = if key == "deny" { "denies" } else { "allows" };
+            Err(Fault::new(
+                access.referenced,
+                format!("the rule {} {verb} nothing", quoted(id)),
+            ))
+        }
         Value::List(words) => kinds(words),
         Value::Word(word) => {
             let help = if Access::from_name(word).is_some() {
@@ -178,15 +226,9 @@ fn parse_access(deny: &Spanned<Value<Spanned<String>>>, id: &str) -> Result<Acce
             } else {
                 did_you_mean(word, ["all"])
             };
-            Err(Fault::new(
-                deny.referenced,
-                format!("\"deny\" must be a list of access kinds or the word all{help}"),
-            ))
+            Err(Fault::new(access.referenced, shape() + &help))
         }
-        Value::Nothing | Value::Mapping => Err(Fault::new(
-            deny.referenced,
-            "\"deny\" must be a list of access kinds or the word all",
-        )),
+        Value::Nothing | Value::Mapping => Err(Fault::new(access.referenced, shape())),
     }
 }
 

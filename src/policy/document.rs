@@ -40,9 +40,13 @@ pub(super) struct FileEntry {
     #[serde(default, deserialize_with = "present")]
     pub(super) deny: Option<Spanned<Value<Spanned<String>>>>,
     #[serde(default, deserialize_with = "present")]
+    pub(super) allow: Option<Spanned<Value<Spanned<String>>>>,
+    #[serde(default, deserialize_with = "present")]
     pub(super) paths: Option<Spanned<Value<Spanned<String>>>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) mode: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) priority: Option<Spanned<Value<Spanned<String>>>>,
 }
 
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
@@ -58,9 +62,7 @@ const LATER_IN_DOCUMENT: [(&str, &str); 8] = [
 ];
 
 /// The same inside a file rule.
-const LATER_IN_FILE_RULE: [(&str, &str); 15] = [
-    ("allow", "allow rules"),
-    ("priority", "priorities"),
+const LATER_IN_FILE_RULE: [(&str, &str); 13] = [
     ("subject", "subjects"),
     ("subjects", "subjects"),
     ("exe", "subjects"),

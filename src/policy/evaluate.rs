@@ -3,13 +3,14 @@
 //! It compares paths. The kernel decides on the identity of the file instead, so links in the request's path and in
 //! the rules' paths must have been resolved before the two can be held against each other.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::access::Access;
-use super::{FileRule, Mode, RuleSet};
+use super::{Effect, FileRule, Mode, RuleSet};
 
 /// What a rule set says about an access.
 ///
@@ -78,11 +79,18 @@ impl<'a> Request<'a> {
 pub struct Decision<'a> {
     /// What happens to the access.
     pub verdict: Verdict,
-    /// The first rule in the set that leads to this verdict; `None` when nothing speaks about the access.
+    /// The rule that refuses, or would; `None` when none does.
     pub rule: Option<&'a FileRule>,
+    /// It refuses because it allows other files, and no rule speaks about this one.
+    pub unlisted: bool,
 }
 
-/// Decides one request: a rule that enforces beats one that audits, and among equals the first one is named.
+/// Decides one request.
+///
+/// Of the rules that speak about a kind of access to the path the strongest one decides: that with the highest priority,
+/// among equals one that denies, and then the first in the document. Where none speaks about it, it is denied if there is
+/// a rule that allows this kind elsewhere. Rules in audit mode decide nothing; if the request would be denied with them,
+/// that is reported.
 ///
 /// ```
 /// use std::path::{Path, PathBuf};
@@ -100,33 +108,77 @@ pub fn evaluate<'a>(set: &'a RuleSet, request: &Request<'_>) -> Decision<'a> {
     decide(set.rules.iter(), request)
 }
 
-/// The same among these rules, in their order.
-pub(super) fn decide<'a>(
-    rules: impl Iterator<Item = &'a FileRule>,
-    request: &Request<'_>,
-) -> Decision<'a> {
-    let mut audited = None;
-    let denies = |rule: &&FileRule| {
-        let mut kinds = request.access.kinds();
-        kinds.any(|kind| rule.denies(request.path, kind))
-    };
-    for rule in rules.filter(denies) {
-        match rule.mode {
-            Mode::Enforce => {
-                return Decision {
-                    verdict: Verdict::Deny,
-                    rule: Some(rule),
-                };
+/// What a rule is worth beside another one.
+type Rank = ((Reverse<i32>, Effect), usize);
+
+/// The strongest rules about one kind of access.
+#[derive(Default)]
+struct Strongest<'a> {
+    /// Of those that speak about the path.
+    here: Option<(Rank, &'a FileRule)>,
+    /// Of those that allow it somewhere.
+    elsewhere: Option<(Rank, &'a FileRule)>,
+}
+
+impl<'a> Strongest<'a> {
+    fn consider(&mut self, number: usize, rule: &'a FileRule, path: &Path, kind: Access) {
+        let rank = (rule.rank(), number);
+        let keep = |first: &mut Option<(Rank, &'a FileRule)>| {
+            if first.is_none_or(|(other, _)| rank < other) {
+                *first = Some((rank, rule));
             }
-            Mode::Audit => audited = audited.or(Some(rule)),
+        };
+        if rule.speaks_of(path, kind) {
+            keep(&mut self.here);
+        }
+        if rule.effect == Effect::Allow && rule.access.contains(kind) {
+            keep(&mut self.elsewhere);
         }
     }
-    Decision {
-        verdict: match audited {
-            Some(_) => Verdict::Audit,
-            None => Verdict::Allow,
+
+    /// The rule that denies it, and whether that is for not being among what it allows.
+    fn refusal(&self) -> Option<(Rank, &'a FileRule, bool)> {
+        match (self.here, self.elsewhere) {
+            (Some((rank, rule)), _) => (rule.effect == Effect::Deny).then_some((rank, rule, false)),
+            (None, Some((rank, rule))) => Some((rank, rule, true)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// The same among these rules, which are in their order.
+pub(super) fn decide<'a>(
+    rules: impl Iterator<Item = &'a FileRule> + Clone,
+    request: &Request<'_>,
+) -> Decision<'a> {
+    let refusal = |with_audit: bool| {
+        let of_kind = |kind| {
+            let mut strongest = Strongest::default();
+            for (number, rule) in rules.clone().enumerate() {
+                if with_audit || rule.mode == Mode::Enforce {
+                    strongest.consider(number, rule, request.path, kind);
+                }
+            }
+            strongest.refusal()
+        };
+        let all = request.access.kinds().filter_map(of_kind);
+        all.min_by_key(|(rank, _, _)| *rank)
+    };
+    let verdicts = [(Verdict::Deny, false), (Verdict::Audit, true)];
+    let found = verdicts
+        .into_iter()
+        .find_map(|(verdict, with_audit)| Some((verdict, refusal(with_audit)?)));
+    match found {
+        Some((verdict, (_, rule, unlisted))) => Decision {
+            verdict,
+            rule: Some(rule),
+            unlisted,
         },
-        rule: audited,
+        None => Decision {
+            verdict: Verdict::Allow,
+            rule: None,
+            unlisted: false,
+        },
     }
 }
 
@@ -138,9 +190,11 @@ mod tests {
     fn rule(id: &str, access: Access, path: &str, mode: Mode) -> FileRule {
         FileRule {
             id: id.to_owned(),
+            effect: Effect::Deny,
             access,
             paths: ["/other", path].map(pattern).to_vec(),
             mode,
+            priority: 0,
             may_be_missing: true,
             line: 0,
         }
@@ -238,6 +292,67 @@ mod tests {
                 Access::READ | Access::WRITE | Access::METADATA
             ),
             (Verdict::Allow, None)
+        );
+    }
+
+    fn allowing(id: &str, access: Access, path: &str) -> FileRule {
+        FileRule {
+            effect: Effect::Allow,
+            ..rule(id, access, path, Mode::Enforce)
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_somewhere_is_denied_elsewhere() {
+        let rules = vec![allowing("work", Access::WRITE, "/work/**")];
+        let refused = (Verdict::Deny, Some("work".to_owned()));
+        let free = (Verdict::Allow, None);
+        assert_eq!(decide(rules.clone(), "/work/a", Access::WRITE), free);
+        assert_eq!(decide(rules.clone(), "/work", Access::WRITE), refused);
+        assert_eq!(decide(rules.clone(), "/etc/a", Access::WRITE), refused);
+        assert_eq!(decide(rules.clone(), "/etc/a", Access::READ), free);
+        let both = Access::READ | Access::WRITE;
+        assert_eq!(decide(rules, "/etc/a", both), refused);
+    }
+
+    #[test]
+    fn deny_beats_allow_and_a_higher_priority_beats_both() {
+        let allow = allowing("allow", Access::WRITE, "/work/**");
+        let deny = rule("deny", Access::WRITE, "/work/keep", Mode::Enforce);
+        let refused = (Verdict::Deny, Some("deny".to_owned()));
+        let both = vec![allow.clone(), deny.clone()];
+        assert_eq!(decide(both, "/work/keep", Access::WRITE), refused);
+        let strong = FileRule {
+            priority: 1,
+            ..allow
+        };
+        let both = vec![deny.clone(), strong.clone()];
+        let free = (Verdict::Allow, None);
+        assert_eq!(decide(both, "/work/keep", Access::WRITE), free);
+        let stronger = FileRule {
+            priority: 2,
+            ..deny
+        };
+        let both = vec![strong, stronger];
+        assert_eq!(decide(both, "/work/keep", Access::WRITE), refused);
+    }
+
+    #[test]
+    fn a_rule_in_audit_mode_takes_nothing_from_those_that_are_enforced() {
+        let enforced = rule("enforced", Access::WRITE, "/a", Mode::Enforce);
+        let tried = FileRule {
+            mode: Mode::Audit,
+            priority: 9,
+            ..allowing("tried", Access::WRITE, "/a")
+        };
+        let rules = vec![enforced, tried];
+        assert_eq!(
+            decide(rules.clone(), "/a", Access::WRITE),
+            (Verdict::Deny, Some("enforced".to_owned()))
+        );
+        assert_eq!(
+            decide(rules, "/b", Access::WRITE),
+            (Verdict::Audit, Some("tried".to_owned()))
         );
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::evaluate::{Decision, Request, Verdict, decide};
-use super::{Access, FileRule, Pattern, RuleSet};
+use super::{Access, Effect, FileRule, Pattern, RuleSet};
 
 /// What a rule set says about one kind of access to one file.
 #[derive(Debug, Clone)]
@@ -16,7 +16,9 @@ pub struct Reason<'a> {
     pub access: Access,
     /// The verdict, and the rule that it comes from.
     pub decision: Decision<'a>,
-    /// The other rules that speak about it, in the order in which they would decide if the ones before were not there.
+    /// What would be said if that rule were not there.
+    pub without: Decision<'a>,
+    /// The other rules that name the path for it, the stronger ones first: also those that allow it.
     pub then: Vec<&'a FileRule>,
 }
 
@@ -40,20 +42,19 @@ pub fn explain<'a>(set: &'a RuleSet, path: &Path) -> Vec<Reason<'a>> {
         .kinds()
         .map(|access| {
             let request = Request::new(path, access);
-            let mut left: Vec<&FileRule> = set.rules.iter().collect();
-            left.retain(|rule| rule.denies(path, access));
-            let mut order = Vec::new();
-            let first = decide(left.iter().copied(), &request);
-            let mut next = first.rule;
-            while let Some(rule) = next {
-                order.push(rule);
-                left.retain(|other| !std::ptr::eq(*other, rule));
-                next = decide(left.iter().copied(), &request).rule;
-            }
+            let decision = decide(set.rules.iter(), &request);
+            let deciding = decision.rule;
+            let is_other = move |rule: &&FileRule| {
+                !deciding.is_some_and(|deciding| std::ptr::eq(*rule, deciding))
+            };
+            let without = decide(set.rules.iter().filter(is_other), &request);
+            let mut then = set.ranked();
+            then.retain(|rule| rule.speaks_of(path, access) && is_other(rule));
             Reason {
                 access,
-                decision: first,
-                then: order.split_off(order.len().min(1)),
+                decision,
+                without,
+                then,
             }
         })
         .collect()
@@ -96,6 +97,10 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
     let (old, new) = (Index::new(before), Index::new(after));
     let mut patterns: Vec<&Pattern> = old.by_pattern.keys().copied().collect();
     patterns.extend(new.by_pattern.keys());
+    let rest = Pattern::Below("/".into());
+    if !(old.allowing.is_empty() && new.allowing.is_empty()) {
+        patterns.push(&rest);
+    }
     patterns.sort_unstable();
     patterns.dedup();
     let mut changes: Vec<Change> = Vec::new();
@@ -147,6 +152,8 @@ struct Index<'a> {
     set: &'a RuleSet,
     /// Numbers of rules, in their order.
     by_pattern: HashMap<&'a Pattern, Vec<usize>>,
+    /// Those that allow: they speak about all else as well.
+    allowing: Vec<usize>,
 }
 
 impl<'a> Index<'a> {
@@ -157,10 +164,15 @@ impl<'a> Index<'a> {
                 by_pattern.entry(pattern).or_default().push(number);
             }
         }
-        Index { set, by_pattern }
+        let allows = |n: &usize| set.rules[*n].effect == Effect::Allow;
+        Index {
+            set,
+            by_pattern,
+            allowing: (0..set.rules.len()).filter(allows).collect(),
+        }
     }
 
-    /// Those that name the path, in their order.
+    /// Those that speak about the path, in their order.
     fn about(&self, path: &Path) -> Vec<&'a FileRule> {
         let above = path.ancestors().skip(1);
         let patterns = above.map(|directory| Pattern::Below(directory.to_owned()));
@@ -168,6 +180,7 @@ impl<'a> Index<'a> {
             .chain([Pattern::File(path.to_owned())])
             .filter_map(|pattern| self.by_pattern.get(&pattern))
             .flatten()
+            .chain(&self.allowing)
             .copied()
             .collect();
         numbers.sort_unstable();

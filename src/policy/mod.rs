@@ -31,6 +31,7 @@ mod explain;
 mod fault;
 mod pattern;
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -110,18 +111,34 @@ pub struct RuleSet {
     pub rules: Vec<FileRule>,
 }
 
-/// A rule that denies kinds of access to files.
+/// Whether a rule is for or against.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Effect {
+    /// What the rule names is denied.
+    #[default]
+    Deny,
+    /// What the rule names is allowed, and the same kinds of access to all else are denied.
+    Allow,
+}
+
+/// A rule that denies kinds of access to files, or allows them to these files alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FileRule {
     /// What the rule is called in events and messages; unique in its set, without control characters in a document.
     pub id: String,
-    /// The kinds that are denied; never empty.
+    /// Whether the rule denies or allows.
+    pub effect: Effect,
+    /// The kinds that are denied or allowed; never empty.
     pub access: Access,
     /// What the rule is about; never empty.
     pub paths: Vec<Pattern>,
     /// Whether the rule refuses or reports; the document's mode is already worked in.
     pub mode: Mode,
+    /// Which of two rules about the same decides: the one with the higher priority, and among equals one that denies.
+    pub priority: i32,
     /// Whether a path may name nothing yet, in a directory that exists; else that is an error when the rule is armed.
     #[serde(skip)]
     pub may_be_missing: bool,
@@ -130,17 +147,25 @@ pub struct FileRule {
 }
 
 impl FileRule {
-    /// Whether the rule denies this one kind of access to this path: because it is about the path, or because the path
-    /// is a directory on the way to what it is about. Who may not change what is at a name may not move the name either.
+    /// Whether the rule says something about this one kind of access to this path: because it names the path, or, when
+    /// it denies, because the path is a directory on the way to what it names. Who may not change what is at a name may
+    /// not move the name either.
     #[must_use]
-    pub fn denies(&self, path: &Path, kind: Access) -> bool {
+    pub fn speaks_of(&self, path: &Path, kind: Access) -> bool {
         self.access.contains(kind) && self.paths.iter().any(|p| p.names(path))
             || self.pins(kind) && self.paths.iter().any(|p| p.leads_through(path))
     }
 
     /// Whether the rule denies this kind of access to the directories on the way.
     pub(crate) fn pins(&self, kind: Access) -> bool {
-        Access::MOVES.contains(kind) && self.access.intersects(Access::CHANGES)
+        self.effect == Effect::Deny
+            && Access::MOVES.contains(kind)
+            && self.access.intersects(Access::CHANGES)
+    }
+
+    /// Sorts the stronger rule first; what is left is a matter of their order in the document.
+    pub(crate) fn rank(&self) -> (Reverse<i32>, Effect) {
+        (Reverse(self.priority), self.effect)
     }
 }
 
@@ -199,9 +224,11 @@ impl RuleSet {
             }
             rules.push(FileRule {
                 id,
+                effect: Effect::Deny,
                 access: Access::ALL,
                 paths: vec![Pattern::File(absolute)],
                 mode: Mode::Enforce,
+                priority: 0,
                 may_be_missing: false,
                 line: 0,
             });
@@ -243,6 +270,13 @@ impl RuleSet {
         }
         self.rules.extend(other.rules);
         Ok(self)
+    }
+
+    /// The rules, the stronger one first.
+    pub(crate) fn ranked(&self) -> Vec<&FileRule> {
+        let mut rules: Vec<&FileRule> = self.rules.iter().collect();
+        rules.sort_by_key(|rule| rule.rank());
+        rules
     }
 
     /// The set with every rule in this mode, also those that set their own; `--audit` is `with_mode(Mode::Audit)`.

@@ -258,7 +258,10 @@ impl Live {
         }
         let drops = loader.drops()?;
         let clock = clock(&boot_id);
-        let rules = policy.map_or_else(Vec::new, |p| p.rules.into_iter().map(|r| r.id).collect());
+        let rules = policy.as_ref().map_or_else(Vec::new, |policy| {
+            let ids = policy.ranked().into_iter().map(|rule| rule.id.clone());
+            ids.collect()
+        });
         let opening = Opening {
             kernel: release(),
             arch: std::env::consts::ARCH.to_owned(),

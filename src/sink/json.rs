@@ -318,6 +318,7 @@ impl Line<'_> {
         self.list(e.access.split(',').filter(|name| !name.is_empty()));
         self.raw(key!("stockade.verdict"));
         self.raw(if e.refused { b"\"deny\"" } else { b"\"audit\"" });
+        self.flag(key!("stockade.unlisted"), e.unlisted);
         self.path(&e.path);
         self.flag(key!("stockade.path_in_fs"), e.path_in_fs);
         if e.file.inode != 0 {

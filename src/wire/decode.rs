@@ -621,6 +621,7 @@ fn denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
         rule_id: spare.string(),
         access: access_names(rec.access, spare.string()),
         refused: rec.verdict == VERDICT_DENY,
+        unlisted: flags & flag::UNLISTED != 0,
         path: path(parts, flags & flag::PATH_CUT != 0, flags, spare),
         path_in_fs: flags & flag::NO_MOUNT != 0,
         file: file_id(rec.file),

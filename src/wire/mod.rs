@@ -133,6 +133,7 @@ pub(crate) mod flag {
     pub(crate) const UNLINKED: u32 = 1 << 10;
     pub(crate) const MEMFD: u32 = 1 << 11;
     pub(crate) const ENV_CUT: u32 = 1 << 12;
+    pub(crate) const UNLISTED: u32 = 1 << 14;
 }
 
 /// Values of `enum stk_env`.
@@ -505,8 +506,8 @@ record!(
 record!(
     /// `struct stk_set`.
     RuleNumbers {
-        deny: [u32; ACCESS_KINDS],
-        audit: [u32; ACCESS_KINDS],
+        enforced: [u32; ACCESS_KINDS],
+        all: [u32; ACCESS_KINDS],
     }
 );
 
@@ -516,6 +517,7 @@ record!(
         epoch: u32,
         flags: u32,
         hash_key: [u64; 2],
+        otherwise: RuleNumbers,
         lost: RuleNumbers,
     }
 );
@@ -654,6 +656,7 @@ pub(crate) mod ruling_flag {
 pub(crate) mod armed_flag {
     pub(crate) const NAMES: u32 = 1 << 0;
     pub(crate) const BELOW: u32 = 1 << 1;
+    pub(crate) const OTHERWISE: u32 = 1 << 2;
 }
 
 /// The bytes of a record, for a map.
@@ -767,6 +770,8 @@ mod tests {
             ("STK_RULING_LENGTHS", ruling_flag::LENGTHS),
             ("STK_ARMED_NAMES", armed_flag::NAMES),
             ("STK_ARMED_BELOW", armed_flag::BELOW),
+            ("STK_ARMED_OTHERWISE", armed_flag::OTHERWISE),
+            ("STK_FLAG_UNLISTED", flag::UNLISTED),
             ("STK_TASK_FOLLOW", TASK_FOLLOW),
             ("STK_TASK_ENDED", TASK_ENDED),
             ("STK_CHANGE_LINK", change_op::LINK),
