@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{
-    Asker, Attachments, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
+    Asker, Attachments, KernelBtf, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
 };
 use crate::policy::{Access, Effect, FileRule, Mode, RuleSet};
 use crate::wire::{Armed, FileKey, RULE_CANARY, armed_flag, bytes_of, read, ruling_flag};
@@ -78,7 +78,12 @@ pub(crate) struct Plan {
 impl Plan {
     /// Opens every path of the rules and asks the kernel for the identities. A path that cannot be opened is an error
     /// with its name.
-    pub(crate) fn new(rules: &RuleSet, asker: &Asker, lsm_list: Option<String>) -> Result<Self> {
+    pub(crate) fn new(
+        rules: &RuleSet,
+        asker: &Asker,
+        btf: &KernelBtf,
+        lsm_list: Option<String>,
+    ) -> Result<Self> {
         let canary = Canary::new()?;
         let tag_canary = Canary::new()?;
         let mut wanted: Vec<(usize, identity::Opened)> = Vec::new();
@@ -89,7 +94,7 @@ impl Plan {
                 wanted.extend(opened.into_iter().map(|o| (index, o)));
             }
         }
-        let known = Known::ask(asker)?;
+        let known = Known::ask(asker, btf)?;
         let record = known.file(canary.fd())?;
         let canary = canary.identified(record);
         let self_tgid = canary.self_tgid();

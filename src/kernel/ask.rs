@@ -17,10 +17,9 @@ use crate::wire::{AboveRecord, IdentityRecord, SeedRecord, TaskKey, read};
 /// A process that runs now.
 pub(crate) type Seed = SeedRecord;
 
-/// The iterators, loaded once.
+/// The iterators that every session needs, loaded once.
 pub(crate) struct Asker {
     files: Link,
-    above: Link,
     tasks: Link,
 }
 
@@ -33,54 +32,13 @@ impl fmt::Debug for Asker {
 impl Asker {
     /// Loads the iterators. Needs the rights to load tracing programs; nothing is hooked anywhere.
     pub(crate) fn new(btf: &KernelBtf) -> Result<Self> {
-        let capture = Capture::start();
-        let what = "the identity iterator";
-        let mut open = skel::IDENTITY
-            .open(btf)?
-            .map_err(|e| refused(what, &e, &capture.take()))?;
-        for mut program in open.progs_mut() {
-            program.set_autoload(true);
-        }
-        let loaded = open
-            .load()
-            .map_err(|e| refused(what, &e, &capture.take()))?;
-        let mut links = Vec::new();
-        for name in [
-            "identity_files__iter",
-            "identity_above__iter",
-            "identity_tasks__iter",
-        ] {
-            for program in loaded.progs_mut().filter(|p| p.name() == name) {
-                links.push(
-                    program
-                        .attach()
-                        .map_err(|e| refused(name, &e, &capture.take()))?,
-                );
-            }
-        }
-        // All names are in identity.bpf.c, or the loop above found fewer.
-        let (Some(tasks), Some(above), Some(files)) = (links.pop(), links.pop(), links.pop())
-        else {
-            return Err(Error::new(
-                ErrorKind::Load,
-                "the identity iterators are not in their object; this is a defect",
-            ));
-        };
-        Ok(Asker {
-            files,
-            above,
-            tasks,
-        })
+        let [files, tasks] = load(btf, ["identity_files__iter", "identity_tasks__iter"])?;
+        Ok(Asker { files, tasks })
     }
 
     /// The identity of every file that this process has open, with its descriptor.
     pub(crate) fn files(&self) -> Result<Vec<IdentityRecord>> {
         records(&self.files, "identities of our descriptors")
-    }
-
-    /// The directories that these files are in, from the innermost one on.
-    pub(crate) fn above(&self) -> Result<Vec<AboveRecord>> {
-        records(&self.above, "the directories of our descriptors")
     }
 
     /// This process in the initial pid namespace, which is what the kernel half compares.
@@ -103,6 +61,45 @@ impl Asker {
     pub(crate) fn processes(&self) -> Result<Vec<Seed>> {
         records(&self.tasks, "the list of processes")
     }
+}
+
+/// The directories that the files are in that this process has open, from the innermost one on. Loaded for the occasion:
+/// only a fence asks.
+pub(crate) fn directories(btf: &KernelBtf) -> Result<Vec<AboveRecord>> {
+    let [above] = load(btf, ["identity_above__iter"])?;
+    records(&above, "the directories of our descriptors")
+}
+
+/// Loads these iterators, and no others.
+fn load<const N: usize>(btf: &KernelBtf, names: [&str; N]) -> Result<[Link; N]> {
+    let capture = Capture::start();
+    let what = "the identity iterator";
+    let mut open = skel::IDENTITY
+        .open(btf)?
+        .map_err(|e| refused(what, &e, &capture.take()))?;
+    for mut program in open.progs_mut() {
+        program.set_autoload(names.iter().any(|name| program.name() == *name));
+    }
+    let loaded = open
+        .load()
+        .map_err(|e| refused(what, &e, &capture.take()))?;
+    let mut links = Vec::new();
+    for name in names {
+        for program in loaded.progs_mut().filter(|p| p.name() == name) {
+            links.push(
+                program
+                    .attach()
+                    .map_err(|e| refused(name, &e, &capture.take()))?,
+            );
+        }
+    }
+    // All names are in identity.bpf.c, or the loop above found fewer.
+    links.try_into().map_err(|_| {
+        Error::new(
+            ErrorKind::Load,
+            "the identity iterators are not in their object; this is a defect",
+        )
+    })
 }
 
 fn records<T: plain::Plain + Copy>(link: &Link, what: &str) -> Result<Vec<T>> {

@@ -24,7 +24,7 @@ mod table;
 mod tracefs;
 mod trial;
 
-pub(crate) use ask::{Asker, Seed, read_iterator};
+pub(crate) use ask::{Asker, Seed, directories, read_iterator};
 pub(crate) use attached::{Attached, Attachments, skipped};
 pub(crate) use btf::KernelBtf;
 pub(crate) use clock::{boot_ns, real_time_offset_ns};

@@ -107,7 +107,7 @@ impl Live {
         let asker = Asker::new(&btf)?;
         let resolved = Resolved::new(scope, &asker)?;
         let plan = match &policy {
-            Some(rules) => Some(fence::Plan::new(rules, &asker, securityfs_lsm())?),
+            Some(rules) => Some(fence::Plan::new(rules, &asker, &btf, securityfs_lsm())?),
             None => None,
         };
         let self_tgid = match &plan {
