@@ -3,7 +3,6 @@
 //! It compares paths. The kernel decides on the identity of the file instead, so links in the request's path and in
 //! the rules' paths must have been resolved before the two can be held against each other.
 
-use std::cmp::Reverse;
 use std::fmt;
 use std::path::Path;
 
@@ -105,80 +104,42 @@ pub struct Decision<'a> {
 /// ```
 #[must_use]
 pub fn evaluate<'a>(set: &'a RuleSet, request: &Request<'_>) -> Decision<'a> {
-    decide(set.rules.iter(), request)
+    decide(&set.ranked(), request)
 }
 
-/// What a rule is worth beside another one.
-type Rank = ((Reverse<i32>, Effect), usize);
-
-/// The strongest rules about one kind of access.
-#[derive(Default)]
-struct Strongest<'a> {
-    /// Of those that speak about the path.
-    here: Option<(Rank, &'a FileRule)>,
-    /// Of those that allow it somewhere.
-    elsewhere: Option<(Rank, &'a FileRule)>,
-}
-
-impl<'a> Strongest<'a> {
-    fn consider(&mut self, number: usize, rule: &'a FileRule, path: &Path, kind: Access) {
-        let rank = (rule.rank(), number);
-        let keep = |first: &mut Option<(Rank, &'a FileRule)>| {
-            if first.is_none_or(|(other, _)| rank < other) {
-                *first = Some((rank, rule));
-            }
+/// The same among these rules, the stronger ones first.
+pub(super) fn decide<'a>(ranked: &[&'a FileRule], request: &Request<'_>) -> Decision<'a> {
+    // The number of the rule that refuses a kind, and whether that is for not being among what it allows.
+    let refusal = |kind: Access, with_audit: bool| {
+        let first = |is_meant: &dyn Fn(&FileRule) -> bool| {
+            let counts = |rule: &FileRule| with_audit || rule.mode == Mode::Enforce;
+            ranked
+                .iter()
+                .position(|rule| counts(rule) && is_meant(rule))
         };
-        if rule.speaks_of(path, kind) {
-            keep(&mut self.here);
-        }
-        if rule.effect == Effect::Allow && rule.access.contains(kind) {
-            keep(&mut self.elsewhere);
-        }
-    }
-
-    /// The rule that denies it, and whether that is for not being among what it allows.
-    fn refusal(&self) -> Option<(Rank, &'a FileRule, bool)> {
-        match (self.here, self.elsewhere) {
-            (Some((rank, rule)), _) => (rule.effect == Effect::Deny).then_some((rank, rule, false)),
-            (None, Some((rank, rule))) => Some((rank, rule, true)),
-            (None, None) => None,
-        }
-    }
-}
-
-/// The same among these rules, which are in their order.
-pub(super) fn decide<'a>(
-    rules: impl Iterator<Item = &'a FileRule> + Clone,
-    request: &Request<'_>,
-) -> Decision<'a> {
-    let refusal = |with_audit: bool| {
-        let of_kind = |kind| {
-            let mut strongest = Strongest::default();
-            for (number, rule) in rules.clone().enumerate() {
-                if with_audit || rule.mode == Mode::Enforce {
-                    strongest.consider(number, rule, request.path, kind);
-                }
+        match first(&|rule| rule.speaks_of(request.path, kind)) {
+            Some(here) => (ranked[here].effect == Effect::Deny).then_some((here, false)),
+            None => {
+                let elsewhere =
+                    first(&|rule| rule.effect == Effect::Allow && rule.access.contains(kind));
+                elsewhere.map(|number| (number, true))
             }
-            strongest.refusal()
-        };
-        let all = request.access.kinds().filter_map(of_kind);
-        all.min_by_key(|(rank, _, _)| *rank)
+        }
     };
-    let verdicts = [(Verdict::Deny, false), (Verdict::Audit, true)];
-    let found = verdicts
-        .into_iter()
-        .find_map(|(verdict, with_audit)| Some((verdict, refusal(with_audit)?)));
-    match found {
-        Some((verdict, (_, rule, unlisted))) => Decision {
-            verdict,
-            rule: Some(rule),
-            unlisted,
-        },
-        None => Decision {
-            verdict: Verdict::Allow,
-            rule: None,
-            unlisted: false,
-        },
+    for (verdict, with_audit) in [(Verdict::Deny, false), (Verdict::Audit, true)] {
+        let kinds = request.access.kinds();
+        if let Some((number, unlisted)) = kinds.filter_map(|kind| refusal(kind, with_audit)).min() {
+            return Decision {
+                verdict,
+                rule: Some(ranked[number]),
+                unlisted,
+            };
+        }
+    }
+    Decision {
+        verdict: Verdict::Allow,
+        rule: None,
+        unlisted: false,
     }
 }
 

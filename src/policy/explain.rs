@@ -38,26 +38,26 @@ pub struct Reason<'a> {
 /// ```
 #[must_use]
 pub fn explain<'a>(set: &'a RuleSet, path: &Path) -> Vec<Reason<'a>> {
-    Access::ALL
-        .kinds()
-        .map(|access| {
-            let request = Request::new(path, access);
-            let decision = decide(set.rules.iter(), &request);
-            let deciding = decision.rule;
-            let is_other = move |rule: &&FileRule| {
-                !deciding.is_some_and(|deciding| std::ptr::eq(*rule, deciding))
-            };
-            let without = decide(set.rules.iter().filter(is_other), &request);
-            let mut then = set.ranked();
-            then.retain(|rule| rule.speaks_of(path, access) && is_other(rule));
-            Reason {
-                access,
-                decision,
-                without,
-                then,
-            }
-        })
-        .collect()
+    let ranked = set.ranked();
+    let reason = |access| {
+        let request = Request::new(path, access);
+        let decision = decide(&ranked, &request);
+        let mut others = ranked.clone();
+        others.retain(|rule| {
+            !decision
+                .rule
+                .is_some_and(|deciding| std::ptr::eq(*rule, deciding))
+        });
+        let without = decide(&others, &request);
+        others.retain(|rule| rule.speaks_of(path, access));
+        Reason {
+            access,
+            decision,
+            without,
+            then: others,
+        }
+    };
+    Access::ALL.kinds().map(reason).collect()
 }
 
 /// Kinds of access to one file on which two rule sets differ in the same way.
@@ -112,11 +112,9 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
         };
         let (old, new) = (old.about(&path), new.about(&path));
         let rules = |of: &[&FileRule], access| {
-            let about = of
-                .iter()
-                .copied()
-                .filter(|rule| rule.access.contains(access));
-            let decision = decide(about, &Request::new(&path, access));
+            let about = of.iter().copied();
+            let about: Vec<&FileRule> = about.filter(|r| r.access.contains(access)).collect();
+            let decision = decide(&about, &Request::new(&path, access));
             (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
         };
         let first = changes.len();
@@ -149,8 +147,9 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
 
 /// Finds the rules about a path without a look at all of them.
 struct Index<'a> {
-    set: &'a RuleSet,
-    /// Numbers of rules, in their order.
+    /// The stronger ones first.
+    ranked: Vec<&'a FileRule>,
+    /// Their numbers.
     by_pattern: HashMap<&'a Pattern, Vec<usize>>,
     /// Those that allow: they speak about all else as well.
     allowing: Vec<usize>,
@@ -159,20 +158,21 @@ struct Index<'a> {
 impl<'a> Index<'a> {
     fn new(set: &'a RuleSet) -> Self {
         let mut by_pattern: HashMap<&Pattern, Vec<usize>> = HashMap::new();
-        for (number, rule) in set.rules.iter().enumerate() {
+        let ranked = set.ranked();
+        for (number, rule) in ranked.iter().enumerate() {
             for pattern in &rule.paths {
                 by_pattern.entry(pattern).or_default().push(number);
             }
         }
-        let allows = |n: &usize| set.rules[*n].effect == Effect::Allow;
+        let allows = |n: &usize| ranked[*n].effect == Effect::Allow;
         Index {
-            set,
+            allowing: (0..ranked.len()).filter(allows).collect(),
             by_pattern,
-            allowing: (0..set.rules.len()).filter(allows).collect(),
+            ranked,
         }
     }
 
-    /// Those that speak about the path, in their order.
+    /// Those that name the path or allow others, the stronger ones first.
     fn about(&self, path: &Path) -> Vec<&'a FileRule> {
         let above = path.ancestors().skip(1);
         let patterns = above.map(|directory| Pattern::Below(directory.to_owned()));
@@ -185,7 +185,7 @@ impl<'a> Index<'a> {
             .collect();
         numbers.sort_unstable();
         numbers.dedup();
-        numbers.into_iter().map(|n| &self.set.rules[n]).collect()
+        numbers.into_iter().map(|n| self.ranked[n]).collect()
     }
 }
 
