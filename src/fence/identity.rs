@@ -31,9 +31,18 @@ pub(super) enum Part {
 pub(super) struct Opened {
     path: PathBuf,
     fd: OwnedFd,
-    pub(super) part: Part,
     /// Device and inode as fstat(2) has them: on btrfs they tell subvolumes apart, which the key does not.
     stat: (u64, u64),
+}
+
+impl Opened {
+    fn new(path: &Path, fd: OwnedFd, stat: &Stat) -> Self {
+        Opened {
+            path: path.to_owned(),
+            fd,
+            stat: (stat.st_dev, stat.st_ino),
+        }
+    }
 }
 
 /// How far the key alone can be trusted.
@@ -79,7 +88,7 @@ pub(super) struct Identity {
 }
 
 /// What no two files share: device and inode as fstat(2) has them, and the key.
-pub(super) type Exact = ((u64, u64), (u64, u32, u32));
+pub(super) type Exact = ((u64, u64), FileKey);
 
 /// What the kernel said of our descriptors.
 #[derive(Debug)]
@@ -122,7 +131,7 @@ fn number(fd: &OwnedFd) -> Option<u32> {
 }
 
 /// Opens what a pattern of a rule names. A symbolic link names two files: itself, which can be replaced, and its target.
-pub(super) fn open(rule: &FileRule, pattern: &Pattern) -> Result<Vec<Opened>> {
+pub(super) fn open(rule: &FileRule, pattern: &Pattern) -> Result<Vec<(Part, Opened)>> {
     let path = pattern.path();
     let below = matches!(pattern, Pattern::Below(_));
     let (fd, stat) = match open_path(path, OFlags::NOFOLLOW) {
@@ -132,27 +141,24 @@ pub(super) fn open(rule: &FileRule, pattern: &Pattern) -> Result<Vec<Opened>> {
         opened => opened.map_err(|e| cannot(rule, path, e))?,
     };
     let kind = FileType::from_raw_mode(stat.st_mode);
-    let one = |fd, stat: &Stat, part| Opened {
-        path: path.to_owned(),
-        fd,
-        part,
-        stat: (stat.st_dev, stat.st_ino),
-    };
+    let first = Opened::new(path, fd, &stat);
     if kind != FileType::Symlink {
-        return Ok(vec![one(fd, &stat, part(rule, path, below, kind)?)]);
+        return Ok(vec![(part(rule, path, below, kind)?, first)]);
     }
     let (target, target_stat) =
         open_path(path, OFlags::empty()).map_err(|e| cannot(rule, path, e))?;
     let kind = FileType::from_raw_mode(target_stat.st_mode);
-    let target_part = part(rule, path, below, kind)?;
     let link = if below {
         Part::LinkToDirectory
     } else {
         Part::File
     };
     Ok(vec![
-        one(fd, &stat, link),
-        one(target, &target_stat, target_part),
+        (link, first),
+        (
+            part(rule, path, below, kind)?,
+            Opened::new(path, target, &target_stat),
+        ),
     ])
 }
 
@@ -182,7 +188,7 @@ fn part(rule: &FileRule, path: &Path, below: bool, kind: FileType) -> Result<Par
 }
 
 /// The directory of what does not exist yet.
-fn parent(rule: &FileRule, path: &Path, below: bool) -> Result<Opened> {
+fn parent(rule: &FileRule, path: &Path, below: bool) -> Result<(Part, Opened)> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(cannot(rule, path, rustix::io::Errno::NOENT));
     };
@@ -192,15 +198,11 @@ fn parent(rule: &FileRule, path: &Path, below: bool) -> Result<Opened> {
             path.display()
         ))
     })?;
-    Ok(Opened {
-        path: path.to_owned(),
-        fd,
-        part: Part::Parent {
-            name: name.as_encoded_bytes().to_owned(),
-            below,
-        },
-        stat: (stat.st_dev, stat.st_ino),
-    })
+    let part = Part::Parent {
+        name: name.as_encoded_bytes().to_owned(),
+        below,
+    };
+    Ok((part, Opened::new(path, fd, &stat)))
 }
 
 fn open_path(path: &Path, extra: OFlags) -> rustix::io::Result<(OwnedFd, Stat)> {
@@ -296,12 +298,7 @@ impl Identity {
     }
 
     pub(super) fn exact(&self) -> Exact {
-        let FileKey {
-            ino,
-            dev,
-            generation,
-        } = self.key;
-        (self.stat, (ino, dev, generation))
+        (self.stat, self.key)
     }
 
     /// The descriptor whose inode gets the tag.

@@ -86,12 +86,20 @@ impl Plan {
     ) -> Result<Self> {
         let canary = Canary::new()?;
         let tag_canary = Canary::new()?;
-        let mut wanted: Vec<(usize, identity::Opened)> = Vec::new();
         let ranked = rules.ranked();
-        for (index, rule) in ranked.iter().enumerate() {
+        let voices = (0u32..).zip(&ranked).map(|(number, rule)| {
+            let voice = Voice::new(number, rule.effect, rule.mode);
+            (voice, *rule)
+        });
+        let mut otherwise = Said::NOTHING;
+        let mut wanted = Vec::new();
+        for (voice, rule) in voices {
+            if rule.effect == Effect::Allow {
+                otherwise.add_rest(voice, rule.access);
+            }
             for pattern in &rule.paths {
                 let opened = identity::open(rule, pattern)?;
-                wanted.extend(opened.into_iter().map(|o| (index, o)));
+                wanted.extend(opened.into_iter().map(|one| (voice, rule, one)));
             }
         }
         let known = Known::ask(asker, btf)?;
@@ -102,7 +110,7 @@ impl Plan {
             targets: Vec::new(),
             places: Places::default(),
             sets: Sets::default(),
-            otherwise: Said::NOTHING,
+            otherwise,
             held: Vec::new(),
             canary,
             tag_canary,
@@ -112,18 +120,9 @@ impl Plan {
         };
         // The same file named twice is one target.
         let mut by_file = HashMap::new();
-        for (index, mut opened) in wanted {
-            let part = std::mem::replace(&mut opened.part, Part::File);
-            let identity = Identity::new(ranked[index], opened, &known)?;
-            let number = u32::try_from(index)
-                .map_err(|_| Error::new(ErrorKind::Policy, "too many rules"))?;
-            plan.enter(number, ranked[index], part, identity, &mut by_file);
-        }
-        for (number, rule) in (0u32..).zip(&ranked) {
-            if rule.effect == Effect::Allow {
-                let voice = Voice::new(number, rule.effect, rule.mode);
-                plan.otherwise.add_rest(voice, rule.access);
-            }
+        for (voice, rule, (part, opened)) in wanted {
+            let identity = Identity::new(rule, opened, &known)?;
+            plan.enter(voice, rule, part, identity, &mut by_file);
         }
         plan.sets = Sets::new(
             plan.places
@@ -137,13 +136,13 @@ impl Plan {
     /// Enters what a rule says about one thing that it names.
     fn enter(
         &mut self,
-        number: u32,
+        voice: Voice,
         rule: &FileRule,
         part: Part,
         identity: Identity,
         by_file: &mut HashMap<identity::Exact, usize>,
     ) {
-        let (voice, access) = (Voice::new(number, rule.effect, rule.mode), rule.access);
+        let access = rule.access;
         let own_key = identity.key;
         let mut pinned: Vec<&FileKey> = Vec::new();
         if let Part::Parent { name, below } = &part {

@@ -1,6 +1,6 @@
 //! Where the rules hold, in the kernel's terms: files, names in directories, and all below a directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
@@ -81,6 +81,16 @@ impl Said {
         }
     }
 
+    fn both(&self, other: &Said) -> Said {
+        let stronger = |mine: [u32; ACCESS_KINDS], theirs: [u32; ACCESS_KINDS]| {
+            std::array::from_fn(|kind| mine[kind].min(theirs[kind]))
+        };
+        Said {
+            enforced: stronger(self.enforced, other.enforced),
+            all: stronger(self.all, other.all),
+        }
+    }
+
     pub(super) fn numbers(&self) -> RuleNumbers {
         RuleNumbers {
             enforced: self.enforced,
@@ -116,18 +126,11 @@ impl Here {
     }
 }
 
-/// A key that can be looked up; [`FileKey`] is bytes for the kernel.
-type Key = (u64, u32, u32);
-
-fn lookup_key(key: &FileKey) -> Key {
-    (key.ino, key.dev, key.generation)
-}
-
 /// Everything that is ruled, but for what only inode tags can tell apart.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    keys: HashMap<Key, Here>,
-    names: HashMap<(Key, Vec<u8>), Here>,
+    keys: HashMap<FileKey, Here>,
+    names: HashMap<(FileKey, Vec<u8>), Here>,
     below: bool,
 }
 
@@ -147,7 +150,7 @@ impl Places {
     pub(super) fn name(&mut self, directory: &FileKey, name: &[u8], below: bool) -> &mut Said {
         self.below |= below;
         self.at(directory).lengths |= 1 << (ruling_flag::LENGTHS + (name.len() & 15) as u32);
-        let key = (lookup_key(directory), name.to_owned());
+        let key = (*directory, name.to_owned());
         let here = self.names.entry(key).or_insert(Here::NOTHING);
         if below {
             &mut here.below
@@ -173,7 +176,7 @@ impl Places {
     }
 
     fn at(&mut self, key: &FileKey) -> &mut Here {
-        self.keys.entry(lookup_key(key)).or_insert(Here::NOTHING)
+        self.keys.entry(*key).or_insert(Here::NOTHING)
     }
 
     pub(super) fn has_names(&self) -> bool {
@@ -194,19 +197,8 @@ impl Places {
 
     /// What is refused somewhere of all that is in a directory.
     pub(super) fn refused_below(&self) -> Said {
-        let mut all = Said::NOTHING;
-        for here in self.keys.values().chain(self.names.values()) {
-            let refusals = here.below.refusals();
-            for (mine, theirs) in [
-                (&mut all.enforced, &refusals.enforced),
-                (&mut all.all, &refusals.all),
-            ] {
-                for (first, code) in mine.iter_mut().zip(theirs) {
-                    *first = (*first).min(*code);
-                }
-            }
-        }
-        all
+        let everywhere = self.keys.values().chain(self.names.values());
+        everywhere.fold(Said::NOTHING, |all, here| all.both(&here.below.refusals()))
     }
 
     /// All that is said, for [`Sets`].
@@ -217,37 +209,24 @@ impl Places {
 
     /// Entries of `stk_keys`.
     pub(super) fn keys(&self, sets: &Sets) -> Vec<(FileKey, Ruling)> {
-        let entry = |(&(ino, dev, generation), here): (&Key, &Here)| {
-            let key = FileKey {
-                ino,
-                dev,
-                generation,
-            };
-            (key, sets.ruling(here))
-        };
+        let entry = |(key, here): (&FileKey, &Here)| (*key, sets.ruling(here));
         self.keys.iter().map(entry).collect()
     }
 
     /// Entries of `stk_names`. Two names with one hash would have each other's rules.
     pub(super) fn names(&self, sets: &Sets, hash_key: [u64; 2]) -> Result<Vec<(NameKey, Ruling)>> {
-        let mut met = HashMap::new();
-        let entry = |((key, name), here): (&(Key, Vec<u8>), &Here)| {
+        let mut met = HashSet::new();
+        let entry = |((dir, name), here): (&(FileKey, Vec<u8>), &Here)| {
             let mut hasher = SipHasher13::new_with_keys(hash_key[0], hash_key[1]);
             hasher.write(name);
             let hash = hasher.finish();
-            if met.insert((*key, hash), name.clone()).is_some() {
+            if !met.insert((*dir, hash)) {
                 return Err(Error::new(
                     ErrorKind::Policy,
                     "two names in one directory have the same hash; start again, with another key",
                 ));
             }
-            let (ino, dev, generation) = *key;
-            let dir = FileKey {
-                ino,
-                dev,
-                generation,
-            };
-            Ok((NameKey { dir, hash }, sets.ruling(here)))
+            Ok((NameKey { dir: *dir, hash }, sets.ruling(here)))
         };
         self.names.iter().map(entry).collect()
     }

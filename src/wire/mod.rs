@@ -478,6 +478,7 @@ record!(
 
 record!(
     /// `struct stk_key`.
+    #[derive(PartialEq, Eq, Hash)]
     FileKey {
         ino: u64,
         dev: u32,
