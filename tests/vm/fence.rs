@@ -67,17 +67,33 @@ pub(crate) const EPERM: i32 = 1;
 
 /// `stockade run` of the helper with these steps inside a fence around `denied`.
 pub(crate) fn fenced(denied: &[&Path], out: &Path, steps: &[Step], ctx: &Ctx) -> Vec<String> {
-    let mut args: Vec<String> = ["run", "--format", "json", "--monitor", "process"]
-        .map(str::to_owned)
-        .to_vec();
-    for path in denied {
-        args.push("--deny-file".to_owned());
-        args.push(text(path).to_owned());
-    }
-    args.push("--".to_owned());
-    args.push(text(&ctx.helper).to_owned());
+    let rules = denied.iter().flat_map(|path| ["--deny-file", text(path)]);
+    confined(rules, out, steps, ctx)
+}
+
+/// The same inside the fence that these arguments ask for.
+pub(crate) fn confined<'a>(
+    rules: impl IntoIterator<Item = &'a str>,
+    out: &Path,
+    steps: &[Step],
+    ctx: &'a Ctx,
+) -> Vec<String> {
+    let run = ["run", "--format", "json", "--monitor", "process"];
+    let command = ["--", text(&ctx.helper)];
+    let words = run.into_iter().chain(rules).chain(command);
+    let mut args: Vec<String> = words.map(str::to_owned).collect();
     args.extend(arguments(out, steps));
     args
+}
+
+/// Waits for the steps inside the fence that come before `ready`.
+pub(crate) fn until_ready(run: &mut Stockade, ready: &Path) {
+    poll("the steps inside the fence", || {
+        if let Some(status) = run.process.0.try_wait().unwrap() {
+            panic!("ended early with {status}: {}", run.stderr());
+        }
+        ready.exists().then_some(())
+    });
 }
 
 pub(crate) fn text(path: &Path) -> &str {
@@ -144,12 +160,7 @@ fn every_way(ctx: &Ctx, kind: &str) -> Outcome {
         return Outcome::Passed;
     }
 
-    poll("the steps inside the fence", || {
-        if let Some(status) = run.process.0.try_wait().unwrap() {
-            panic!("ended early with {status}: {}", run.stderr());
-        }
-        ready.exists().then_some(())
-    });
+    until_ready(&mut run, &ready);
     // Nothing has happened to the file.
     let mut wrong = Vec::new();
     let meta = fs::metadata(&secret).unwrap();

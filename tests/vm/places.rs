@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::fence::{EPERM, denials_of, text};
-use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, poll, stockade};
-use crate::helper::{Done, Step, arguments, outside, results, step};
+use crate::fence::{EPERM, confined, denials_of, text, until_ready};
+use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, stockade};
+use crate::helper::{Done, Step, outside, results, step};
 use crate::mounts::{bind, file_system, mount};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -83,31 +83,8 @@ fn rule(id: &str, deny: &str, paths: &[String]) -> String {
 
 /// `stockade run` of the helper with these steps under a policy.
 fn under(policy: &Path, more: &[&str], out: &Path, steps: &[Step], ctx: &Ctx) -> Vec<String> {
-    let mut args: Vec<String> = [
-        "run",
-        "--format",
-        "json",
-        "--monitor",
-        "process",
-        "--policy",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    args.push(text(policy).to_owned());
-    args.extend(more.iter().map(|&word| word.to_owned()));
-    args.extend(["--".to_owned(), text(&ctx.helper).to_owned()]);
-    args.extend(arguments(out, steps));
-    args
-}
-
-/// Waits for the first steps inside the fence.
-fn until_ready(run: &mut Stockade, ready: &Path) {
-    poll("the first steps", || {
-        if let Some(status) = run.process.0.try_wait().unwrap() {
-            panic!("ended early with {status}: {}", run.stderr());
-        }
-        ready.exists().then_some(())
-    });
+    let rules = ["--policy", text(policy)].into_iter();
+    confined(rules.chain(more.iter().copied()), out, steps, ctx)
 }
 
 /// What is wrong with how these cases came out.
