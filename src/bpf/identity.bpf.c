@@ -34,15 +34,6 @@ static __always_inline __u32 reader_of(struct task_struct *task, struct file *fi
 	return BPF_CORE_READ(task, files) == BPF_CORE_READ(reader, files) ? tgid : 0;
 }
 
-static __always_inline void id_of(struct stk_file_id *id, struct inode *inode)
-{
-	id->ino = BPF_CORE_READ(inode, i_ino);
-	id->dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	id->generation = BPF_CORE_READ(inode, i_generation);
-	id->fs_magic = BPF_CORE_READ(inode, i_sb, s_magic);
-	id->mode = BPF_CORE_READ(inode, i_mode);
-}
-
 SEC("?iter/task_file")
 int identity_files__iter(struct bpf_iter__task_file *ctx)
 {
@@ -54,7 +45,7 @@ int identity_files__iter(struct bpf_iter__task_file *ctx)
 	if (!out.tgid)
 		return 0;
 	out.fd = ctx->fd;
-	id_of(&out.file, BPF_CORE_READ(file, f_inode));
+	stk_file_id_of(&out.file, BPF_CORE_READ(file, f_inode), false);
 	bpf_probe_read_kernel_str(out.name, sizeof(out.name),
 				  BPF_CORE_READ(file, f_path.dentry, d_name.name));
 	bpf_seq_write(seq, &out, sizeof(out));
@@ -92,7 +83,7 @@ int identity_above__iter(struct bpf_iter__task_file *ctx)
 		if (!dentry)
 			break;
 		out.depth++;
-		id_of(&out.file, BPF_CORE_READ((struct dentry *)dentry, d_inode));
+		stk_file_id_of(&out.file, BPF_CORE_READ((struct dentry *)dentry, d_inode), false);
 		bpf_seq_write(seq, &out, sizeof(out));
 	}
 	return 0;

@@ -1,9 +1,21 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* The way up from a file, through directories and mounts, as numbers: dentries, and struct mounts. */
+/* Which file it is; and the way up from it, through directories and mounts, as numbers: dentries, and struct mounts. */
 #ifndef STOCKADE_MOUNT_BPF_H
 #define STOCKADE_MOUNT_BPF_H
 
 #include "core.bpf.h"
+
+/* `typed`: whether the verifier knows the type of `inode`; a constant at every call. */
+static __always_inline void stk_file_id_of(struct stk_file_id *id, struct inode *inode, bool typed)
+{
+	struct super_block *sb = STK_GET_TYPED(inode, inode, typed, i_sb);
+
+	id->ino = STK_GET_TYPED(inode, inode, typed, i_ino);
+	id->dev = STK_GET_TYPED(super_block, sb, typed, s_dev);
+	id->generation = STK_GET_TYPED(inode, inode, typed, i_generation);
+	id->fs_magic = STK_GET_TYPED(super_block, sb, typed, s_magic);
+	id->mode = STK_GET_TYPED(inode, inode, typed, i_mode);
+}
 
 /* 0 for none. */
 static __always_inline __u64 stk_mount_of(const struct vfsmount *mnt)

@@ -150,18 +150,6 @@ static __always_inline bool stk_wanted(void)
 	return tgid != stk_config.self_tgid && stk_in_scope(tgid);
 }
 
-/* `typed`: whether the verifier knows the type of `inode`; a constant at every call. */
-static __always_inline void stk_file_id_of(struct stk_file_id *id, struct inode *inode, bool typed)
-{
-	struct super_block *sb = STK_GET_TYPED(inode, inode, typed, i_sb);
-
-	id->ino = STK_GET_TYPED(inode, inode, typed, i_ino);
-	id->dev = STK_GET_TYPED(super_block, sb, typed, s_dev);
-	id->generation = STK_GET_TYPED(inode, inode, typed, i_generation);
-	id->fs_magic = STK_GET_TYPED(super_block, sb, typed, s_magic);
-	id->mode = STK_GET_TYPED(inode, inode, typed, i_mode);
-}
-
 /* A path in the kernel's terms, as numbers. */
 struct stk_place {
 	__u64 dentry;
