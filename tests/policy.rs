@@ -141,7 +141,7 @@ fn columns_count_characters_and_lines_end_in_any_way() {
 
 #[test]
 fn empty_documents_are_refused() {
-    let sentence = "the policy is empty; it needs \"version\" and \"files\"";
+    let sentence = "the policy is empty; it needs \"version\", and \"files\" or \"exec\"";
     refused("", &format!("p.yaml:1:1: {sentence}"));
     refused("# only\n", &format!("p.yaml:2:1: {sentence}"));
     refused("{}\n", &format!("p.yaml:1:1: {sentence}"));
@@ -179,15 +179,15 @@ fn foreign_versions_are_refused_before_anything_else() {
 fn policies_without_rules_are_refused() {
     refused(
         "version: 1\n",
-        "p.yaml:1:1: the policy has no rules; \"files\" is missing",
+        "p.yaml:1:1: the policy has no rules; \"files\" or \"exec\" is missing",
     );
     refused(
         "version: 1\nfiles:\n",
-        "p.yaml:2:6: the policy has no rules; \"files\" is empty",
+        "p.yaml:2:6: there are no rules in \"files\"; write some or leave it out",
     );
     refused(
         "version: 1\nfiles: []\n",
-        "p.yaml:2:8: the policy has no rules; \"files\" is empty",
+        "p.yaml:2:8: there are no rules in \"files\"; write some or leave it out",
     );
     for wrong in ["3", "{ a: b }", "text"] {
         refused(
@@ -246,7 +246,6 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
     for (key, what) in [
-        ("exec", "exec rules"),
         ("network", "network rules"),
         ("syscalls", "system call rules"),
         ("limits", "limits"),
@@ -269,6 +268,82 @@ fn keys_of_later_versions_are_refused_by_name() {
             &format!("p.yaml:5:5: \"{key}\" ({what}) is not supported by this version"),
         );
     }
+}
+
+#[test]
+fn exec_rules_are_about_running_what_they_name() {
+    let set = parse(
+        "version: 1\nexec:\n  - id: no-shells\n    deny: [/bin/sh, \"/opt/**\"]\n    mode: audit\n    priority: 3\n\
+         files: [{ id: read, deny: [read], paths: [/a] }]\n",
+    )
+    .unwrap();
+    let [shells, read] = &set.rules[..] else {
+        panic!("{:?}", set.rules)
+    };
+    assert_eq!(
+        (shells.id.as_str(), read.id.as_str()),
+        ("no-shells", "read")
+    );
+    assert_eq!((shells.access, shells.effect), (Access::EXEC, Effect::Deny));
+    assert_eq!(
+        (shells.mode, shells.priority, shells.line),
+        (Mode::Audit, 3, 3)
+    );
+    assert_eq!(
+        shells.paths,
+        [
+            Pattern::File("/bin/sh".into()),
+            Pattern::Below("/opt".into())
+        ]
+    );
+    let set = parse("version: 1\nexec:\n  - { id: system, allow: [\"/usr/**\"] }\n").unwrap();
+    let verdict = |path: &str, access| evaluate(&set, &Request::new(Path::new(path), access));
+    assert_eq!(verdict("/usr/bin/cc", Access::EXEC).verdict, Verdict::Allow);
+    assert_eq!(
+        verdict("/usr/bin/cc", Access::WRITE).verdict,
+        Verdict::Allow
+    );
+    let decision = verdict("/tmp/x", Access::EXEC);
+    assert_eq!((decision.verdict, decision.unlisted), (Verdict::Deny, true));
+}
+
+#[test]
+fn wrong_exec_rules_are_refused() {
+    let exec = |rule: &str| format!("version: 1\nexec:\n  - {rule}\n");
+    let empty = "an empty exec rule; it needs \"id\", and \"deny\" or \"allow\"";
+    refused(&exec("{}"), &format!("p.yaml:3:5: {empty}"));
+    refused(
+        &exec("{ deny: [/a] }"),
+        "p.yaml:3:5: this exec rule has no \"id\"",
+    );
+    refused(
+        &exec("{ id: a }"),
+        "p.yaml:3:5: the rule \"a\" has neither \"deny\" nor \"allow\"",
+    );
+    refused(
+        &exec("{ id: a, deny: all }"),
+        "p.yaml:3:20: \"deny\" must be a list of paths, as in [\"/etc/shadow\"]",
+    );
+    refused(
+        &exec("{ id: a, allow: [] }"),
+        "p.yaml:3:21: \"allow\" of the rule \"a\" is empty",
+    );
+    refused(
+        &exec("{ id: a, deny: [/a], paths: [/b] }"),
+        "p.yaml:3:26: an exec rule has its paths in \"deny\" or \"allow\"",
+    );
+    refused(
+        &exec("{ id: a, deny: [/a], revoke: true }"),
+        "p.yaml:3:26: \"revoke\" (revoking open files) is not supported by this version",
+    );
+    refused(
+        "version: 1\nexec: x\n",
+        "p.yaml:2:7: \"exec\" must be a list of rules, each starting with \"- id:\"",
+    );
+    refused(
+        "version: 1\nexec: [{ id: a, deny: [/a] }]\nfiles: [{ id: a, deny: all, paths: [/a] }]\n",
+        "p.yaml:3:15: the id \"a\" is already used by the rule on line 2",
+    );
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Access {
     pub const READ: Access = Access(1);
     /// Changing the contents: open for writing, truncate in any form.
     pub const WRITE: Access = Access(2);
-    /// Running the file.
+    /// Running the file: execve and its kind, as the program, the interpreter or the loader, and executable mappings.
     pub const EXEC: Access = Access(4);
     /// Making a file, a directory or a link at this name, also by a rename.
     pub const CREATE: Access = Access(8);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
-use super::document::{self, Document, FileEntry, Value};
+use super::document::{self, Document, ExecEntry, FileEntry, Value};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
 use super::{Effect, Environment, FileRule, Mode, Pattern, RuleSet};
 
@@ -24,12 +24,14 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         name,
         mode,
         files,
+        exec,
     } = document.value;
 
-    if version.is_none() && name.is_none() && mode.is_none() && files.is_none() {
+    let has_rules = files.is_some() || exec.is_some();
+    if version.is_none() && name.is_none() && mode.is_none() && !has_rules {
         return Err(Fault::new(
             start,
-            "the policy is empty; it needs \"version\" and \"files\"",
+            "the policy is empty; it needs \"version\", and \"files\" or \"exec\"",
         ));
     }
     document::require_version(version.as_ref(), start)?;
@@ -42,32 +44,25 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         None => Mode::default(),
     };
 
-    let Some(files) = files else {
+    if !has_rules {
         return Err(Fault::new(
             start,
-            "the policy has no rules; \"files\" is missing",
+            "the policy has no rules; \"files\" or \"exec\" is missing",
         ));
-    };
-    let entries = match files.value {
-        Value::List(entries) if !entries.is_empty() => entries,
-        Value::List(_) | Value::Nothing => {
-            return Err(Fault::new(
-                files.referenced,
-                "the policy has no rules; \"files\" is empty",
-            ));
-        }
-        Value::Word(_) | Value::Mapping => {
-            return Err(Fault::new(
-                files.referenced,
-                "\"files\" must be a list of rules, each starting with \"- id:\"",
-            ));
-        }
-    };
+    }
+    let mut found = Vec::new();
+    for entry in entries(files, "files")? {
+        found.push(file_rule(entry, mode, env)?);
+    }
+    for entry in entries(exec, "exec")? {
+        found.push(exec_rule(entry, mode, env)?);
+    }
+    // Among equals the first in the document is named, whatever it is about.
+    found.sort_by_key(|(rule, _)| rule.line);
 
-    let mut rules: Vec<FileRule> = Vec::with_capacity(entries.len());
-    let mut lines_by_id: HashMap<String, u32> = HashMap::with_capacity(entries.len());
-    for entry in entries {
-        let (rule, id_place) = file_rule(entry, mode, env)?;
+    let mut rules: Vec<FileRule> = Vec::with_capacity(found.len());
+    let mut lines_by_id: HashMap<String, u32> = HashMap::with_capacity(found.len());
+    for (rule, id_place) in found {
         if let Some(first) = lines_by_id.insert(rule.id.clone(), rule.line) {
             return Err(Fault::new(
                 id_place,
@@ -80,6 +75,96 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         rules.push(rule);
     }
     Ok(RuleSet { name, mode, rules })
+}
+
+/// The rules of a section; none where there is no such section.
+fn entries<T>(section: Option<Spanned<Value<T>>>, key: &str) -> Result<Vec<T>, Fault> {
+    let Some(section) = section else {
+        return Ok(Vec::new());
+    };
+    match section.value {
+        Value::List(entries) if !entries.is_empty() => Ok(entries),
+        Value::List(_) | Value::Nothing => Err(Fault::new(
+            section.referenced,
+            format!(
+                "there are no rules in {}; write some or leave it out",
+                quoted(key)
+            ),
+        )),
+        Value::Word(_) | Value::Mapping => Err(Fault::new(
+            section.referenced,
+            format!(
+                "{} must be a list of rules, each starting with \"- id:\"",
+                quoted(key)
+            ),
+        )),
+    }
+}
+
+/// What a rule denies or allows, as the document has it.
+type List = Spanned<Value<Spanned<String>>>;
+
+/// The one that is there of `deny` and `allow`, with its name.
+fn effect(
+    deny: Option<List>,
+    allow: Option<List>,
+    id: &str,
+    place: Location,
+) -> Result<(Effect, &'static str, List), Fault> {
+    match (deny, allow) {
+        (Some(deny), None) => Ok((Effect::Deny, "deny", deny)),
+        (None, Some(allow)) => Ok((Effect::Allow, "allow", allow)),
+        (None, None) => Err(Fault::new(
+            place,
+            format!("the rule {} has neither \"deny\" nor \"allow\"", quoted(id)),
+        )),
+        (Some(_), Some(allow)) => Err(Fault::new(
+            allow.referenced,
+            format!(
+                "the rule {} has both \"deny\" and \"allow\"; make it two rules",
+                quoted(id)
+            ),
+        )),
+    }
+}
+
+/// One rule, and where its id stands.
+fn exec_rule(
+    entry: Spanned<ExecEntry>,
+    default_mode: Mode,
+    env: &Environment,
+) -> Result<(FileRule, Location), Fault> {
+    let place = entry.referenced;
+    let ExecEntry {
+        id,
+        deny,
+        allow,
+        mode,
+        priority,
+    } = entry.value;
+    if id.is_none() && deny.is_none() && allow.is_none() && mode.is_none() {
+        return Err(Fault::new(
+            place,
+            "an empty exec rule; it needs \"id\", and \"deny\" or \"allow\"",
+        ));
+    }
+    let Some(id) = id else {
+        return Err(Fault::new(place, "this exec rule has no \"id\""));
+    };
+    let id_place = id.referenced;
+    let id = label(&id, "id")?;
+    let (effect, key, paths) = effect(deny, allow, &id, place)?;
+    let rule = FileRule {
+        effect,
+        access: Access::EXEC,
+        paths: parse_paths(paths, key, &id, env)?,
+        mode: mode.as_ref().map_or(Ok(default_mode), parse_mode)?,
+        priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
+        id,
+        may_be_missing: true,
+        line: Place::from(place).line,
+    };
+    Ok((rule, id_place))
 }
 
 /// One rule, and where its id stands.
@@ -108,45 +193,20 @@ fn file_rule(
     };
     let id_place = id.referenced;
     let id = label(&id, "id")?;
-    let (effect, access) = match (&deny, &allow) {
-        (Some(deny), None) => (Effect::Deny, parse_access(deny, "deny", &id)?),
-        (None, Some(allow)) => (Effect::Allow, parse_access(allow, "allow", &id)?),
-        (None, None) => {
-            return Err(Fault::new(
-                place,
-                format!(
-                    "the rule {} has neither \"deny\" nor \"allow\"",
-                    quoted(&id)
-                ),
-            ));
-        }
-        (Some(_), Some(allow)) => {
-            return Err(Fault::new(
-                allow.referenced,
-                format!(
-                    "the rule {} has both \"deny\" and \"allow\"; make it two rules",
-                    quoted(&id)
-                ),
-            ));
-        }
-    };
+    let (effect, key, access) = effect(deny, allow, &id, place)?;
+    let access = parse_access(&access, key, &id)?;
     let Some(paths) = paths else {
         return Err(Fault::new(
             place,
             format!("the rule {} has no \"paths\"", quoted(&id)),
         ));
     };
-    let paths = parse_paths(paths, &id, env)?;
-    let mode = match &mode {
-        Some(mode) => parse_mode(mode)?,
-        None => default_mode,
-    };
     let rule = FileRule {
-        id,
         effect,
         access,
-        paths,
-        mode,
+        paths: parse_paths(paths, "paths", &id, env)?,
+        mode: mode.as_ref().map_or(Ok(default_mode), parse_mode)?,
+        id,
         priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
         may_be_missing: true,
         line: Place::from(place).line,
@@ -199,11 +259,7 @@ fn parse_priority(priority: &Spanned<Value<Spanned<String>>>) -> Result<i32, Fau
     })
 }
 
-fn parse_access(
-    access: &Spanned<Value<Spanned<String>>>,
-    key: &str,
-    id: &str,
-) -> Result<Access, Fault> {
+fn parse_access(access: &List, key: &str, id: &str) -> Result<Access, Fault> {
     let shape = || {
         format!(
             "{} must be a list of access kinds or the word all",
@@ -254,23 +310,22 @@ pub(super) fn kind(word: &str, place: Location) -> Result<Access, Fault> {
     }
 }
 
-fn parse_paths(
-    paths: Spanned<Value<Spanned<String>>>,
-    id: &str,
-    env: &Environment,
-) -> Result<Vec<Pattern>, Fault> {
+fn parse_paths(paths: List, key: &str, id: &str, env: &Environment) -> Result<Vec<Pattern>, Fault> {
     let entries = match paths.value {
         Value::List(entries) if !entries.is_empty() => entries,
         Value::List(_) => {
             return Err(Fault::new(
                 paths.referenced,
-                format!("\"paths\" of the rule {} is empty", quoted(id)),
+                format!("{} of the rule {} is empty", quoted(key), quoted(id)),
             ));
         }
         Value::Word(_) | Value::Nothing | Value::Mapping => {
             return Err(Fault::new(
                 paths.referenced,
-                "\"paths\" must be a list of paths, as in [\"/etc/shadow\"]",
+                format!(
+                    "{} must be a list of paths, as in [\"/etc/shadow\"]",
+                    quoted(key)
+                ),
             ));
         }
     };

@@ -29,6 +29,8 @@ pub(super) struct Document {
     pub(super) mode: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) files: Option<Spanned<Value<Spanned<FileEntry>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) exec: Option<Spanned<Value<Spanned<ExecEntry>>>>,
 }
 
 /// One entry of `files`.
@@ -49,9 +51,24 @@ pub(super) struct FileEntry {
     pub(super) priority: Option<Spanned<Value<Spanned<String>>>>,
 }
 
+/// One entry of `exec`.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExecEntry {
+    #[serde(default, deserialize_with = "present")]
+    pub(super) id: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) deny: Option<Spanned<Value<Spanned<String>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) allow: Option<Spanned<Value<Spanned<String>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) mode: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) priority: Option<Spanned<Value<Spanned<String>>>>,
+}
+
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
-const LATER_IN_DOCUMENT: [(&str, &str); 8] = [
-    ("exec", "exec rules"),
+const LATER_IN_DOCUMENT: [(&str, &str); 7] = [
     ("network", "network rules"),
     ("syscalls", "system call rules"),
     ("limits", "limits"),
@@ -61,8 +78,8 @@ const LATER_IN_DOCUMENT: [(&str, &str); 8] = [
     ("subjects", "subjects"),
 ];
 
-/// The same inside a file rule.
-const LATER_IN_FILE_RULE: [(&str, &str); 13] = [
+/// The same inside a rule.
+const LATER_IN_RULE: [(&str, &str); 13] = [
     ("subject", "subjects"),
     ("subjects", "subjects"),
     ("exe", "subjects"),
@@ -285,8 +302,10 @@ fn root(error: &YamlError) -> &YamlError {
 fn unknown_key(key: &str, known: &[&'static str]) -> String {
     // A key of each kind of mapping tells which one it is.
     let has = |key| known.contains(&key);
-    let (place, later): (_, &[(&str, &str)]) = if has("id") {
-        ("a file rule", &LATER_IN_FILE_RULE)
+    let (place, later): (_, &[(&str, &str)]) = if has("id") && has("paths") {
+        ("a file rule", &LATER_IN_RULE)
+    } else if has("id") {
+        ("an exec rule", &LATER_IN_RULE)
     } else if has("expect") {
         ("a case", &[])
     } else if has("cases") {
@@ -296,6 +315,9 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
     };
     if let Some((_, what)) = later.iter().find(|(name, _)| *name == key) {
         return format!("{} ({what}) is not supported by this version", quoted(key));
+    }
+    if key == "paths" {
+        return format!("{place} has its paths in \"deny\" or \"allow\"");
     }
     format!(
         "unknown key {} in {place}{}",
