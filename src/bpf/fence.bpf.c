@@ -403,6 +403,44 @@ static __always_inline __u32 open_access(struct file *file)
 	return access ?: STK_ACCESS_READ | STK_ACCESS_WRITE;
 }
 
+/* The kernel maps what it has opened for execve(2), and that open was judged. */
+static __always_inline bool opened_to_run(struct file *file)
+{
+	return file->f_flags & STK_FMODE_EXEC;
+}
+
+/*
+ * A mapping of overlayfs has the file of a layer. Since 6.8 that has its own path, and behind it the one that was opened.
+ * The bit that says so (FMODE_BACKING) has moved; this one has not, and nobody maps what else has it.
+ */
+#define KEEPS_USER_PATH bpf_core_field_exists(((struct backing_file *)0)->user_path)
+
+static __always_inline bool of_layer(struct file *file)
+{
+	return KEEPS_USER_PATH && (file->f_mode & STK_FMODE_NOACCOUNT);
+}
+
+/* By its name and by what it is in: the tag cannot be read through a number. */
+static __always_inline int judge_of_layer(__u64 file)
+{
+	struct backing_file *backing = (struct backing_file *)file;
+	struct stk_armed *armed = armed_now();
+	__u64 dentry, inode, mnt;
+	bool self;
+	int ret;
+
+	if (!armed || !armed->flags || !concerned(&self) || self)
+		return 0;
+	dentry = (__u64)BPF_CORE_READ(backing, user_path.dentry);
+	inode = (__u64)BPF_CORE_READ(backing, user_path.dentry, d_inode);
+	mnt = (__u64)BPF_CORE_READ(backing, user_path.mnt);
+	ret = refused(inode, dentry, mnt, STK_ACCESS_EXEC);
+	asm volatile("" : "+r"(ret));
+	if (ret)
+		return -EPERM;
+	return 0;
+}
+
 static __always_inline __u32 attr_access(struct iattr *attr)
 {
 	__u32 valid = attr->ia_valid;
@@ -413,6 +451,36 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 #define ON_OPEN(tagged, file) \
 	CHECK(tagged, (file)->f_inode, open_access(file), (file)->f_path.dentry, (file)->f_path.mnt)
 #define ON_DENTRY(tagged, dentry, access) CHECK(tagged, (dentry)->d_inode, access, dentry, NULL)
+
+/*
+ * Who maps a file executable runs it: so do loaders, whatever they were told to load. An anonymous mapping has no file, for
+ * which the verifier does not account before 6.19: it takes the check of the pointer out, and not that of a number.
+ */
+#define ON_MMAP(tagged, file, prot)                                                               \
+	({                                                                                        \
+		int __m = 0;                                                                      \
+		if (((prot)&STK_PROT_EXEC) && stk_number(file) && (file) && !opened_to_run(file)) \
+			__m = CHECK(tagged, (file)->f_inode, STK_ACCESS_EXEC,                     \
+				    (file)->f_path.dentry, (file)->f_path.mnt);                   \
+		__m;                                                                              \
+	})
+
+/* Before, the layer's file has the layer's inode and the path that was opened. */
+#define ON_MPROTECT(tagged, vma, prot)                                                        \
+	({                                                                                    \
+		int __m = 0;                                                                  \
+		struct file *__file = (vma)->vm_file;                                         \
+		if (((prot)&STK_PROT_EXEC) && __file && !opened_to_run(__file)) {             \
+			struct dentry *__d = __file->f_path.dentry;                           \
+			if (of_layer(__file))                                                 \
+				__m = judge_of_layer(stk_number(__file));                     \
+			else                                                                  \
+				__m = CHECK(tagged,                                           \
+					    KEEPS_USER_PATH ? __file->f_inode : __d->d_inode, \
+					    STK_ACCESS_EXEC, __d, __file->f_path.mnt);        \
+		}                                                                             \
+		__m;                                                                          \
+	})
 
 /* What is to be made, is no file yet: only its name can have a rule. */
 #define ON_CREATE(dentry) CHECK(false, NULL, STK_ACCESS_CREATE, dentry, NULL)
@@ -460,6 +528,38 @@ SEC("?fmod_ret/security_file_open")
 int BPF_PROG(fence_open__fmod_ret, struct file *file, int ret)
 {
 	return VERDICT(ON_OPEN(false, file));
+}
+
+SEC("?lsm/mmap_file")
+int BPF_PROG(fence_mmap__lsm, struct file *file, unsigned long reqprot, unsigned long prot,
+	     unsigned long flags, int ret)
+{
+	return VERDICT(ON_MMAP(true, file, prot));
+}
+
+/* The function works out what the hook is told. */
+SEC("?fmod_ret/security_mmap_file")
+int BPF_PROG(fence_mmap__fmod_ret, struct file *file, unsigned long prot, unsigned long flags,
+	     int ret)
+{
+	if ((prot & STK_PROT_READ) &&
+	    (STK_FOLLOW(stk_current(), personality) & STK_READ_IMPLIES_EXEC))
+		prot |= STK_PROT_EXEC;
+	return VERDICT(ON_MMAP(false, file, prot));
+}
+
+SEC("?lsm/file_mprotect")
+int BPF_PROG(fence_mprotect__lsm, struct vm_area_struct *vma, unsigned long reqprot,
+	     unsigned long prot, int ret)
+{
+	return VERDICT(ON_MPROTECT(true, vma, prot));
+}
+
+SEC("?fmod_ret/security_file_mprotect")
+int BPF_PROG(fence_mprotect__fmod_ret, struct vm_area_struct *vma, unsigned long reqprot,
+	     unsigned long prot, int ret)
+{
+	return VERDICT(ON_MPROTECT(false, vma, prot));
 }
 
 SEC("?lsm/inode_unlink")

@@ -29,6 +29,16 @@ pub(super) const LSM: &[Probe] = &[
         variants!["lsm" "fence_open__lsm" NONE],
     ),
     hook(
+        "fence.mmap",
+        "executable mappings",
+        variants!["lsm" "fence_mmap__lsm" NONE],
+    ),
+    hook(
+        "fence.mprotect",
+        "mappings that become executable",
+        variants!["lsm" "fence_mprotect__lsm" NONE],
+    ),
+    hook(
         "fence.unlink",
         "removals",
         variants!["lsm" "fence_unlink__lsm" NONE],
@@ -128,6 +138,16 @@ pub(super) const FMOD_RET: &[Probe] = &[
         "fence.open",
         "opens and execs",
         variants!["fmod_ret" "fence_open__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.mmap",
+        "executable mappings",
+        variants!["fmod_ret" "fence_mmap__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.mprotect",
+        "mappings that become executable",
+        variants!["fmod_ret" "fence_mprotect__fmod_ret" NONE],
     ),
     hook(
         "fence.unlink",

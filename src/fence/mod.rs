@@ -250,8 +250,9 @@ impl Plan {
                 return Err(Error::new(
                     ErrorKind::NotEnforced,
                     format!(
-                        "{}: its file system gives several files the same identity, and without BPF LSM only that identity is left",
-                        target.identity.path.display()
+                        "{}: its file system gives several files the same identity, and without BPF LSM only that identity is left ({})",
+                        target.identity.path.display(),
+                        tried.join("; ")
                     ),
                 )
                 .with_hint("add bpf to lsm= on the kernel command line and reboot, or move the file to ext4, xfs or tmpfs"));

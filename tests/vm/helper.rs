@@ -217,6 +217,17 @@ fn operation(words: &[&str]) -> Result<()> {
             unsafe { libc::execv(pointers[0], pointers.as_ptr()) };
             Err(last())
         }
+        "map" => map(path, false, false),
+        "map-exec" => map(path, true, false),
+        "map-then-exec" => map(path, false, true),
+        // By the program loader, which maps what it is told to run.
+        "loader" => {
+            let argv = [text(path), text(second)];
+            let pointers = [argv[0].as_ptr(), argv[1].as_ptr(), std::ptr::null()];
+            // SAFETY: a terminated list of terminated strings.
+            unsafe { libc::execv(pointers[0], pointers.as_ptr()) };
+            Err(last())
+        }
         "execveat" => {
             let fd = open(path, OFlags::PATH)?;
             let argv = [text(path)];
@@ -397,6 +408,26 @@ fn operation(words: &[&str]) -> Result<()> {
         "burn" => burn(path),
         other => panic!("no operation {other}"),
     }
+}
+
+/// Maps the first page, executable at once or later on.
+fn map(path: &str, executable: bool, later: bool) -> Result<()> {
+    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+    let fd = open(path, OFlags::RDONLY)?;
+    let prot = if executable {
+        ProtFlags::READ | ProtFlags::EXEC
+    } else {
+        ProtFlags::READ
+    };
+    let length = 4096;
+    // SAFETY: a new mapping at a place of the kernel's choice, which nobody looks into.
+    let at =
+        unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, prot, MapFlags::PRIVATE, fd, 0) }?;
+    if later {
+        // SAFETY: the mapping above, and still nobody looks into it.
+        unsafe { rustix::mm::mprotect(at, length, MprotectFlags::READ | MprotectFlags::EXEC) }?;
+    }
+    Ok(())
 }
 
 /// Opens through a ring, from a worker of the kernel's if asked.

@@ -1,14 +1,16 @@
 //! Rules for names, and for all that is in a directory.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::fence::{EPERM, confined, denials_of, text, until_ready};
 use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, stockade};
-use crate::helper::{Done, Step, outside, results, step};
+use crate::helper::{Done, Step, arguments, outside, results, step};
 use crate::mounts::{bind, file_system, mount};
+use crate::variants::running;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -50,6 +52,26 @@ pub(crate) const TESTS: &[Test] = &[
         "rule_that_allows_is_refused_where_it_cannot_be_kept",
         Needs::Fence,
         allow_on_overlay,
+    ),
+    Test::new(
+        "what_is_denied_to_run_cannot_be_mapped_to_run_on_tmpfs",
+        Needs::Fence,
+        |ctx| exec(ctx, "tmpfs"),
+    ),
+    Test::new(
+        "what_is_denied_to_run_cannot_be_mapped_to_run_on_ext4",
+        Needs::Fence,
+        |ctx| exec(ctx, "ext4"),
+    ),
+    Test::new(
+        "what_is_denied_to_run_cannot_be_mapped_to_run_on_overlay",
+        Needs::Fence,
+        |ctx| exec(ctx, "overlay"),
+    ),
+    Test::new(
+        "only_what_is_allowed_to_run_can_be_run",
+        Needs::Fence,
+        allow_exec,
     ),
     Test::new(
         "starter_policy_protects_secrets",
@@ -297,6 +319,160 @@ fn directory(ctx: &Ctx, kind: &str) -> Outcome {
     let (_, done) = results(&out);
     wrong.extend(faults(&ended, &cases, &done[..first], "closed"));
     wrong.extend(faults(&ended, &later, &done[first + 2..], "closed"));
+    ended.complete();
+    assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+    Outcome::Passed
+}
+
+/// The program loader, as the interpreter of a program of this system.
+fn loader() -> PathBuf {
+    let elf = fs::read("/bin/true").unwrap();
+    let start = elf.windows(5).position(|w| w == b"/lib6" || w == b"/lib/");
+    let name = elf[start.expect("/bin/true has an interpreter")..].split(|b| *b == 0);
+    let name = String::from_utf8(name.into_iter().next().unwrap().to_vec());
+    PathBuf::from(name.unwrap())
+}
+
+/// By its file, by its directory, and by what it is the interpreter of.
+fn exec(ctx: &Ctx, kind: &str) -> Outcome {
+    let (root, _mounted) = file_system(ctx, kind);
+    let (tool, other, dir) = (root.join("tool"), root.join("other"), root.join("dir"));
+    fs::create_dir(&dir).unwrap();
+    let library = dir.join("library");
+    for copy in [&tool, &other, &library] {
+        fs::copy("/bin/true", copy).unwrap();
+    }
+    let (hard, script) = (root.join("hard"), root.join("script"));
+    fs::hard_link(&tool, &hard).unwrap();
+    fs::write(&script, format!("#!{}\n", text(&tool))).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let loader = loader();
+    // A mapping of overlayfs has the file of a layer, and of its identity only the name is left since 6.8.
+    let by_name_only = kind == "overlay" && running() >= (6, 8);
+
+    let mut cases = Vec::new();
+    for (name, file, ruled) in [
+        ("denied", &tool, true),
+        ("by another name", &hard, true),
+        ("in a denied directory", &library, true),
+        ("another", &other, false),
+    ] {
+        let refused = |is: bool| is.then_some("exec");
+        let mut add = |what: &str, refused, words: &[&dyn AsRef<std::ffi::OsStr>]| {
+            cases.push(case(&format!("{name}: {what}"), refused, words));
+        };
+        add("execve", refused(ruled), &[&"execve", file]);
+        add("loader", refused(ruled), &[&"loader", &loader, file]);
+        add("map executable", refused(ruled), &[&"map-exec", file]);
+        if !(by_name_only && file == &hard) {
+            add(
+                "executable later",
+                refused(ruled),
+                &[&"map-then-exec", file],
+            );
+        }
+        add("map", None, &[&"map", file]);
+        add("read", None, &[&"open", file]);
+        add("write", None, &[&"open-write", file]);
+    }
+    cases.push(case("its script", Some("exec"), &[&"execve", &script]));
+    let steps: Vec<Step> = cases.iter().map(|(step, _)| step.clone()).collect();
+    let policy = ctx.path("policy.yaml");
+    let rules = format!(
+        "version: 1\nexec:\n  - {{ id: no-tools, deny: ['{}', '{}/**'] }}\n",
+        text(&tool),
+        text(&dir)
+    );
+    fs::write(&policy, rules).unwrap();
+    let out = ctx.path("results");
+    let ended = stockade(ctx, under(&policy, &[], &out, &steps, ctx));
+    if !ctx.has_lsm() && kind == "overlay" {
+        assert_eq!(ended.code, 40, "{}", ended.stderr);
+        assert!(!out.exists(), "the command has run without a fence");
+        return Outcome::Passed;
+    }
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, mut done) = results(&out);
+    for done in done.iter_mut().filter(|d| d.label.ends_with("loader")) {
+        // The exit status of a loader that cannot map what it was told to.
+        if done.errno == 127 {
+            done.errno = EPERM;
+        }
+    }
+    let mut wrong = faults(&ended, &cases, &done, "no-tools");
+    // Told once, however many mappings a program has.
+    for done in &done {
+        let count = denials_of(&ended, done).len();
+        if count > 1 {
+            wrong.push(format!("{}: told {count} times", done.label));
+        }
+    }
+    assert_eq!(
+        ended.complete()["stockade.fence"]["mechanism"],
+        ctx.mechanism.as_str()
+    );
+    assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+    Outcome::Passed
+}
+
+/// Whoever may run needs its loader and its libraries. The helper has copies of its own, because on the machine's they
+/// lie on overlayfs, where no rule can allow; the others have none.
+fn allow_exec(ctx: &Ctx) -> Outcome {
+    let (root, _mounted) = file_system(ctx, "ext4");
+    let (good, other) = (root.join("good"), root.join("other"));
+    fs::create_dir(&good).unwrap();
+    fs::create_dir(&other).unwrap();
+    let (tool, foreign) = (good.join("true"), other.join("true"));
+    for copy in [&tool, &foreign] {
+        fs::copy("/bin/busybox", copy).unwrap();
+    }
+    let needed = std::process::Command::new("ldd").arg(&ctx.helper).output();
+    let needed = String::from_utf8(needed.unwrap().stdout).unwrap();
+    let libraries = needed.split_whitespace().filter(|w| w.starts_with("/lib"));
+    for file in libraries.map(Path::new).chain([&*loader(), &ctx.helper]) {
+        fs::copy(file, good.join(file.file_name().unwrap())).unwrap();
+    }
+    let copy = |of: &Path| good.join(of.file_name().unwrap());
+    let cases = [
+        case("allowed", None, &[&"execve", &tool]),
+        case("allowed, mapped", None, &[&"map-exec", &tool]),
+        case("another", Some("exec"), &[&"execve", &foreign]),
+        case("mapped", Some("exec"), &[&"map-exec", &foreign]),
+        case("later", Some("exec"), &[&"map-then-exec", &foreign]),
+        case("read", None, &[&"open", &foreign]),
+    ];
+    let steps: Vec<Step> = cases.iter().map(|(step, _)| step.clone()).collect();
+    let policy = ctx.path("policy.yaml");
+    let rules = format!(
+        "version: 1\nexec:\n  - {{ id: these, allow: ['{}/**'] }}\n",
+        text(&good)
+    );
+    fs::write(&policy, rules).unwrap();
+    let out = ctx.path("results");
+    let (loader, helper) = (copy(&loader()), copy(&ctx.helper));
+    let run = [
+        "run",
+        "--format",
+        "json",
+        "--monitor",
+        "process",
+        "--policy",
+    ];
+    let command = [
+        "--",
+        text(&loader),
+        "--library-path",
+        text(&good),
+        text(&helper),
+    ];
+    let words = run.into_iter().chain([text(&policy)]).chain(command);
+    let mut args: Vec<String> = words.map(str::to_owned).collect();
+    args.extend(arguments(&out, &steps));
+    let ended = stockade(ctx, args);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, done) = results(&out);
+    let wrong = faults(&ended, &cases, &done, "these");
+    assert!(ended.of("denial").all(|e| e["stockade.unlisted"] == true));
     ended.complete();
     assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
     Outcome::Passed
