@@ -465,7 +465,7 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 		__m;                                                                              \
 	})
 
-/* Before, the layer's file has the layer's inode and the path that was opened. */
+/* Up to 6.7 the layer's file has the layer's inode and the path that was opened. */
 #define ON_MPROTECT(tagged, vma, prot)                                                        \
 	({                                                                                    \
 		int __m = 0;                                                                  \
