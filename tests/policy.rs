@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use stockade::policy::{
-    Access, Cases, Effect, Environment, Mode, Pattern, Request, RuleSet, Verdict, evaluate,
+    Access, Cases, Effect, Environment, Mode, Pattern, Request, RuleSet, Verdict, diff, evaluate,
 };
 use stockade::{Error, ErrorKind};
 
@@ -215,7 +215,7 @@ fn empty_and_incomplete_rules_are_refused() {
     );
     refused(
         &rule(&["deny: all"]),
-        "p.yaml:3:5: the rule \"a\" has no \"paths\"",
+        "p.yaml:3:5: the rule \"a\" has neither \"paths\" nor \"inodes\"",
     );
     refused(
         "version: 1\nfiles: [a]\n",
@@ -258,11 +258,7 @@ fn keys_of_later_versions_are_refused_by_name() {
             &format!("p.yaml:2:1: \"{key}\" ({what}) is not supported by this version"),
         );
     }
-    for (key, what) in [
-        ("subject", "subjects"),
-        ("revoke", "revoking open files"),
-        ("inode", "rules on inodes"),
-    ] {
+    for (key, what) in [("subject", "subjects"), ("revoke", "revoking open files")] {
         refused(
             &rule(&["deny: all", &format!("{key}: 1"), "paths: [/a]"]),
             &format!("p.yaml:5:5: \"{key}\" ({what}) is not supported by this version"),
@@ -343,6 +339,53 @@ fn wrong_exec_rules_are_refused() {
     refused(
         "version: 1\nexec: [{ id: a, deny: [/a] }]\nfiles: [{ id: a, deny: all, paths: [/a] }]\n",
         "p.yaml:3:15: the id \"a\" is already used by the rule on line 2",
+    );
+}
+
+#[test]
+fn inodes_are_files_and_not_what_takes_their_place() {
+    let text = |key: &str| {
+        format!("version: 1\nfiles:\n  - {{ id: a, deny: [read, write], {key}: [/etc/key] }}\n")
+    };
+    let [inode, path] = ["inodes", "paths"].map(|key| parse(&text(key)).unwrap());
+    assert_eq!(inode.rules[0].paths, [Pattern::Inode("/etc/key".into())]);
+    assert_eq!(inode.rules[0].paths[0].to_string(), "inode of /etc/key");
+    let key = Request::new(Path::new("/etc/key"), Access::READ);
+    for (set, later) in [(&inode, Verdict::Allow), (&path, Verdict::Deny)] {
+        assert_eq!(evaluate(set, &key).verdict, Verdict::Deny);
+        assert_eq!(evaluate(set, &key.replaced()).verdict, later);
+    }
+    // Only what leads to a name is kept in its place.
+    let above = Request::new(Path::new("/etc"), Access::DELETE);
+    assert_eq!(evaluate(&inode, &above).verdict, Verdict::Allow);
+    assert_eq!(evaluate(&path, &above).verdict, Verdict::Deny);
+    let changes = diff(&path, &inode);
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes[0].path, Pattern::File("/etc/key".into()));
+    assert_eq!(
+        (changes[0].before, changes[0].after),
+        (Verdict::Deny, Verdict::Allow)
+    );
+    let both = "version: 1\nfiles:\n  - { id: a, allow: [read], paths: [/a], inodes: [/b] }\n";
+    let both = parse(both).unwrap();
+    let b = Request::new(Path::new("/b"), Access::READ);
+    assert_eq!(evaluate(&both, &b).verdict, Verdict::Allow);
+    assert!(evaluate(&both, &b.replaced()).unlisted);
+}
+
+#[test]
+fn wrong_inodes_are_refused() {
+    refused(
+        &rule(&["deny: all", "inodes: [\"/etc/**\"]"]),
+        "p.yaml:5:14: \"/etc/**\" is no single file; it can stand in \"paths\"",
+    );
+    refused(
+        &rule(&["deny: all", "inodes: []"]),
+        "p.yaml:5:13: \"inodes\" of the rule \"a\" is empty",
+    );
+    refused(
+        &rule(&["deny: all", "inode: [/a]"]),
+        "p.yaml:5:5: unknown key \"inode\" in a file rule; did you mean \"inodes\"?",
     );
 }
 

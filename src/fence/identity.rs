@@ -17,6 +17,8 @@ use crate::wire::{AboveRecord, FileKey, IdentityRecord};
 pub(super) enum Part {
     /// What the rule is about, and its name.
     File,
+    /// What the rule is about, whatever it is called.
+    Inode,
     /// The directory: the rule is about all that is in it.
     Directory,
     /// A link to that directory.
@@ -133,6 +135,14 @@ fn number(fd: &OwnedFd) -> Option<u32> {
 /// Opens what a pattern of a rule names. A symbolic link names two files: itself, which can be replaced, and its target.
 pub(super) fn open(rule: &FileRule, pattern: &Pattern) -> Result<Vec<(Part, Opened)>> {
     let path = pattern.path();
+    if let Pattern::Inode(path) = pattern {
+        let (fd, stat) = open_path(path, OFlags::empty()).map_err(|e| {
+            cannot(rule, path, e)
+                .with_hint("inodes are those of files that exist; paths may come to be later")
+        })?;
+        part(rule, path, false, FileType::from_raw_mode(stat.st_mode))?;
+        return Ok(vec![(Part::Inode, Opened::new(path, fd, &stat))]);
+    }
     let below = matches!(pattern, Pattern::Below(_));
     let (fd, stat) = match open_path(path, OFlags::NOFOLLOW) {
         Err(rustix::io::Errno::NOENT) if rule.may_be_missing => {

@@ -149,7 +149,9 @@ impl Plan {
             let named = self.places.name(&own_key, name, *below);
             named.add(voice, access);
             pinned.push(&own_key);
-        } else if let Some(directory) = identity.above.first() {
+        } else if let Some(directory) = identity.above.first()
+            && part != Part::Inode
+        {
             // The root of a file system has no name.
             let below = part != Part::File;
             let named = self.places.name(directory, &identity.name, below);
@@ -159,9 +161,11 @@ impl Plan {
             self.places.below(&own_key).add(voice, access);
             pinned.push(&own_key);
         }
-        pinned.extend(&identity.above);
+        if part != Part::Inode {
+            pinned.extend(&identity.above);
+        }
         self.places.pin(pinned, voice, rule);
-        if part != Part::File {
+        if !matches!(part, Part::File | Part::Inode) {
             self.files += u32::from(part != Part::LinkToDirectory);
             self.held.extend(identity.into_held());
             return;

@@ -104,28 +104,58 @@ fn entries<T>(section: Option<Spanned<Value<T>>>, key: &str) -> Result<Vec<T>, F
 /// What a rule denies or allows, as the document has it.
 type List = Spanned<Value<Spanned<String>>>;
 
-/// The one that is there of `deny` and `allow`, with its name.
-fn effect(
+/// What every rule starts with.
+struct Head {
+    id: String,
+    id_place: Location,
+    effect: Effect,
+    /// `deny` or `allow`, and what stands there.
+    key: &'static str,
+    list: List,
+}
+
+fn head(
+    section: &str,
+    id: Option<Spanned<String>>,
     deny: Option<List>,
     allow: Option<List>,
-    id: &str,
     place: Location,
-) -> Result<(Effect, &'static str, List), Fault> {
-    match (deny, allow) {
-        (Some(deny), None) => Ok((Effect::Deny, "deny", deny)),
-        (None, Some(allow)) => Ok((Effect::Allow, "allow", allow)),
-        (None, None) => Err(Fault::new(
-            place,
-            format!("the rule {} has neither \"deny\" nor \"allow\"", quoted(id)),
-        )),
-        (Some(_), Some(allow)) => Err(Fault::new(
-            allow.referenced,
-            format!(
-                "the rule {} has both \"deny\" and \"allow\"; make it two rules",
-                quoted(id)
-            ),
-        )),
-    }
+) -> Result<Head, Fault> {
+    let Some(id) = id else {
+        let sentence = format!("this {section} rule has no \"id\"");
+        return Err(Fault::new(place, sentence));
+    };
+    let id_place = id.referenced;
+    let id = label(&id, "id")?;
+    let (effect, key, list) = match (deny, allow) {
+        (Some(deny), None) => (Effect::Deny, "deny", deny),
+        (None, Some(allow)) => (Effect::Allow, "allow", allow),
+        (None, None) => {
+            return Err(Fault::new(
+                place,
+                format!(
+                    "the rule {} has neither \"deny\" nor \"allow\"",
+                    quoted(&id)
+                ),
+            ));
+        }
+        (Some(_), Some(allow)) => {
+            return Err(Fault::new(
+                allow.referenced,
+                format!(
+                    "the rule {} has both \"deny\" and \"allow\"; make it two rules",
+                    quoted(&id)
+                ),
+            ));
+        }
+    };
+    Ok(Head {
+        id,
+        id_place,
+        effect,
+        key,
+        list,
+    })
 }
 
 /// One rule, and where its id stands.
@@ -148,23 +178,21 @@ fn exec_rule(
             "an empty exec rule; it needs \"id\", and \"deny\" or \"allow\"",
         ));
     }
-    let Some(id) = id else {
-        return Err(Fault::new(place, "this exec rule has no \"id\""));
-    };
-    let id_place = id.referenced;
-    let id = label(&id, "id")?;
-    let (effect, key, paths) = effect(deny, allow, &id, place)?;
+    let head = head("exec", id, deny, allow, place)?;
+    let paths = parse_paths(head.list, head.key, &head.id, |path| {
+        Pattern::parse(path, env)
+    })?;
     let rule = FileRule {
-        effect,
+        id: head.id,
+        effect: head.effect,
         access: Access::EXEC,
-        paths: parse_paths(paths, key, &id, env)?,
+        paths,
         mode: mode.as_ref().map_or(Ok(default_mode), parse_mode)?,
         priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
-        id,
         may_be_missing: true,
         line: Place::from(place).line,
     };
-    Ok((rule, id_place))
+    Ok((rule, head.id_place))
 }
 
 /// One rule, and where its id stands.
@@ -179,39 +207,47 @@ fn file_rule(
         deny,
         allow,
         paths,
+        inodes,
         mode,
         priority,
     } = entry.value;
-    if id.is_none() && deny.is_none() && allow.is_none() && paths.is_none() && mode.is_none() {
+    let names_none = paths.is_none() && inodes.is_none();
+    if id.is_none() && deny.is_none() && allow.is_none() && names_none && mode.is_none() {
         return Err(Fault::new(
             place,
             "an empty file rule; it needs \"id\", \"deny\" or \"allow\", and \"paths\"",
         ));
     }
-    let Some(id) = id else {
-        return Err(Fault::new(place, "this file rule has no \"id\""));
-    };
-    let id_place = id.referenced;
-    let id = label(&id, "id")?;
-    let (effect, key, access) = effect(deny, allow, &id, place)?;
-    let access = parse_access(&access, key, &id)?;
-    let Some(paths) = paths else {
+    let head = head("file", id, deny, allow, place)?;
+    let access = parse_access(&head.list, head.key, &head.id)?;
+    if names_none {
         return Err(Fault::new(
             place,
-            format!("the rule {} has no \"paths\"", quoted(&id)),
+            format!(
+                "the rule {} has neither \"paths\" nor \"inodes\"",
+                quoted(&head.id)
+            ),
         ));
-    };
+    }
+    let mut named = Vec::new();
+    if let Some(paths) = paths {
+        named = parse_paths(paths, "paths", &head.id, |path| Pattern::parse(path, env))?;
+    }
+    if let Some(inodes) = inodes {
+        let inode = |path: &str| Pattern::parse_inode(path, env);
+        named.extend(parse_paths(inodes, "inodes", &head.id, inode)?);
+    }
     let rule = FileRule {
-        effect,
+        id: head.id,
+        effect: head.effect,
         access,
-        paths: parse_paths(paths, "paths", &id, env)?,
+        paths: named,
         mode: mode.as_ref().map_or(Ok(default_mode), parse_mode)?,
-        id,
         priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
         may_be_missing: true,
         line: Place::from(place).line,
     };
-    Ok((rule, id_place))
+    Ok((rule, head.id_place))
 }
 
 /// A name or an id: visible text on one line.
@@ -310,7 +346,12 @@ pub(super) fn kind(word: &str, place: Location) -> Result<Access, Fault> {
     }
 }
 
-fn parse_paths(paths: List, key: &str, id: &str, env: &Environment) -> Result<Vec<Pattern>, Fault> {
+fn parse_paths(
+    paths: List,
+    key: &str,
+    id: &str,
+    parse: impl Fn(&str) -> Result<Pattern, String>,
+) -> Result<Vec<Pattern>, Fault> {
     let entries = match paths.value {
         Value::List(entries) if !entries.is_empty() => entries,
         Value::List(_) => {
@@ -331,7 +372,7 @@ fn parse_paths(paths: List, key: &str, id: &str, env: &Environment) -> Result<Ve
     };
     let mut out = Vec::with_capacity(entries.len());
     for entry in entries {
-        let pattern = Pattern::parse(&entry.value, env);
+        let pattern = parse(&entry.value);
         out.push(pattern.map_err(|sentence| Fault::new(entry.referenced, sentence))?);
     }
     Ok(out)

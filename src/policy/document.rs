@@ -46,6 +46,8 @@ pub(super) struct FileEntry {
     #[serde(default, deserialize_with = "present")]
     pub(super) paths: Option<Spanned<Value<Spanned<String>>>>,
     #[serde(default, deserialize_with = "present")]
+    pub(super) inodes: Option<Spanned<Value<Spanned<String>>>>,
+    #[serde(default, deserialize_with = "present")]
     pub(super) mode: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) priority: Option<Spanned<Value<Spanned<String>>>>,
@@ -79,7 +81,7 @@ const LATER_IN_DOCUMENT: [(&str, &str); 7] = [
 ];
 
 /// The same inside a rule.
-const LATER_IN_RULE: [(&str, &str); 13] = [
+const LATER_IN_RULE: [(&str, &str); 11] = [
     ("subject", "subjects"),
     ("subjects", "subjects"),
     ("exe", "subjects"),
@@ -87,8 +89,6 @@ const LATER_IN_RULE: [(&str, &str); 13] = [
     ("uid", "subjects"),
     ("cgroup", "subjects"),
     ("tree", "subjects"),
-    ("inode", "rules on inodes"),
-    ("inodes", "rules on inodes"),
     ("revoke", "revoking open files"),
     ("action", "actions other than deny"),
     ("errno", "choosing the error number"),
@@ -316,7 +316,7 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
     if let Some((_, what)) = later.iter().find(|(name, _)| *name == key) {
         return format!("{} ({what}) is not supported by this version", quoted(key));
     }
-    if key == "paths" {
+    if key == "paths" || key == "inodes" {
         return format!("{place} has its paths in \"deny\" or \"allow\"");
     }
     format!(

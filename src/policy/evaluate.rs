@@ -62,13 +62,28 @@ pub struct Request<'a> {
     pub path: &'a Path,
     /// One kind or several at once, as an open for reading and writing has; denied if one of them is.
     pub access: Access,
+    /// Whether the file that was there when the policy was armed is gone, and another one has come to be there.
+    pub replaced: bool,
 }
 
 impl<'a> Request<'a> {
-    /// An access of these kinds to this path.
+    /// An access of these kinds to the file that is at this path.
     #[must_use]
     pub fn new(path: &'a Path, access: Access) -> Self {
-        Request { path, access }
+        Request {
+            path,
+            access,
+            replaced: false,
+        }
+    }
+
+    /// The same access to what comes to be at the path instead, made anew or by a rename.
+    #[must_use]
+    pub fn replaced(self) -> Self {
+        Request {
+            replaced: true,
+            ..self
+        }
     }
 }
 
@@ -117,7 +132,7 @@ pub(super) fn decide<'a>(ranked: &[&'a FileRule], request: &Request<'_>) -> Deci
                 .iter()
                 .position(|rule| counts(rule) && is_meant(rule))
         };
-        match first(&|rule| rule.speaks_of(request.path, kind)) {
+        match first(&|rule| rule.speaks_of(request, kind)) {
             Some(here) => (ranked[here].effect == Effect::Deny).then_some((here, false)),
             None => {
                 let elsewhere =

@@ -49,7 +49,7 @@ pub fn explain<'a>(set: &'a RuleSet, path: &Path) -> Vec<Reason<'a>> {
                 .is_some_and(|deciding| std::ptr::eq(*rule, deciding))
         });
         let without = decide(&others, &request);
-        others.retain(|rule| rule.speaks_of(path, access));
+        others.retain(|rule| rule.speaks_of(&request, access));
         Reason {
             access,
             decision,
@@ -106,7 +106,7 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for pattern in patterns {
         let path = match pattern {
-            Pattern::File(path) => path.clone(),
+            Pattern::File(path) | Pattern::Inode(path) => path.clone(),
             // No rule can name this one.
             Pattern::Below(directory) => directory.join("\0"),
         };
@@ -114,7 +114,12 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
         let rules = |of: &[&FileRule], access| {
             let about = of.iter().copied();
             let about: Vec<&FileRule> = about.filter(|r| r.access.contains(access)).collect();
-            let decision = decide(&about, &Request::new(&path, access));
+            let request = Request {
+                // What comes to be at a path is another question than the file that is there now.
+                replaced: !pattern.is_inode(),
+                ..Request::new(&path, access)
+            };
+            let decision = decide(&about, &request);
             (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
         };
         let first = changes.len();
@@ -177,7 +182,10 @@ impl<'a> Index<'a> {
         let above = path.ancestors().skip(1);
         let patterns = above.map(|directory| Pattern::Below(directory.to_owned()));
         let mut numbers: Vec<usize> = patterns
-            .chain([Pattern::File(path.to_owned())])
+            .chain([
+                Pattern::File(path.to_owned()),
+                Pattern::Inode(path.to_owned()),
+            ])
             .filter_map(|pattern| self.by_pattern.get(&pattern))
             .flatten()
             .chain(&self.allowing)

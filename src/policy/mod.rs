@@ -147,12 +147,14 @@ pub struct FileRule {
 }
 
 impl FileRule {
-    /// Whether the rule says something about this one kind of access to this path: because it names the path, or, when
+    /// Whether the rule says something about this one kind of access of a request: because it names the path, or, when
     /// it denies, because the path is a directory on the way to what it names. Who may not change what is at a name may
     /// not move the name either.
     #[must_use]
-    pub fn speaks_of(&self, path: &Path, kind: Access) -> bool {
-        self.access.contains(kind) && self.paths.iter().any(|p| p.names(path))
+    pub fn speaks_of(&self, request: &Request<'_>, kind: Access) -> bool {
+        let path = request.path;
+        let names = |p: &Pattern| p.names(path) && !(request.replaced && p.is_inode());
+        self.access.contains(kind) && self.paths.iter().any(names)
             || self.pins(kind) && self.paths.iter().any(|p| p.leads_through(path))
     }
 

@@ -1,4 +1,4 @@
-//! What a rule is about: a file by its path, or all that is in a directory.
+//! What a rule is about: whatever is at a path, the file that is there now, or all that is in a directory.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -22,6 +22,8 @@ pub enum Pattern {
     File(PathBuf),
     /// All that is in this directory, however deep; not the directory itself. Written `DIRECTORY/**`.
     Below(PathBuf),
+    /// The file that is at this path when the policy is armed, wherever it is later, and nothing that takes its place.
+    Inode(PathBuf),
 }
 
 impl Pattern {
@@ -45,11 +47,22 @@ impl Pattern {
         }
     }
 
+    /// As it is written where a rule names inodes; the error is a sentence.
+    pub(super) fn parse_inode(written: &str, env: &Environment) -> Result<Self, String> {
+        match Pattern::parse(written, env)? {
+            Pattern::File(path) => Ok(Pattern::Inode(path)),
+            Pattern::Below(_) | Pattern::Inode(_) => Err(format!(
+                "{} is no single file; it can stand in \"paths\"",
+                quoted(written)
+            )),
+        }
+    }
+
     /// The path of the file, or of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Pattern::File(path) | Pattern::Below(path) => path,
+            Pattern::File(path) | Pattern::Below(path) | Pattern::Inode(path) => path,
         }
     }
 
@@ -59,16 +72,22 @@ impl Pattern {
         match self {
             Pattern::File(_) => Pattern::File(path),
             Pattern::Below(_) => Pattern::Below(path),
+            Pattern::Inode(_) => Pattern::Inode(path),
         }
     }
 
-    /// Whether this path is meant.
+    /// Whether the file that is at this path now is meant.
     #[must_use]
     pub fn names(&self, path: &Path) -> bool {
         match self {
-            Pattern::File(file) => file == path,
+            Pattern::File(file) | Pattern::Inode(file) => file == path,
             Pattern::Below(directory) => path != directory && path.starts_with(directory),
         }
+    }
+
+    /// Whether only the file counts, and not its name.
+    pub(super) fn is_inode(&self) -> bool {
+        matches!(self, Pattern::Inode(_))
     }
 
     /// Whether this path is a directory that one has to go through to come to what is meant: where it is moved away,
@@ -78,6 +97,8 @@ impl Pattern {
         match self {
             Pattern::File(file) => file != path && file.starts_with(path),
             Pattern::Below(directory) => directory.starts_with(path),
+            // Moved, it is the same.
+            Pattern::Inode(_) => false,
         }
     }
 }
@@ -87,12 +108,13 @@ impl fmt::Display for Pattern {
         match self {
             Pattern::File(path) => path.display().fmt(f),
             Pattern::Below(path) => path.join(BELOW).display().fmt(f),
+            Pattern::Inode(path) => write!(f, "inode of {}", path.display()),
         }
     }
 }
 
 impl Serialize for Pattern {
-    /// As it is written, absolute.
+    /// As it is written, absolute; an inode as `inode of PATH`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

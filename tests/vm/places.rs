@@ -74,6 +74,11 @@ pub(crate) const TESTS: &[Test] = &[
         allow_exec,
     ),
     Test::new(
+        "inode_rule_follows_the_file_and_not_its_name",
+        Needs::Fence,
+        inode,
+    ),
+    Test::new(
         "starter_policy_protects_secrets",
         Needs::Fence,
         protect_secrets,
@@ -475,6 +480,67 @@ fn allow_exec(ctx: &Ctx) -> Outcome {
     assert!(ended.of("denial").all(|e| e["stockade.unlisted"] == true));
     ended.complete();
     assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+    Outcome::Passed
+}
+
+fn inode(ctx: &Ctx) -> Outcome {
+    let (root, _mounted) = file_system(ctx, "ext4");
+    let dir = root.join("dir");
+    fs::create_dir(&dir).unwrap();
+    let (file, other) = (dir.join("file"), dir.join("other"));
+    let (moved, hard, link) = (dir.join("moved"), root.join("hard"), root.join("link"));
+    fs::write(&file, "text").unwrap();
+    fs::write(&other, "text").unwrap();
+    fs::hard_link(&file, &hard).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let policy = ctx.path("policy.yaml");
+    let rules = format!(
+        "version: 1\nfiles:\n  - {{ id: inode, deny: [read, write], inodes: ['{}'] }}\n",
+        text(&link)
+    );
+    fs::write(&policy, rules).unwrap();
+    let (ready, go) = (ctx.path("ready"), ctx.path("go"));
+    let before = [
+        case("the file", Some("read"), &[&"open", &file]),
+        case("another name", Some("write"), &[&"open-write", &hard]),
+        case("the link", Some("read"), &[&"open", &link]),
+        case("the link's own", None, &[&"rename", &link, &root.join("l")]),
+        case("the directory", None, &[&"rename", &dir, &root.join("d")]),
+        case("its own rename", None, &[&"rename", &file, &moved]),
+    ];
+    let after = [
+        case("moved", Some("read"), &[&"open", &moved]),
+        case("in its place", None, &[&"open-rdwr", &file]),
+        case("over it", None, &[&"rename-over", &other, &moved]),
+        case("what replaced it", None, &[&"open-rdwr", &moved]),
+        case("the name left", Some("read"), &[&"open", &hard]),
+    ];
+    let mut steps: Vec<Step> = before.iter().map(|(step, _)| step.clone()).collect();
+    steps.push(step("ready", &[&"touch", &ready]));
+    steps.push(step("go", &[&"wait", &go]));
+    steps.extend(after.iter().map(|(step, _)| step.clone()));
+    let out = ctx.path("results");
+    let mut run = Stockade::start(ctx, under(&policy, &[], &out, &steps, ctx));
+    until_ready(&mut run, &ready);
+    fs::rename(&file, &moved).unwrap();
+    fs::write(&file, "new").unwrap();
+    fs::write(&go, "").unwrap();
+    let ended = run.wait();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, done) = results(&out);
+    let mut wrong = faults(&ended, &before, &done[..before.len()], "inode");
+    wrong.extend(faults(&ended, &after, &done[before.len() + 2..], "inode"));
+    ended.complete();
+    assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+
+    // What is not there has no inode to follow.
+    let missing = fs::read_to_string(&policy)
+        .unwrap()
+        .replace(text(&link), "/no/such/file");
+    fs::write(&policy, missing).unwrap();
+    let ended = stockade(ctx, under(&policy, &[], &ctx.path("none"), &steps, ctx));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("/no/such/file"), "{}", ended.stderr);
     Outcome::Passed
 }
 
