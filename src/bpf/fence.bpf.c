@@ -328,12 +328,20 @@ static __always_inline bool in_named(struct dentry *dentry, __u32 epoch)
 }
 
 /* 0 or -EPERM. The asm keeps clang from computing the value by negation, which 6.12 cannot bound. */
+static __always_inline int eperm_if(int is_refused)
+{
+	asm volatile("" : "+r"(is_refused));
+	if (is_refused)
+		return -EPERM;
+	return 0;
+}
+
+/* 0 or -EPERM. */
 static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode, __u32 access,
 				 bool self, struct dentry *dentry, struct vfsmount *mnt)
 {
 	struct stk_armed *armed = armed_now();
 	__u32 own = 0;
-	int ret = 0;
 
 	if (!armed)
 		return 0;
@@ -347,12 +355,8 @@ static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode,
 		if (armed->flags == STK_ARMED_NAMES && !in_named(dentry, armed->epoch))
 			return 0;
 	}
-	ret = refused(stk_number(inode), stk_number(dentry), stk_number(mnt),
-		      access | (__u64)own << 32);
-	asm volatile("" : "+r"(ret));
-	if (ret)
-		return -EPERM;
-	return 0;
+	return eperm_if(refused(stk_number(inode), stk_number(dentry), stk_number(mnt),
+				access | (__u64)own << 32));
 }
 
 /* The tool itself is only ever held by the canary rule; everybody else by what is in scope. */
@@ -427,18 +431,13 @@ static __always_inline int judge_of_layer(__u64 file)
 	struct stk_armed *armed = armed_now();
 	__u64 dentry, inode, mnt;
 	bool self;
-	int ret;
 
 	if (!armed || !armed->flags || !concerned(&self) || self)
 		return 0;
 	dentry = (__u64)BPF_CORE_READ(backing, user_path.dentry);
 	inode = (__u64)BPF_CORE_READ(backing, user_path.dentry, d_inode);
 	mnt = (__u64)BPF_CORE_READ(backing, user_path.mnt);
-	ret = refused(inode, dentry, mnt, STK_ACCESS_EXEC);
-	asm volatile("" : "+r"(ret));
-	if (ret)
-		return -EPERM;
-	return 0;
+	return eperm_if(refused(inode, dentry, mnt, STK_ACCESS_EXEC));
 }
 
 static __always_inline __u32 attr_access(struct iattr *attr)
@@ -448,8 +447,9 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 	return valid & STK_ATTR_SIZE ? STK_ACCESS_WRITE : STK_ACCESS_METADATA;
 }
 
-#define ON_OPEN(tagged, file) \
-	CHECK(tagged, (file)->f_inode, open_access(file), (file)->f_path.dentry, (file)->f_path.mnt)
+#define ON_FILE(tagged, file, access) \
+	CHECK(tagged, (file)->f_inode, access, (file)->f_path.dentry, (file)->f_path.mnt)
+#define ON_OPEN(tagged, file)             ON_FILE(tagged, file, open_access(file))
 #define ON_DENTRY(tagged, dentry, access) CHECK(tagged, (dentry)->d_inode, access, dentry, NULL)
 
 /*
@@ -460,8 +460,7 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 	({                                                                                        \
 		int __m = 0;                                                                      \
 		if (((prot)&STK_PROT_EXEC) && stk_number(file) && (file) && !opened_to_run(file)) \
-			__m = CHECK(tagged, (file)->f_inode, STK_ACCESS_EXEC,                     \
-				    (file)->f_path.dentry, (file)->f_path.mnt);                   \
+			__m = ON_FILE(tagged, file, STK_ACCESS_EXEC);                             \
 		__m;                                                                              \
 	})
 
