@@ -135,7 +135,7 @@ fn number(fd: &OwnedFd) -> Option<u32> {
 /// Opens what a pattern of a rule names. A symbolic link names two files: itself, which can be replaced, and its target.
 pub(super) fn open(rule: &FileRule, pattern: &Pattern) -> Result<Vec<(Part, Opened)>> {
     let path = pattern.path();
-    if let Pattern::Inode(path) = pattern {
+    if matches!(pattern, Pattern::Inode(_)) {
         let (fd, stat) = open_path(path, OFlags::empty()).map_err(|e| {
             cannot(rule, path, e)
                 .with_hint("inodes are those of files that exist; paths may come to be later")

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
-use super::document::{self, Document, ExecEntry, FileEntry, Value};
+use super::document::{self, Document, ExecEntry, FileEntry, List, Value};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
 use super::{Effect, Environment, FileRule, Mode, Pattern, RuleSet};
 
@@ -101,11 +101,9 @@ fn entries<T>(section: Option<Spanned<Value<T>>>, key: &str) -> Result<Vec<T>, F
     }
 }
 
-/// What a rule denies or allows, as the document has it.
-type List = Spanned<Value<Spanned<String>>>;
-
 /// What every rule starts with.
 struct Head {
+    place: Location,
     id: String,
     id_place: Location,
     effect: Effect,
@@ -150,12 +148,37 @@ fn head(
         }
     };
     Ok(Head {
+        place,
         id,
         id_place,
         effect,
         key,
         list,
     })
+}
+
+impl Head {
+    /// The rule, and where its id stands.
+    fn rule(
+        self,
+        access: Access,
+        paths: Vec<Pattern>,
+        mode: Option<&Spanned<String>>,
+        default_mode: Mode,
+        priority: Option<&List>,
+    ) -> Result<(FileRule, Location), Fault> {
+        let rule = FileRule {
+            id: self.id,
+            effect: self.effect,
+            access,
+            paths,
+            mode: mode.map_or(Ok(default_mode), parse_mode)?,
+            priority: priority.map_or(Ok(0), parse_priority)?,
+            may_be_missing: true,
+            line: Place::from(self.place).line,
+        };
+        Ok((rule, self.id_place))
+    }
 }
 
 /// One rule, and where its id stands.
@@ -179,20 +202,15 @@ fn exec_rule(
         ));
     }
     let head = head("exec", id, deny, allow, place)?;
-    let paths = parse_paths(head.list, head.key, &head.id, |path| {
-        Pattern::parse(path, env)
-    })?;
-    let rule = FileRule {
-        id: head.id,
-        effect: head.effect,
-        access: Access::EXEC,
+    let file = |path: &str| Pattern::parse(path, env);
+    let paths = parse_paths(&head.list, head.key, &head.id, file)?;
+    head.rule(
+        Access::EXEC,
         paths,
-        mode: mode.as_ref().map_or(Ok(default_mode), parse_mode)?,
-        priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
-        may_be_missing: true,
-        line: Place::from(place).line,
-    };
-    Ok((rule, head.id_place))
+        mode.as_ref(),
+        default_mode,
+        priority.as_ref(),
+    )
 }
 
 /// One rule, and where its id stands.
@@ -231,23 +249,20 @@ fn file_rule(
     }
     let mut named = Vec::new();
     if let Some(paths) = paths {
-        named = parse_paths(paths, "paths", &head.id, |path| Pattern::parse(path, env))?;
+        let file = |path: &str| Pattern::parse(path, env);
+        named = parse_paths(&paths, "paths", &head.id, file)?;
     }
     if let Some(inodes) = inodes {
         let inode = |path: &str| Pattern::parse_inode(path, env);
-        named.extend(parse_paths(inodes, "inodes", &head.id, inode)?);
+        named.extend(parse_paths(&inodes, "inodes", &head.id, inode)?);
     }
-    let rule = FileRule {
-        id: head.id,
-        effect: head.effect,
+    head.rule(
         access,
-        paths: named,
-        mode: mode.as_ref().map_or(Ok(default_mode), parse_mode)?,
-        priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
-        may_be_missing: true,
-        line: Place::from(place).line,
-    };
-    Ok((rule, head.id_place))
+        named,
+        mode.as_ref(),
+        default_mode,
+        priority.as_ref(),
+    )
 }
 
 /// A name or an id: visible text on one line.
@@ -282,7 +297,7 @@ fn parse_mode(mode: &Spanned<String>) -> Result<Mode, Fault> {
 /// Rules are few, and numbers that are hard to compare help nobody.
 const PRIORITIES: std::ops::RangeInclusive<i32> = -1000..=1000;
 
-fn parse_priority(priority: &Spanned<Value<Spanned<String>>>) -> Result<i32, Fault> {
+fn parse_priority(priority: &List) -> Result<i32, Fault> {
     let number = match &priority.value {
         Value::Word(word) => word.parse().ok(),
         Value::List(_) | Value::Nothing | Value::Mapping => None,
@@ -347,12 +362,12 @@ pub(super) fn kind(word: &str, place: Location) -> Result<Access, Fault> {
 }
 
 fn parse_paths(
-    paths: List,
+    paths: &List,
     key: &str,
     id: &str,
     parse: impl Fn(&str) -> Result<Pattern, String>,
 ) -> Result<Vec<Pattern>, Fault> {
-    let entries = match paths.value {
+    let entries = match &paths.value {
         Value::List(entries) if !entries.is_empty() => entries,
         Value::List(_) => {
             return Err(Fault::new(

@@ -17,6 +17,9 @@ use super::fault::{Fault, Place, did_you_mean, printable, quoted};
 /// The version of the language that this crate reads.
 pub(super) const VERSION: &str = "1";
 
+/// A list of words, or what stands there instead.
+pub(super) type List = Spanned<Value<Spanned<String>>>;
+
 /// A whole policy.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,17 +43,17 @@ pub(super) struct FileEntry {
     #[serde(default, deserialize_with = "present")]
     pub(super) id: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) deny: Option<Spanned<Value<Spanned<String>>>>,
+    pub(super) deny: Option<List>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) allow: Option<Spanned<Value<Spanned<String>>>>,
+    pub(super) allow: Option<List>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) paths: Option<Spanned<Value<Spanned<String>>>>,
+    pub(super) paths: Option<List>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) inodes: Option<Spanned<Value<Spanned<String>>>>,
+    pub(super) inodes: Option<List>,
     #[serde(default, deserialize_with = "present")]
     pub(super) mode: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) priority: Option<Spanned<Value<Spanned<String>>>>,
+    pub(super) priority: Option<List>,
 }
 
 /// One entry of `exec`.
@@ -60,13 +63,13 @@ pub(super) struct ExecEntry {
     #[serde(default, deserialize_with = "present")]
     pub(super) id: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) deny: Option<Spanned<Value<Spanned<String>>>>,
+    pub(super) deny: Option<List>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) allow: Option<Spanned<Value<Spanned<String>>>>,
+    pub(super) allow: Option<List>,
     #[serde(default, deserialize_with = "present")]
     pub(super) mode: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) priority: Option<Spanned<Value<Spanned<String>>>>,
+    pub(super) priority: Option<List>,
 }
 
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
