@@ -251,12 +251,16 @@ impl Plan {
                 .iter()
                 .find(|t| !tags && t.identity.strength == Strength::TagOnly)
             {
+                // None where nobody can say which modules are active.
+                let why = match &tried[..] {
+                    [] => String::new(),
+                    tried => format!(" ({})", tried.join("; ")),
+                };
                 return Err(Error::new(
                     ErrorKind::NotEnforced,
                     format!(
-                        "{}: its file system gives several files the same identity, and without BPF LSM only that identity is left ({})",
+                        "{}: its file system gives several files the same identity, and without BPF LSM only that identity is left{why}",
                         target.identity.path.display(),
-                        tried.join("; ")
                     ),
                 )
                 .with_hint("add bpf to lsm= on the kernel command line and reboot, or move the file to ext4, xfs or tmpfs"));
