@@ -78,9 +78,19 @@ pub(crate) fn confined<'a>(
     steps: &[Step],
     ctx: &'a Ctx,
 ) -> Vec<String> {
+    confined_as(rules, &[text(&ctx.helper)], out, steps)
+}
+
+/// The same, and the helper is started by this command.
+pub(crate) fn confined_as<'a>(
+    rules: impl IntoIterator<Item = &'a str>,
+    command: &[&'a str],
+    out: &Path,
+    steps: &[Step],
+) -> Vec<String> {
     let run = ["run", "--format", "json", "--monitor", "process"];
-    let command = ["--", text(&ctx.helper)];
-    let words = run.into_iter().chain(rules).chain(command);
+    let words = run.into_iter().chain(rules).chain(["--"]);
+    let words = words.chain(command.iter().copied());
     let mut args: Vec<String> = words.map(str::to_owned).collect();
     args.extend(arguments(out, steps));
     args

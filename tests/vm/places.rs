@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::fence::{EPERM, confined, denials_of, text, until_ready};
+use crate::fence::{EPERM, confined, confined_as, denials_of, text, until_ready};
 use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, stockade};
-use crate::helper::{Done, Step, arguments, outside, results, step};
+use crate::helper::{Done, Step, outside, results, step};
 use crate::mounts::{bind, file_system, mount};
 use crate::variants::running;
 
@@ -92,11 +92,31 @@ fn case(label: &str, refused: Option<&'static str>, words: &[&dyn AsRef<std::ffi
     (step(label, words), refused)
 }
 
-/// A policy of these rules, as a file.
+fn steps_of<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<Step> {
+    cases.into_iter().map(|(step, _)| step.clone()).collect()
+}
+
+/// Steps before and after something that is done from outside, between `ready` and `go`.
+fn staged<'a>(
+    before: impl IntoIterator<Item = &'a Case>,
+    (ready, go): (&Path, &Path),
+    after: impl IntoIterator<Item = &'a Case>,
+) -> Vec<Step> {
+    let mut steps = steps_of(before);
+    steps.push(step("ready", &[&"touch", &ready]));
+    steps.push(step("go", &[&"wait", &go]));
+    steps.extend(steps_of(after));
+    steps
+}
+
+/// A policy of these file rules, as a file.
 fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
+    policy_of(ctx, &format!("files:\n{}", rules.join("\n")))
+}
+
+fn policy_of(ctx: &Ctx, sections: &str) -> PathBuf {
     let path = ctx.path("policy.yaml");
-    let text = format!("version: 1\nname: test\nfiles:\n{}\n", rules.join("\n"));
-    fs::write(&path, text).unwrap();
+    fs::write(&path, format!("version: 1\nname: test\n{sections}\n")).unwrap();
     path
 }
 
@@ -275,9 +295,6 @@ fn directory(ctx: &Ctx, kind: &str) -> Outcome {
         cases.push(case("its handle, out of the cache", Some("read"), words));
     }
     let first = cases.len();
-    let mut steps: Vec<Step> = cases.iter().map(|(step, _)| step.clone()).collect();
-    steps.push(step("ready", &[&"touch", &ready]));
-    steps.push(step("go", &[&"wait", &go]));
     let later = [
         case("made later", Some("read"), &[&"open", &dir.join("later")]),
         case(
@@ -296,7 +313,7 @@ fn directory(ctx: &Ctx, kind: &str) -> Outcome {
             &[&"open", &other.join("dir/file")],
         ),
     ];
-    steps.extend(later.iter().map(|(step, _)| step.clone()));
+    let steps = staged(&cases, (&ready, &go), &later);
     let out = ctx.path("results");
     let rules = [rule("closed", "all", &[format!("{}/**", text(&dir))])];
     let policy = policy(ctx, &rules);
@@ -381,14 +398,10 @@ fn exec(ctx: &Ctx, kind: &str) -> Outcome {
         add("write", None, &[&"open-write", file]);
     }
     cases.push(case("its script", Some("exec"), &[&"execve", &script]));
-    let steps: Vec<Step> = cases.iter().map(|(step, _)| step.clone()).collect();
-    let policy = ctx.path("policy.yaml");
-    let rules = format!(
-        "version: 1\nexec:\n  - {{ id: no-tools, deny: ['{}', '{}/**'] }}\n",
-        text(&tool),
-        text(&dir)
-    );
-    fs::write(&policy, rules).unwrap();
+    let steps = steps_of(&cases);
+    let (tool, dir) = (text(&tool), text(&dir));
+    let rules = format!("exec:\n  - {{ id: no-tools, deny: ['{tool}', '{dir}/**'] }}");
+    let policy = policy_of(ctx, &rules);
     let out = ctx.path("results");
     let ended = stockade(ctx, under(&policy, &[], &out, &steps, ctx));
     if !ctx.has_lsm() && kind == "overlay" {
@@ -446,33 +459,15 @@ fn allow_exec(ctx: &Ctx) -> Outcome {
         case("later", Some("exec"), &[&"map-then-exec", &foreign]),
         case("read", None, &[&"open", &foreign]),
     ];
-    let steps: Vec<Step> = cases.iter().map(|(step, _)| step.clone()).collect();
-    let policy = ctx.path("policy.yaml");
-    let rules = format!(
-        "version: 1\nexec:\n  - {{ id: these, allow: ['{}/**'] }}\n",
-        text(&good)
-    );
-    fs::write(&policy, rules).unwrap();
+    let steps = steps_of(&cases);
+    let good_text = text(&good);
+    let rules = format!("exec:\n  - {{ id: these, allow: ['{good_text}/**'] }}");
+    let policy = policy_of(ctx, &rules);
     let out = ctx.path("results");
     let (loader, helper) = (copy(&loader()), copy(&ctx.helper));
-    let run = [
-        "run",
-        "--format",
-        "json",
-        "--monitor",
-        "process",
-        "--policy",
-    ];
-    let command = [
-        "--",
-        text(&loader),
-        "--library-path",
-        text(&good),
-        text(&helper),
-    ];
-    let words = run.into_iter().chain([text(&policy)]).chain(command);
-    let mut args: Vec<String> = words.map(str::to_owned).collect();
-    args.extend(arguments(&out, &steps));
+    let command = [&*loader, "--library-path".as_ref(), &good, &helper];
+    let rules = ["--policy", text(&policy)];
+    let args = confined_as(rules, &command.map(text), &out, &steps);
     let ended = stockade(ctx, args);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let (_, done) = results(&out);
@@ -493,12 +488,11 @@ fn inode(ctx: &Ctx) -> Outcome {
     fs::write(&other, "text").unwrap();
     fs::hard_link(&file, &hard).unwrap();
     std::os::unix::fs::symlink(&file, &link).unwrap();
-    let policy = ctx.path("policy.yaml");
-    let rules = format!(
-        "version: 1\nfiles:\n  - {{ id: inode, deny: [read, write], inodes: ['{}'] }}\n",
-        text(&link)
-    );
-    fs::write(&policy, rules).unwrap();
+    let on = |path: &str| {
+        let of_inode = rule("inode", "[read, write]", &[path.to_owned()]);
+        policy(ctx, &[of_inode.replace("paths", "inodes")])
+    };
+    let policy = on(text(&link));
     let (ready, go) = (ctx.path("ready"), ctx.path("go"));
     let before = [
         case("the file", Some("read"), &[&"open", &file]),
@@ -515,10 +509,7 @@ fn inode(ctx: &Ctx) -> Outcome {
         case("what replaced it", None, &[&"open-rdwr", &moved]),
         case("the name left", Some("read"), &[&"open", &hard]),
     ];
-    let mut steps: Vec<Step> = before.iter().map(|(step, _)| step.clone()).collect();
-    steps.push(step("ready", &[&"touch", &ready]));
-    steps.push(step("go", &[&"wait", &go]));
-    steps.extend(after.iter().map(|(step, _)| step.clone()));
+    let steps = staged(&before, (&ready, &go), &after);
     let out = ctx.path("results");
     let mut run = Stockade::start(ctx, under(&policy, &[], &out, &steps, ctx));
     until_ready(&mut run, &ready);
@@ -534,10 +525,7 @@ fn inode(ctx: &Ctx) -> Outcome {
     assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
 
     // What is not there has no inode to follow.
-    let missing = fs::read_to_string(&policy)
-        .unwrap()
-        .replace(text(&link), "/no/such/file");
-    fs::write(&policy, missing).unwrap();
+    let policy = on("/no/such/file");
     let ended = stockade(ctx, under(&policy, &[], &ctx.path("none"), &steps, ctx));
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(ended.stderr.contains("/no/such/file"), "{}", ended.stderr);
@@ -612,10 +600,7 @@ fn names(ctx: &Ctx) -> Outcome {
             &[&"create", &closed.join("new")],
         ),
     ];
-    let mut steps: Vec<Step> = before.iter().map(|(step, _)| step.clone()).collect();
-    steps.push(step("ready", &[&"touch", &ready]));
-    steps.push(step("go", &[&"wait", &go]));
-    steps.extend(after.iter().chain(&tree).map(|(step, _)| step.clone()));
+    let mut steps = staged(&before, (&ready, &go), after.iter().chain(&tree));
     // Who may change it may also move where it is; read is still refused there.
     let moved = root.join("moved");
     steps.push(step("the way out", &[&"open", &moved.join("kept")]));
