@@ -30,16 +30,33 @@ shopt -s nullglob
 sources=(src/bpf/*.bpf.c)
 [ ${#sources[@]} -gt 0 ] || die "no src/bpf/*.bpf.c"
 status=0
+# compile SOURCE ARCH CASTS
+compile() {
+	local source=$1 arch=$2 casts=$3 object
+	object=target/check-bpf/$(basename "${source%.c}").$arch.$casts.o
+	"$clang" -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror -mcpu=v3 -fno-unroll-loops -fno-stack-protector \
+		-target bpf -D"__TARGET_ARCH_$arch" -D"STK_CASTS=$casts" -I vmlinux -I src/bpf -isystem "$include" -c "$source" -o "$object" || {
+		say "$source does not compile for $arch with STK_CASTS=$casts"
+		return 1
+	}
+}
+# As many at a time as there are CPUs.
+jobs=$(nproc)
+running=0
 for source in "${sources[@]}"; do
-	for variant in x86:0 x86:1 arm64:0 arm64:1; do
-		arch=${variant%:*} casts=${variant#*:}
-		object=target/check-bpf/$(basename "${source%.c}").$arch.$casts.o
-		"$clang" -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror -mcpu=v3 -fno-unroll-loops -fno-stack-protector \
-			-target bpf -D"__TARGET_ARCH_$arch" -D"STK_CASTS=$casts" -I vmlinux -I src/bpf -isystem "$include" -c "$source" -o "$object" || {
-			say "$source does not compile for $arch with STK_CASTS=$casts"
-			status=1
-		}
+	for variant in "x86 0" "x86 1" "arm64 0" "arm64 1"; do
+		if [ "$running" -ge "$jobs" ]; then
+			wait -n || status=1
+			running=$((running - 1))
+		fi
+		# shellcheck disable=SC2086
+		compile "$source" $variant &
+		running=$((running + 1))
 	done
+done
+while [ "$running" -gt 0 ]; do
+	wait -n || status=1
+	running=$((running - 1))
 done
 "$clang_format" --dry-run --Werror src/bpf/*.c src/bpf/*.h || {
 	say "the C sources are not formatted: clang-format -i src/bpf/*.[ch]"
