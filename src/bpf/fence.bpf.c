@@ -7,15 +7,13 @@
  * way up. Verdict first, record second: a full ring never changes a verdict. Each hook has a body, an lsm program and an
  * fmod_ret twin; the twin cannot read tags.
  */
-#include "stockade.bpf.h"
+#include "fence.bpf.h"
 #include "siphash.bpf.h"
 
 STK_EXPORT(stk_denial);
 STK_EXPORT(stk_ruling);
-STK_EXPORT(stk_set);
 STK_EXPORT(stk_key);
 STK_EXPORT(stk_name);
-STK_EXPORT(stk_armed);
 
 /* include/linux/dcache.h: found by its inode number, and nobody has looked for its directory. */
 #define DCACHE_DISCONNECTED 0x20
@@ -47,30 +45,8 @@ struct {
 	__type(value, struct stk_ruling);
 } stk_names SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct stk_set);
-} stk_sets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct stk_armed);
-} stk_armed_at SEC(".maps");
-
 STK_SCRATCH_MAP(stk_fence_buf);
 STK_SCRATCH_WALK(stk_fence_buf, fence_walk)
-
-static __always_inline struct stk_armed *armed_now(void)
-{
-	__u32 zero = 0;
-	struct stk_armed *armed = bpf_map_lookup_elem(&stk_armed_at, &zero);
-
-	return armed && armed->epoch ? armed : NULL;
-}
 
 /* Of what is to be made: there is only where. */
 static __always_inline void no_file_id(struct stk_file_id *id, __u64 dentry)
@@ -130,46 +106,6 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 	rec->path_len = off & STK_WALK_OFF;
 	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
 	return 0;
-}
-
-/* An access, the verdict about it, and whether no rule names the file. */
-static __always_inline __u64 stk_what(__u32 access, __u32 verdict, bool unlisted)
-{
-	return access | (__u64)verdict << 32 | (__u64)unlisted << 40;
-}
-
-/* What is said about one kind of access: the strongest rule that is enforced, and below it the strongest of all. */
-static __always_inline __u64 said(__u32 enforced, __u32 all)
-{
-	return (__u64)enforced << 32 | all;
-}
-
-static __always_inline __u64 both(__u64 one, __u64 two)
-{
-	__u32 enforced = one >> 32, all = one;
-
-	if ((__u32)(two >> 32) < enforced)
-		enforced = two >> 32;
-	if ((__u32)two < all)
-		all = two;
-	return said(enforced, all);
-}
-
-static __always_inline __u64 said_by(const struct stk_set *set, __u32 kind)
-{
-	if (kind >= STK_ACCESS_KINDS)
-		return said(STK_RULE_NONE, STK_RULE_NONE);
-	return said(set->enforced[kind], set->all[kind]);
-}
-
-static __always_inline __u64 with_set(__u64 so_far, __u32 number, __u32 kind)
-{
-	struct stk_set *set;
-
-	if (!number)
-		return so_far;
-	set = bpf_map_lookup_elem(&stk_sets, &number);
-	return set ? both(so_far, said_by(set, kind)) : so_far;
 }
 
 static __always_inline void key_of(struct stk_key *key, __u64 inode)
@@ -251,14 +187,6 @@ __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __
 	return both(so_far, said_by(&armed->lost, kind));
 }
 
-/* The code of the rule that refuses; odd where that is because the file is not among those that it allows. */
-static __always_inline __u32 refusal_by(__u32 rule, __u32 otherwise)
-{
-	if (rule == STK_RULE_NONE)
-		return otherwise | 1;
-	return rule & 1 ? STK_RULE_NONE : rule;
-}
-
 /*
  * The strongest refusals, as codes: of rules that are enforced, and below it of all. Adds those of one kind of access;
  * `asked` is its number, and above it the set of the file's own rules. By itself, or the verifier would look at each kind
@@ -327,15 +255,6 @@ static __always_inline bool in_named(struct dentry *dentry, __u32 epoch)
 	return ruling && ruling->epoch == epoch && may_name(ruling, dentry->d_name.len);
 }
 
-/* 0 or -EPERM. The asm keeps clang from computing the value by negation, which 6.12 cannot bound. */
-static __always_inline int eperm_if(int is_refused)
-{
-	asm volatile("" : "+r"(is_refused));
-	if (is_refused)
-		return -EPERM;
-	return 0;
-}
-
 /* 0 or -EPERM. */
 static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode, __u32 access,
 				 bool self, struct dentry *dentry, struct vfsmount *mnt)
@@ -357,15 +276,6 @@ static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode,
 	}
 	return eperm_if(refused(stk_number(inode), stk_number(dentry), stk_number(mnt),
 				access | (__u64)own << 32));
-}
-
-/* The tool itself is only ever held by the canary rule; everybody else by what is in scope. */
-static __always_inline bool concerned(bool *self)
-{
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	*self = tgid == stk_config.self_tgid;
-	return *self || stk_in_scope(tgid);
 }
 
 #define RULING_TAGGED(inode)                                                                 \
@@ -506,15 +416,6 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 		if (!__r)                                                 \
 			__r = ON_CREATE(new_dentry);                      \
 		__r;                                                      \
-	})
-
-/* Another module's refusal is never turned into an allow. */
-#define VERDICT(expr)                 \
-	({                            \
-		int __v = ret;        \
-		if (!__v)             \
-			__v = (expr); \
-		__v;                  \
 	})
 
 SEC("?lsm/file_open")
