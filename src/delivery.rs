@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::{About, Event, Kind, KindCount};
+use crate::event::{About, Denied, Event, Kind, KindCount};
 use crate::inference::{Inference, Lost};
 use crate::monitor::{Kinds, Paths};
 use crate::recording::{Opening, Recorder};
@@ -210,14 +210,22 @@ impl<S: Surroundings> Delivery<S> {
         if let Some(id) = number.and_then(|n| self.rules.get(n)) {
             denial.rule_id.clone_from(id);
         }
-        if !denial.path_in_fs {
+        let Denied::File {
+            path,
+            path_in_fs,
+            file,
+        } = &mut denial.object
+        else {
+            return None;
+        };
+        if !*path_in_fs {
             return None;
         }
-        let device = (denial.file.major(), denial.file.minor());
-        let path = self.surroundings.host_path(device, &denial.path.path)?;
-        denial.path.path.clone_from(&path);
-        denial.path_in_fs = false;
-        Some(path)
+        let device = (file.major(), file.minor());
+        let host_path = self.surroundings.host_path(device, &path.path)?;
+        path.path.clone_from(&host_path);
+        *path_in_fs = false;
+        Some(host_path)
     }
 }
 

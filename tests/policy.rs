@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use stockade::policy::{
-    Access, Cases, Effect, Environment, Mode, Pattern, Request, RuleSet, Verdict, diff, evaluate,
+    Access, Cases, Contact, Effect, Environment, Mode, Pattern, Request, RuleSet, Verdict, diff,
+    evaluate, evaluate_contact,
 };
 use stockade::{Error, ErrorKind};
 
@@ -141,7 +142,8 @@ fn columns_count_characters_and_lines_end_in_any_way() {
 
 #[test]
 fn empty_documents_are_refused() {
-    let sentence = "the policy is empty; it needs \"version\", and \"files\" or \"exec\"";
+    let sentence =
+        "the policy is empty; it needs \"version\", and \"files\", \"exec\" or \"network\"";
     refused("", &format!("p.yaml:1:1: {sentence}"));
     refused("# only\n", &format!("p.yaml:2:1: {sentence}"));
     refused("{}\n", &format!("p.yaml:1:1: {sentence}"));
@@ -179,7 +181,7 @@ fn foreign_versions_are_refused_before_anything_else() {
 fn policies_without_rules_are_refused() {
     refused(
         "version: 1\n",
-        "p.yaml:1:1: the policy has no rules; \"files\" or \"exec\" is missing",
+        "p.yaml:1:1: the policy has no rules; \"files\", \"exec\" or \"network\" is missing",
     );
     refused(
         "version: 1\nfiles:\n",
@@ -246,7 +248,6 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
     for (key, what) in [
-        ("network", "network rules"),
         ("syscalls", "system call rules"),
         ("limits", "limits"),
         ("include", "including other policies"),
@@ -338,6 +339,93 @@ fn wrong_exec_rules_are_refused() {
     );
     refused(
         "version: 1\nexec: [{ id: a, deny: [/a] }]\nfiles: [{ id: a, deny: all, paths: [/a] }]\n",
+        "p.yaml:3:15: the id \"a\" is already used by the rule on line 2",
+    );
+}
+
+#[test]
+fn wrong_network_rules_are_refused() {
+    let network = |rule: &str| format!("version: 1\nnetwork:\n  - {rule}\n");
+    for (rule, answer) in [
+        (
+            "{}",
+            "5: an empty network rule; it needs \"id\", \"deny\" or \"allow\", and \"to\" or \"at\"",
+        ),
+        (
+            "{ deny: connect, to: [any] }",
+            "5: this network rule has no \"id\"",
+        ),
+        (
+            "{ id: a, deny: connect }",
+            "5: the rule \"a\" has no \"to\"; any stands for every address",
+        ),
+        (
+            "{ id: a, deny: bind }",
+            "5: the rule \"a\" has no \"at\"; any stands for every address",
+        ),
+        (
+            "{ id: a, deny: bind, to: [any] }",
+            "30: \"to\" has no meaning for bind in the rule \"a\"; write \"at\"",
+        ),
+        (
+            "{ id: a, deny: [connect, bind], to: [any] }",
+            "20: the rule \"a\" is about both ends; make it two rules: one of connect and send with \"to\", and one of bind, \
+             listen and accept with \"at\"",
+        ),
+        (
+            "{ id: a, deny: [], to: [any] }",
+            "20: the rule \"a\" denies nothing",
+        ),
+        (
+            "{ id: a, deny: conect, to: [any] }",
+            "20: unknown kind of access \"conect\"; did you mean \"connect\"?",
+        ),
+        (
+            "{ id: a, deny: read, to: [any] }",
+            "20: \"read\" is done to files; on the network it is connect, send, bind, listen, accept",
+        ),
+        (
+            "{ id: a, deny: connect, to: any }",
+            "33: \"to\" must be a list of addresses, as in [\"10.0.0.0/8:443\"]",
+        ),
+        (
+            "{ id: a, deny: connect, to: [] }",
+            "33: \"to\" of the rule \"a\" is empty",
+        ),
+        (
+            "{ id: a, deny: connect, to: [10.0.0.1/8] }",
+            "34: \"10.0.0.1/8\": the address has bits beyond its prefix; the network is 10.0.0.0/8",
+        ),
+        (
+            "{ id: a, deny: connect, to: ['host:example.org:443'] }",
+            "34: \"host:example.org:443\" (names of hosts) is not supported by this version; write addresses",
+        ),
+        (
+            "{ id: a, deny: connect, to: ['10.0.0.1:x'] }",
+            "34: \"x\" is no port, nor a range of them as 8000-8080, in \"10.0.0.1:x\"",
+        ),
+        (
+            "{ id: a, deny: connect, to: [any], protocol: tpc }",
+            "50: unknown protocol \"tpc\"; did you mean \"tcp\"?",
+        ),
+        (
+            "{ id: a, deny: connect, paths: [/a] }",
+            "29: a network rule has no paths; it has addresses in \"to\" or \"at\"",
+        ),
+        (
+            "{ id: a, deny: connect, protocl: tcp, to: [any] }",
+            "29: unknown key \"protocl\" in a network rule; did you mean \"protocol\"?",
+        ),
+    ] {
+        refused(&network(rule), &format!("p.yaml:3:{answer}"));
+    }
+    refused(
+        &rule(&["deny: [connect]", "paths: [/a]"]),
+        "p.yaml:4:12: \"connect\" is done on the network; to files it is read, write, exec, create, delete, replace, link, \
+         metadata, mount or all",
+    );
+    refused(
+        "version: 1\nnetwork: [{ id: a, deny: connect, to: [any] }]\nfiles: [{ id: a, deny: all, paths: [/a] }]\n",
         "p.yaml:3:15: the id \"a\" is already used by the rule on line 2",
     );
 }
@@ -737,7 +825,14 @@ fn rule_set_serializes_with_the_words_of_the_language() {
     let set = parse(&rule(&["deny: [read, link]", "paths: [/a]", "mode: audit"])).unwrap();
     assert_eq!(
         serde_json::to_string(&set).unwrap(),
-        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"line":3}]}"#
+        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"line":3}],"network":[]}"#
+    );
+    let set = parse(
+        "version: 1\nnetwork:\n  - { id: a, allow: connect, to: ['10.0.0.0/8:443', '::1'], protocol: tcp }\n",
+    );
+    assert_eq!(
+        serde_json::to_string(&set.unwrap().network).unwrap(),
+        r#"[{"id":"a","effect":"allow","access":["connect"],"addresses":["10.0.0.0/8:443","::1"],"transport":"tcp","mode":"enforce","priority":0,"line":3}]"#
     );
 }
 
@@ -789,6 +884,14 @@ fn documented_access_kinds_are_those_of_the_code() {
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .collect();
     assert_eq!(documented, Access::ALL.names().collect::<Vec<_>>());
+    let section = page.split("| kind | what is refused |").nth(1).unwrap();
+    let documented: Vec<_> = section
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let all = Access::OUTWARDS | Access::OWN;
+    assert_eq!(documented, all.names().collect::<Vec<_>>());
 }
 
 #[test]
@@ -825,12 +928,38 @@ fn protect_secrets_denies_password_files_and_keys_in_every_way() {
     assert_eq!(evaluate(&set, &other).verdict, Verdict::Allow);
 }
 
+#[test]
+fn no_network_leaves_this_machine_alone() {
+    let text = std::fs::read_to_string(file("policies/no-network.yaml")).unwrap();
+    let set = RuleSet::parse(&text, "no-network.yaml", &env()).unwrap();
+    for (address, verdict) in [
+        ("127.0.0.1:80", Verdict::Allow),
+        ("[::1]:53", Verdict::Allow),
+        ("0.0.0.0:80", Verdict::Allow),
+        ("192.0.2.1:443", Verdict::Deny),
+        ("[::ffff:192.0.2.1]:443", Verdict::Deny),
+        ("[2001:db8::1]:443", Verdict::Deny),
+    ] {
+        for access in Access::OUTWARDS.kinds() {
+            let contact = Contact::new(address.parse().unwrap(), None, access);
+            let decision = evaluate_contact(&set, &contact);
+            assert_eq!(decision.verdict, verdict, "{access} {address}");
+        }
+    }
+    let own = Contact::new("0.0.0.0:80".parse().unwrap(), None, Access::OWN);
+    assert_eq!(evaluate_contact(&set, &own).verdict, Verdict::Allow);
+}
+
 /// Pieces of which documents are made, right and wrong ones, so that random text gets past the parser.
 fn document_like() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "version: 1\n",
         "version: ",
         "files:\n",
+        "network:\n",
+        "to: [any]\n",
+        "to: ['10.0.0.0/8:','::']\n",
+        "deny: connect\n",
         "files: ",
         "  - ",
         "    ",

@@ -221,7 +221,7 @@ __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u6
 	__u32 access = asked, rule, verdict = STK_VERDICT_DENY, kind;
 	__u64 own = asked >> 32 << 32;
 
-	for (kind = 0; kind < STK_ACCESS_KINDS; kind++) {
+	for (kind = 0; kind < STK_ACCESS_FILE_KINDS; kind++) {
 		if (access & (1U << kind))
 			found = refusals(dentry, mount, own | kind, found);
 	}

@@ -53,7 +53,8 @@ enum stk_kind {
 	STK_KIND_ALLOCATION = 37,
 	/* Only where it is named. */
 	STK_KIND_TCP_STATE = 38,
-	STK_KIND_MAX = 39,
+	STK_KIND_NET_DENIAL = 39,
+	STK_KIND_MAX = 40,
 };
 
 /* Why something did not arrive: lost, or left out on purpose. */
@@ -105,6 +106,12 @@ enum stk_access {
 	STK_ACCESS_LINK = 1 << 6,
 	STK_ACCESS_METADATA = 1 << 7,
 	STK_ACCESS_MOUNT = 1 << 8,
+	/* On the network; the same numbers, so that a set of rules and a denial need not say which they are about. */
+	STK_ACCESS_CONNECT = 1 << 9, /* to be in touch with an address: connect, or send there */
+	STK_ACCESS_SEND = 1 << 10, /* whatever is sent there */
+	STK_ACCESS_BIND = 1 << 11, /* an address of our own */
+	STK_ACCESS_LISTEN = 1 << 12,
+	STK_ACCESS_ACCEPT = 1 << 13,
 };
 
 enum stk_verdict {
@@ -126,7 +133,8 @@ enum stk_limits {
 	STK_ENV_MAX = 8192, /* all that are reported of one exec */
 	STK_DATA_MAX =
 		57344, /* three paths, an interpreter, argv and variables: 3 * 4352 + 256 + 32768 + 8192, rounded up */
-	STK_ACCESS_KINDS = 9,
+	STK_ACCESS_KINDS = 14,
+	STK_ACCESS_FILE_KINDS = 9, /* the first of them */
 	STK_UNIX_PATH = 108, /* sun_path of struct sockaddr_un */
 	STK_PAYLOAD_MAX = 4096, /* of one call; the largest answer that EDNS(0) is used for */
 	STK_SLOTS =
@@ -508,6 +516,21 @@ struct stk_raw_socket {
 	__u32 protocol; /* of AF_PACKET an EtherType, both in the order of the machine */
 };
 
+/* The fence refused something on the network, or would have. */
+struct stk_net_denial {
+	struct stk_hdr hdr;
+	__u32 rule;
+	__u32 access; /* one or more of stk_access: what was asked */
+	__u32 verdict;
+	__u16 family; /* of the socket */
+	__u16 protocol;
+	__u8 address[16]; /* as in stk_flow */
+	__u16 port;
+	__u8 own; /* an address of this end */
+	__u8 blind; /* there is no address: nobody can tell whom the socket reaches */
+	__u32 pad;
+};
+
 struct stk_net_key {
 	struct stk_task_key task;
 	__u8 remote[16];
@@ -839,6 +862,27 @@ struct stk_ruling {
 	__u32 below; /* for all that is in the directory, however deep */
 };
 
+/* Key of stk_nets: addresses that agree in the first bits, IPv4 as in stk_flow. */
+struct stk_net_prefix {
+	__u32 bits;
+	__u8 address[16];
+};
+
+/* Its value: entries of stk_net_ports. What is said of a wider prefix is said there once more: only one is found. */
+struct stk_net_ruling {
+	__u32 epoch;
+	__u32 first;
+	__u32 count; /* not 0 */
+};
+
+/* Entries of stk_sets for a range of ports, which the next entry ends; the first of a prefix is from port 0 on. */
+struct stk_net_ports {
+	__u32 from;
+	__u32 tcp;
+	__u32 udp;
+	__u32 other;
+};
+
 /* The strongest rule about each kind of access. */
 struct stk_set {
 	__u32 enforced[STK_ACCESS_KINDS]; /* of those that are enforced */
@@ -850,8 +894,11 @@ struct stk_armed {
 	__u32 epoch;
 	__u32 flags; /* stk_armed_flag */
 	__u64 hash_key[2]; /* for names: nobody outside can tell which ones meet */
-	struct stk_set otherwise; /* for files that no rule names */
-	struct stk_set lost; /* for files of which nobody can tell where they are */
+	struct stk_set otherwise; /* for files and addresses that no rule names */
+	/* For files of which nobody can tell where they are, and sockets of which nobody can tell whom they reach. */
+	struct stk_set lost;
+	__u32 kinds; /* one bit for each kind of access that a rule is about */
+	__u32 canary_port; /* of UDP on 127.0.0.1, where the monitor must not reach; 0: none */
 };
 
 /* Written before load, constant afterwards: branches that are off cost nothing. */

@@ -184,11 +184,14 @@ fn announce(session: &Session) {
     }
     if let Some(fence) = session.fence() {
         eprintln!(
-            "stockade: fence armed: {} on {}, by {} with identity {}, canary refused",
+            "stockade: fence armed: {} on {}, by {}{}, canary refused",
             counted(fence.rules, "rule"),
-            counted(fence.files, "path"),
+            fence.objects(),
             fence.mechanism,
-            fence.identity
+            match fence.identity.as_str() {
+                "none" => String::new(),
+                identity => format!(" with identity {identity}"),
+            }
         );
     }
 }

@@ -6,7 +6,11 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use stockade::policy::{Access, Cases, FileRule, Pattern, RuleSet, Verdict, diff, explain};
+use stockade::event::Transport;
+use stockade::policy::{
+    Access, Cases, Contact, Decision, FileRule, NetworkRule, Pattern, Reason, RuleSet, Verdict,
+    diff, diff_network, explain, explain_contact,
+};
 
 use super::{Format, Outcome, counted, environment, report};
 
@@ -16,6 +20,7 @@ use super::{Format, Outcome, counted, environment, report};
 Examples:
   stockade policy check build.policy.yaml
   stockade policy explain --policy build.policy.yaml ~/.ssh/id_ed25519
+  stockade policy explain --policy build.policy.yaml 192.0.2.1:443
   stockade policy test build.cases.yaml
   stockade policy diff old.policy.yaml new.policy.yaml")]
 pub(super) struct PolicyCommand {
@@ -55,12 +60,15 @@ enum What {
     },
 }
 
-/// Say which rule decides about a file, and what would change that
+/// Say which rule decides about a file or an address, and what would change that
 #[derive(Debug, Args)]
 struct ExplainArgs {
-    /// Files; links are resolved
-    #[arg(value_name = "PATH", required = true)]
+    /// Files, whose links are resolved, and addresses with a port: 192.0.2.1:443, [2001:db8::1]:53
+    #[arg(value_name = "PATH|ADDRESS", required = true)]
     paths: Vec<PathBuf>,
+    /// What carries the bytes to the addresses
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = ["tcp", "udp"])]
+    protocol: String,
     /// The policy
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
@@ -74,7 +82,8 @@ struct ExplainArgs {
 
 /// The kinds that a policy can deny, by name.
 fn kinds() -> impl TypedValueParser<Value = Access> {
-    PossibleValuesParser::new(Access::ALL.names())
+    let all = Access::ALL | Access::OUTWARDS | Access::OWN;
+    PossibleValuesParser::new(all.names())
         .try_map(|word| Access::from_name(&word).ok_or("no access kind"))
 }
 
@@ -98,12 +107,17 @@ fn check(files: &[PathBuf]) -> Outcome {
         match RuleSet::read(file, &env) {
             Ok(set) => {
                 let paths: usize = set.rules.iter().map(|rule| rule.paths.len()).sum();
+                let addresses: usize = set.network.iter().map(|r| r.addresses.len()).sum();
+                let on = match addresses {
+                    0 => counted(paths, "path"),
+                    more if paths == 0 => counted_addresses(more),
+                    more => format!("{} and {}", counted(paths, "path"), counted_addresses(more)),
+                };
                 println!(
-                    "{}: {}, {} on {}, {}",
+                    "{}: {}, {} on {on}, {}",
                     file.display(),
                     set.name,
-                    counted(set.rules.len(), "rule"),
-                    counted(paths, "path"),
+                    counted(set.len(), "rule"),
                     set.mode
                 );
             }
@@ -112,6 +126,13 @@ fn check(files: &[PathBuf]) -> Outcome {
         }
     }
     Ok(code)
+}
+
+fn counted_addresses(number: usize) -> String {
+    match number {
+        1 => "1 address".to_owned(),
+        more => format!("{more} addresses"),
+    }
 }
 
 /// The path without links, as the kernel would find it; where there is nothing, its directory without links.
@@ -129,7 +150,12 @@ fn real(path: &Path) -> PathBuf {
 /// A line of `explain --format json`.
 #[derive(Serialize)]
 struct Explained<'a> {
-    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<&'a str>,
     access: Access,
     verdict: Verdict,
     #[serde(rename = "rule.id", skip_serializing_if = "Option::is_none")]
@@ -150,67 +176,126 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
         rule.paths.extend(targets);
     }
     let named = args.access.iter().copied().reduce(|a, b| a | b);
-    let wanted = named.unwrap_or(Access::ALL);
+    let wanted = named.unwrap_or(Access::ALL | Access::OUTWARDS | Access::OWN);
     for path in &args.paths {
-        let file =
-            real(&std::path::absolute(path).context("the working directory cannot be read")?);
-        let shown = file.to_string_lossy();
+        let text = path.to_string_lossy();
+        if let Ok(address) = text.parse() {
+            let transport = match args.protocol.as_str() {
+                "udp" => Transport::Udp,
+                _ => Transport::Tcp,
+            };
+            let contact = Contact::new(address, Some(transport), Access::OUTWARDS | Access::OWN);
+            let reasons = explain_contact(&set, &contact);
+            let told = reasons.iter().map(Told::of_network).collect();
+            print_reasons(&text, Some(&args.protocol), told, wanted, args.format)?;
+            continue;
+        }
+        let file = std::path::absolute(path).context("the working directory cannot be read")?;
+        let file = real(&file);
         let reasons = explain(&set, &file);
-        let reasons = reasons.iter().filter(|r| wanted.contains(r.access));
-        if args.format == Format::Text {
-            println!("{shown}");
-        }
-        for reason in reasons {
-            let rule = reason.decision.rule;
-            if args.format == Format::Json {
-                let line = Explained {
-                    path: &shown,
-                    access: reason.access,
-                    verdict: reason.decision.verdict,
-                    rule: rule.map(|rule| rule.id.as_str()),
-                    line: rule.map(|rule| rule.line),
-                    unlisted: reason.decision.unlisted,
-                    then: reason.then.iter().map(|rule| rule.id.as_str()).collect(),
-                };
-                println!("{}", serde_json::to_string(&line)?);
-                continue;
-            }
-            let kind = reason.access.to_string();
-            let verdict = reason.decision.verdict;
-            let Some(rule) = rule else {
-                let why = if reason.then.is_empty() {
-                    "no rule is about it".to_owned()
-                } else {
-                    format!("allowed by {}", ids(&reason.then))
-                };
-                println!("  {kind:<9} {verdict:<6} {why}");
-                continue;
-            };
-            let then = match (&reason.without, &reason.then[..]) {
-                _ if reason.decision.unlisted => "allows it elsewhere".to_owned(),
-                (without, _) if without.verdict == Verdict::Allow => {
-                    format!("without {kind} in that rule it is allowed")
-                }
-                (without, []) => {
-                    let rule = without.rule.map_or_else(String::new, |rule| ids(&[rule]));
-                    format!("without it, {rule}, which allows it elsewhere")
-                }
-                (_, then) => format!("without it, {}", ids(then)),
-            };
-            println!(
-                "  {kind:<9} {verdict:<6} {} (line {}); {then}",
-                rule.id, rule.line
-            );
-        }
+        let told = reasons.iter().map(Told::of_files).collect();
+        print_reasons(&file.to_string_lossy(), None, told, wanted, args.format)?;
     }
     Ok(0)
 }
 
+/// A rule, as its id and its line.
+type Named<'a> = (&'a str, u32);
+
+/// A reason, whatever the rules are about.
+struct Told<'a> {
+    access: Access,
+    verdict: Verdict,
+    rule: Option<Named<'a>>,
+    unlisted: bool,
+    without: (Verdict, Option<Named<'a>>),
+    then: Vec<Named<'a>>,
+}
+
+impl<'a> Told<'a> {
+    fn of_files(reason: &Reason<'a, FileRule>) -> Self {
+        Told::new(reason, |rule| (&rule.id, rule.line))
+    }
+
+    fn of_network(reason: &Reason<'a, NetworkRule>) -> Self {
+        Told::new(reason, |rule| (&rule.id, rule.line))
+    }
+
+    fn new<R>(reason: &Reason<'a, R>, name: impl Fn(&'a R) -> Named<'a>) -> Self {
+        let named = |decision: &Decision<'a, R>| decision.rule.map(&name);
+        Told {
+            access: reason.access,
+            verdict: reason.decision.verdict,
+            rule: named(&reason.decision),
+            unlisted: reason.decision.unlisted,
+            without: (reason.without.verdict, named(&reason.without)),
+            then: reason.then.iter().map(|rule| name(rule)).collect(),
+        }
+    }
+}
+
+/// Of a file, or of an address and what carries the bytes there.
+fn print_reasons(
+    shown: &str,
+    protocol: Option<&str>,
+    reasons: Vec<Told<'_>>,
+    wanted: Access,
+    format: Format,
+) -> anyhow::Result<()> {
+    if format == Format::Text {
+        match protocol {
+            Some(protocol) => println!("{protocol}:{shown}"),
+            None => println!("{shown}"),
+        }
+    }
+    for reason in reasons {
+        if !wanted.contains(reason.access) {
+            continue;
+        }
+        if format == Format::Json {
+            let line = Explained {
+                path: protocol.is_none().then_some(shown),
+                address: protocol.is_some().then_some(shown),
+                protocol,
+                access: reason.access,
+                verdict: reason.verdict,
+                rule: reason.rule.map(|(id, _)| id),
+                line: reason.rule.map(|(_, line)| line),
+                unlisted: reason.unlisted,
+                then: reason.then.iter().map(|(id, _)| *id).collect(),
+            };
+            println!("{}", serde_json::to_string(&line)?);
+            continue;
+        }
+        let (kind, verdict) = (reason.access.to_string(), reason.verdict);
+        let Some((id, line)) = reason.rule else {
+            let why = if reason.then.is_empty() {
+                "no rule is about it".to_owned()
+            } else {
+                format!("allowed by {}", ids(&reason.then))
+            };
+            println!("  {kind:<9} {verdict:<6} {why}");
+            continue;
+        };
+        let then = match (&reason.without, &reason.then[..]) {
+            _ if reason.unlisted => "allows it elsewhere".to_owned(),
+            ((Verdict::Allow, _), _) => format!("without {kind} in that rule it is allowed"),
+            ((_, rule), []) => {
+                let rule = rule.map_or_else(String::new, |rule| ids(&[rule]));
+                format!("without it, {rule}, which allows it elsewhere")
+            }
+            (_, then) => format!("without it, {}", ids(then)),
+        };
+        println!("  {kind:<9} {verdict:<6} {id} (line {line}); {then}");
+    }
+    Ok(())
+}
+
 /// Rules, in the order in which they decide.
-fn ids(rules: &[&FileRule]) -> String {
+fn ids(rules: &[Named<'_>]) -> String {
     let ids: Vec<String> = rules
         .iter()
-        .map(|rule| format!("{} (line {})", rule.id, rule.line))
+        .map(|(id, line)| format!("{id} (line {line})"))
         .collect();
     ids.join(", then ")
 }
@@ -245,7 +330,7 @@ fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
                 file.display(),
                 failure.case.line,
                 failure.case.access,
-                failure.case.path.display(),
+                failure.case.object,
                 failure.verdict,
                 by(&failure.rule),
                 failure.case.expect,
@@ -262,19 +347,30 @@ fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
 fn compare(before: &Path, after: &Path, format: Format) -> Outcome {
     let env = environment()?;
     let (before, after) = (RuleSet::read(before, &env)?, RuleSet::read(after, &env)?);
+    let told = |what: String, (access, before, after, rule): (Access, Verdict, Verdict, &str)| {
+        let sign = if after > before { '+' } else { '-' };
+        println!("{sign} {what}: {access} {before} -> {after} ({rule})");
+    };
     for change in diff(&before, &after) {
         if format == Format::Json {
             println!("{}", serde_json::to_string(&change)?);
             continue;
         }
-        let sign = if change.after > change.before {
-            '+'
-        } else {
-            '-'
+        let verdicts = (change.access, change.before, change.after, &*change.rule);
+        told(change.path.to_string(), verdicts);
+    }
+    for change in diff_network(&before, &after) {
+        if format == Format::Json {
+            println!("{}", serde_json::to_string(&change)?);
+            continue;
+        }
+        let address = match change.protocol {
+            "any" => change.address.to_string(),
+            protocol => format!("{protocol}:{}", change.address),
         };
-        println!(
-            "{sign} {}: {} {} -> {} ({})",
-            change.path, change.access, change.before, change.after, change.rule
+        told(
+            address,
+            (change.access, change.before, change.after, &change.rule),
         );
     }
     Ok(0)

@@ -154,14 +154,38 @@ pub struct FenceState {
     pub mode: String,
     /// `lsm` or `fmod_ret`.
     pub mechanism: String,
-    /// How files are recognised: `tag+key` or `key`.
+    /// How files are recognised: `tag+key` or `key`; `none` where no rule is about files.
     pub identity: String,
     /// Rules in force.
     pub rules: u32,
     /// Files, and directories whose contents are meant, that they are about.
     pub files: u32,
+    /// Addresses that they are about, each with its prefix and its ports.
+    #[serde(default)]
+    pub addresses: u32,
     /// Accesses that had to be refused and were.
     pub canary_proofs: u32,
+}
+
+impl FenceState {
+    /// What the rules are about: `17 paths`, `2 addresses` or both.
+    #[must_use]
+    pub fn objects(&self) -> String {
+        let counted = |n: u32, one: &str| match n {
+            1 => format!("1 {one}"),
+            n if one.ends_with('s') => format!("{n} {one}es"),
+            n => format!("{n} {one}s"),
+        };
+        match (self.files, self.addresses) {
+            (files, 0) => counted(files, "path"),
+            (0, addresses) => counted(addresses, "address"),
+            (files, addresses) => format!(
+                "{} and {}",
+                counted(files, "path"),
+                counted(addresses, "address")
+            ),
+        }
+    }
 }
 
 /// How much of one thing was lost for one cause.

@@ -8,6 +8,7 @@ mod allocation;
 mod certificate;
 mod change;
 mod clock;
+mod denial;
 pub(crate) mod disk;
 mod file;
 pub(crate) mod memory;
@@ -31,6 +32,7 @@ pub use allocation::{Allocated, AllocationSource, MemoryAllocations, MemoryOutst
 pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
 pub use change::{Change, ChangeOperation, Mount};
 pub use clock::Clock;
+pub use denial::{Denial, Denied, socket_family};
 pub use disk::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
 pub use file::{FileSummary, FileUse};
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
@@ -601,28 +603,6 @@ pub struct Rename {
     pub errno: u16,
 }
 
-/// The fence refused an access, or would have.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Denial {
-    /// Number of the rule in the armed policy.
-    pub rule: u32,
-    /// The rule's id, once the session has filled it in.
-    pub rule_id: String,
-    /// What was asked, comma-separated: `read,write`.
-    pub access: String,
-    /// True: refused with EPERM. False: audit, the access went on.
-    pub refused: bool,
-    /// The rule allows other files, and none allows this one.
-    pub unlisted: bool,
-    /// Which path.
-    pub path: FilePath,
-    /// `path` starts at the root of its file system: the hook does not know the mount.
-    pub path_in_fs: bool,
-    /// Which file; inode 0 for one that was to be made.
-    pub file: FileId,
-}
-
 /// A system call has returned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -749,7 +729,9 @@ impl Event {
             Kind::FileSummary(e) => e.path.as_ref().is_some_and(|p| p.truncated),
             Kind::Unlink(e) => e.path.truncated,
             Kind::Rename(e) => e.from.truncated || e.to.truncated,
-            Kind::Denial(e) => e.path.truncated,
+            Kind::Denial(e) => {
+                matches!(&e.object, Denied::File { path, .. } if path.truncated)
+            }
             Kind::DnsQuery(e) => e.truncated,
             Kind::DnsAnswer(e) => e.truncated,
             Kind::Profile(e) => e.truncated,
@@ -896,20 +878,7 @@ impl fmt::Display for Kind {
             Kind::Change(e) => e.fmt(f),
             Kind::Mount(e) => e.write(f, |flags, each| names::mount_flags(flags, each)),
             Kind::Umount(e) => e.write(f, |flags, each| names::umount_flags(flags, each)),
-            Kind::Denial(e) => {
-                f.write_str(if e.refused {
-                    "DENIED rule="
-                } else {
-                    "would deny rule="
-                })?;
-                if e.rule_id.is_empty() {
-                    write!(f, "#{}", e.rule)?;
-                } else {
-                    write!(f, "{}", Quoted(&e.rule_id))?;
-                }
-                let key = if e.path_in_fs { "path_in_fs" } else { "path" };
-                write!(f, " access={} {key}={}", Quoted(&e.access), e.path)
-            }
+            Kind::Denial(e) => e.fmt(f),
             Kind::Syscall(e) => {
                 write!(f, "{}(", CallName(&e.name, e.number, e.compat))?;
                 for (i, arg) in e.args.iter().enumerate() {

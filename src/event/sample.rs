@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Disk,
+    About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Denied, Disk,
     DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary,
     FileUse, Fileless, Flow, Fork, Gained, Kind, KindCount, Listen, Loss, LossCount, Namespaces,
     NetworkSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Sampled, Suppressed,
@@ -635,9 +635,11 @@ pub fn samples() -> Vec<Event> {
                 access: "read,write".into(),
                 refused: true,
                 unlisted: false,
-                path: path("/home/ada/.ssh/id_ed25519"),
-                path_in_fs: false,
-                file: file(524_417, 0o100_600),
+                object: Denied::File {
+                    path: path("/home/ada/.ssh/id_ed25519"),
+                    path_in_fs: false,
+                    file: file(524_417, 0o100_600),
+                },
             }),
         ),
         event(
@@ -649,13 +651,62 @@ pub fn samples() -> Vec<Event> {
                 access: "delete".into(),
                 refused: false,
                 unlisted: true,
-                path: FilePath {
-                    deleted: true,
-                    truncated: true,
-                    ..path("ada/.ssh/id_ed25519")
+                object: Denied::File {
+                    path: FilePath {
+                        deleted: true,
+                        truncated: true,
+                        ..path("ada/.ssh/id_ed25519")
+                    },
+                    path_in_fs: true,
+                    file: file(524_417, 0o100_600),
                 },
-                path_in_fs: true,
-                file: file(524_417, 0o100_600),
+            }),
+        ),
+        event(
+            8_100_000,
+            worker(),
+            Kind::Denial(Denial {
+                rule: 5,
+                rule_id: "registry".into(),
+                access: "connect,send".into(),
+                refused: true,
+                unlisted: true,
+                object: Denied::Address {
+                    transport: Some(Transport::Udp),
+                    address: at([192, 0, 2, 53], 53),
+                    own: false,
+                },
+            }),
+        ),
+        event(
+            8_100_000,
+            worker(),
+            Kind::Denial(Denial {
+                rule: 6,
+                rule_id: "no-servers".into(),
+                access: "bind".into(),
+                refused: true,
+                unlisted: false,
+                object: Denied::Address {
+                    transport: None,
+                    address: SocketAddr::from(([0; 8], 8080)),
+                    own: true,
+                },
+            }),
+        ),
+        event(
+            8_100_000,
+            worker(),
+            Kind::Denial(Denial {
+                rule: 5,
+                rule_id: "registry".into(),
+                access: "connect,send".into(),
+                refused: true,
+                unlisted: true,
+                object: Denied::Socket {
+                    family: 17,
+                    protocol: 3,
+                },
             }),
         ),
         event(8_100_000, shell(), syscall("ptrace", 101, false, -1)),
@@ -722,6 +773,7 @@ pub fn certificates() -> Vec<Certificate> {
                 identity: "tag+key".into(),
                 rules: 4,
                 files: 17,
+                addresses: 2,
                 canary_proofs: 9,
             }),
             events: 48_213,

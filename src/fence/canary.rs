@@ -79,9 +79,17 @@ impl Canary {
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
     }
+}
 
-    /// Before arming: the access must work, or its refusal would prove nothing.
-    pub(super) fn reachable(&self) -> Result<()> {
+/// An access of our own that must be refused once the fence is armed.
+pub(super) trait Proves {
+    /// Before arming: the access must not be refused, or its refusal would prove nothing.
+    fn reachable(&self) -> Result<()>;
+    fn access(&self) -> rustix::io::Result<()>;
+}
+
+impl Proves for Canary {
+    fn reachable(&self) -> Result<()> {
         self.open().map(drop).map_err(|e| {
             Error::new(
                 ErrorKind::NotEnforced,
@@ -92,40 +100,93 @@ impl Canary {
         })
     }
 
-    /// After arming: the access must be refused, and its record must arrive. What else arrives goes to `seen`.
-    pub(super) fn prove(&self, rings: &mut Rings, seen: &mut Records) -> Result<Proof> {
-        match self.open() {
-            Ok(_) => {
-                return Ok(Proof::Open(
-                    "the canary was not refused: the programs are attached and not called".into(),
-                ));
-            }
-            Err(rustix::io::Errno::PERM) => {}
-            Err(e) => {
-                return Ok(Proof::Open(format!(
-                    "the canary failed with {e} instead of EPERM"
-                )));
-            }
-        }
-        let end = Instant::now() + DEADLINE;
-        while Instant::now() < end {
-            let mut proved = false;
-            for record in rings.drain()?.iter() {
-                if is_canary(record) {
-                    proved = true;
-                } else {
-                    seen.push(record);
-                }
-            }
-            if proved {
-                return Ok(Proof::Refused);
-            }
-            rings.sleep(Duration::from_millis(50))?;
-        }
-        Ok(Proof::Open(
-            "the canary was refused, but no record of it arrived".into(),
-        ))
+    fn access(&self) -> rustix::io::Result<()> {
+        self.open().map(drop)
     }
+}
+
+/// An address that only we must not reach: a port of this machine's own, by UDP, where a connect sends nothing.
+#[derive(Debug)]
+pub(super) struct NetworkCanary {
+    port: u16,
+}
+
+impl NetworkCanary {
+    pub(super) fn new() -> Result<Self> {
+        let bytes = super::random()?.to_ne_bytes();
+        Ok(NetworkCanary {
+            port: u16::from_ne_bytes([bytes[0], bytes[1]]).max(1),
+        })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Proves for NetworkCanary {
+    fn reachable(&self) -> Result<()> {
+        match self.access() {
+            Err(e @ rustix::io::Errno::PERM) => Err(Error::new(
+                ErrorKind::NotEnforced,
+                "another fence or security module refuses this program to connect to this machine",
+            )
+            .with_source(e)
+            .with_hint("start it outside of that")),
+            Err(e @ (rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ACCESS)) => {
+                Err(Error::new(
+                    ErrorKind::NotEnforced,
+                    format!("the canary cannot be sent to even without a fence: {e}"),
+                )
+                .with_source(e))
+            }
+            // Where there is no route it is refused before that is found.
+            _ => Ok(()),
+        }
+    }
+
+    fn access(&self) -> rustix::io::Result<()> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+        let address = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, self.port);
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+        connect(&socket, &address)
+    }
+}
+
+/// After arming: the access must be refused, and its record must arrive. What else arrives goes to `seen`.
+pub(super) fn prove(canary: &dyn Proves, rings: &mut Rings, seen: &mut Records) -> Result<Proof> {
+    match canary.access() {
+        Ok(()) => {
+            return Ok(Proof::Open(
+                "the canary was not refused: the programs are attached and not called".into(),
+            ));
+        }
+        Err(rustix::io::Errno::PERM) => {}
+        Err(e) => {
+            return Ok(Proof::Open(format!(
+                "the canary failed with {e} instead of EPERM"
+            )));
+        }
+    }
+    let end = Instant::now() + DEADLINE;
+    while Instant::now() < end {
+        let mut proved = false;
+        for record in rings.drain()?.iter() {
+            if is_canary(record) {
+                proved = true;
+            } else {
+                seen.push(record);
+            }
+        }
+        if proved {
+            return Ok(Proof::Refused);
+        }
+        rings.sleep(Duration::from_millis(50))?;
+    }
+    Ok(Proof::Open(
+        "the canary was refused, but no record of it arrived".into(),
+    ))
 }
 
 /// Whether this record is the canary's denial, which is ours and no event.

@@ -244,3 +244,92 @@ pub(super) const FMOD_RET: &[Probe] = &[
         excused_without: Some("security_inode_file_setattr"),
     },
 ];
+
+pub(super) const NETWORK_LSM: &[Probe] = &[
+    hook(
+        "fence.socket",
+        "sockets that reach whomever they like",
+        variants!["lsm" "fence_socket__lsm" NONE],
+    ),
+    hook(
+        "fence.connect",
+        "connects",
+        variants!["lsm" "fence_connect__lsm" NONE],
+    ),
+    hook(
+        "fence.send",
+        "messages",
+        variants!["lsm" "fence_send__lsm" NONE],
+    ),
+    hook(
+        "fence.bind",
+        "binds",
+        variants!["lsm" "fence_bind__lsm" NONE],
+    ),
+    hook(
+        "fence.listen",
+        "listening sockets",
+        variants!["lsm" "fence_listen__lsm" NONE],
+    ),
+    hook(
+        "fence.accept",
+        "accepts",
+        variants!["lsm" "fence_accept__lsm" NONE],
+    ),
+    hook(
+        "fence.option",
+        "routes of packets",
+        variants!["lsm" "fence_option__lsm" NONE],
+    ),
+    // From 6.5 on what is spliced into a socket is a message.
+    Probe {
+        name: "fence.splice",
+        variants: variants!["lsm" "fence_splice__lsm" &[Function("kernel_sendpage")]],
+        without: "what is spliced",
+        excused_without: Some("kernel_sendpage"),
+    },
+];
+
+pub(super) const NETWORK_FMOD_RET: &[Probe] = &[
+    hook(
+        "fence.socket",
+        "sockets that reach whomever they like",
+        variants!["fmod_ret" "fence_socket__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.connect",
+        "connects",
+        variants!["fmod_ret" "fence_connect__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.send",
+        "messages",
+        variants!["fmod_ret" "fence_send__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.bind",
+        "binds",
+        variants!["fmod_ret" "fence_bind__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.listen",
+        "listening sockets",
+        variants!["fmod_ret" "fence_listen__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.accept",
+        "accepts",
+        variants!["fmod_ret" "fence_accept__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.option",
+        "routes of packets",
+        variants!["fmod_ret" "fence_option__fmod_ret" NONE],
+    ),
+    Probe {
+        name: "fence.splice",
+        variants: variants!["fmod_ret" "fence_splice__fmod_ret" &[Function("kernel_sendpage")]],
+        without: "what is spliced",
+        excused_without: Some("kernel_sendpage"),
+    },
+];

@@ -4,6 +4,7 @@
 //! of our own must be refused before anybody is told that the fence stands.
 
 mod canary;
+mod contacts;
 mod hooks;
 mod identity;
 mod places;
@@ -18,8 +19,9 @@ use crate::kernel::{
 use crate::policy::{Access, Effect, FileRule, Mode, RuleSet};
 use crate::wire::{Armed, FileKey, RULE_CANARY, armed_flag, bytes_of, read, ruling_flag};
 
-use canary::Canary;
 pub(crate) use canary::is_canary;
+use canary::{Canary, NetworkCanary};
+use contacts::Contacts;
 use identity::{Identity, Known, Part, Strength};
 use places::{FIRST_EPOCH, Here, Places, Said, Sets, Voice};
 
@@ -40,11 +42,13 @@ impl Mechanism {
         }
     }
 
-    pub(crate) fn probes(self) -> &'static [Probe] {
-        match self {
-            Mechanism::Lsm => hooks::LSM,
-            Mechanism::FmodRet => hooks::FMOD_RET,
-        }
+    /// The objects of the fence and what they attach: first that for files, then that for the network.
+    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 2] {
+        let (files, network) = match self {
+            Mechanism::Lsm => (hooks::LSM, hooks::NETWORK_LSM),
+            Mechanism::FmodRet => (hooks::FMOD_RET, hooks::NETWORK_FMOD_RET),
+        };
+        [(Object::Fence, files), (Object::FenceNetwork, network)]
     }
 }
 
@@ -60,7 +64,10 @@ struct Target {
 pub(crate) struct Plan {
     targets: Vec<Target>,
     places: Places,
+    contacts: Contacts,
     sets: Sets,
+    /// There are rules about files.
+    guards_files: bool,
     /// What is said about files that no rule names.
     otherwise: Said,
     /// Directories that would lose their keys with their inodes.
@@ -68,6 +75,7 @@ pub(crate) struct Plan {
     canary: Canary,
     /// Guarded by its tag alone, where tags are used.
     tag_canary: Canary,
+    network_canary: NetworkCanary,
     lsm_list: Option<String>,
     /// Files, and directories whose contents are meant, that rules are about.
     files: u32,
@@ -87,6 +95,11 @@ impl Plan {
         let canary = Canary::new()?;
         let tag_canary = Canary::new()?;
         let ranked = rules.ranked();
+        let contacts = Contacts::new(
+            (u32::try_from(ranked.len()).unwrap_or(u32::MAX)..)
+                .zip(rules.ranked_network())
+                .map(|(number, rule)| (Voice::new(number, rule.effect, rule.mode), rule)),
+        );
         let voices = (0u32..).zip(&ranked).map(|(number, rule)| {
             let voice = Voice::new(number, rule.effect, rule.mode);
             (voice, *rule)
@@ -109,11 +122,14 @@ impl Plan {
         let mut plan = Plan {
             targets: Vec::new(),
             places: Places::default(),
+            contacts,
             sets: Sets::default(),
+            guards_files: !ranked.is_empty(),
             otherwise,
             held: Vec::new(),
             canary,
             tag_canary,
+            network_canary: NetworkCanary::new()?,
             lsm_list,
             files: 0,
             self_tgid,
@@ -128,6 +144,7 @@ impl Plan {
             plan.places
                 .said()
                 .chain(plan.targets.iter().map(|t| &t.said))
+                .chain(plan.contacts.said())
                 .chain([&canary_rule()]),
         );
         Ok(plan)
@@ -186,7 +203,7 @@ impl Plan {
     }
 
     /// Entries that the maps must hold.
-    pub(crate) fn sizes(&self) -> [(&'static str, u32); 3] {
+    pub(crate) fn sizes(&self) -> [(&'static str, u32); 5] {
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).max(1);
         [
             // The canary's.
@@ -194,6 +211,8 @@ impl Plan {
             ("stk_names", size(self.places.name_count())),
             // The first one says nothing.
             ("stk_sets", size(self.sets.all.len() + 1)),
+            ("stk_nets", size(self.contacts.prefix_count())),
+            ("stk_net_ranges", size(self.contacts.range_count())),
         ]
     }
 
@@ -223,7 +242,14 @@ impl Plan {
             &[Mechanism::Lsm, Mechanism::FmodRet]
         };
         for &mechanism in order {
-            let (attached, reports) = loader.attach(Object::Fence, mechanism.probes())?;
+            let mut attached = Attachments::default();
+            let mut reports = Vec::new();
+            let wanted = [self.guards_files, !self.contacts.is_empty()];
+            for ((object, probes), _) in mechanism.parts().into_iter().zip(wanted).filter(|p| p.1) {
+                let (links, told) = loader.attach(object, probes)?;
+                attached.append(links);
+                reports.extend(told);
+            }
             // The first in full, with the verifier's lines; the others usually fail for the same reason.
             let missing: Vec<String> = reports
                 .iter()
@@ -268,14 +294,29 @@ impl Plan {
             scope(loader)?;
             self.install(loader, tags)?;
             let mut rings = rings(loader)?;
-            self.canary.reachable()?;
-            self.tag_canary.reachable()?;
+            let mut canaries: Vec<&dyn canary::Proves> = Vec::new();
+            if self.guards_files {
+                canaries.push(&self.canary);
+            }
+            if self.guards_files && tags {
+                canaries.push(&self.tag_canary);
+            }
+            if !self.contacts.is_empty() {
+                canaries.push(&self.network_canary);
+            }
+            for canary in &canaries {
+                canary.reachable()?;
+            }
             let armed_at = loader.own_map("stk_armed_at")?;
             set_epoch(&armed_at, FIRST_EPOCH)?;
-            let mut proof = self.canary.prove(&mut rings, seen)?;
-            if tags && matches!(proof, canary::Proof::Refused) {
-                proof = self.tag_canary.prove(&mut rings, seen)?;
+            let mut proof = canary::Proof::Refused;
+            for canary in &canaries {
+                proof = canary::prove(*canary, &mut rings, seen)?;
+                if !matches!(proof, canary::Proof::Refused) {
+                    break;
+                }
             }
+            let proofs = u32::try_from(canaries.len()).unwrap_or(u32::MAX);
             match proof {
                 canary::Proof::Refused => {
                     return Ok((
@@ -285,8 +326,10 @@ impl Plan {
                             reports,
                             mechanism,
                             tags,
-                            proofs: if tags { 2 } else { 1 },
+                            proofs,
                             files: self.files,
+                            guards_files: self.guards_files,
+                            addresses: self.contacts.addresses,
                             _held: {
                                 let files = self.targets.into_iter();
                                 let mut held = self.held;
@@ -316,17 +359,55 @@ impl Plan {
     }
 
     fn install(&self, loader: &Loader, tags: bool) -> Result<()> {
-        let (keys, names) = (loader.map("stk_keys")?, loader.map("stk_names")?);
         let sets = loader.map("stk_sets")?;
         for (number, set) in (1u32..).zip(&self.sets.all) {
             sets.set(&number.to_ne_bytes(), bytes_of(set), "a set of rules")?;
         }
-        for (key, ruling) in self.places.keys(&self.sets) {
-            keys.set(bytes_of(&key), bytes_of(&ruling), "the rules of a file")?;
-        }
         let mut hash_key = [0; 2];
         for half in &mut hash_key {
             *half = random()?;
+        }
+        if self.guards_files {
+            self.install_files(loader, tags, hash_key)?;
+        }
+        if !self.contacts.is_empty() {
+            let (ranges, nets) = self.contacts.tables(&self.sets);
+            let (to_ranges, to_nets) = (loader.map("stk_net_ranges")?, loader.map("stk_nets")?);
+            for (number, ports) in (0u32..).zip(&ranges) {
+                let what = "the rules of ports";
+                to_ranges.set(&number.to_ne_bytes(), bytes_of(ports), what)?;
+            }
+            for (prefix, ruling) in &nets {
+                let what = "the rules of addresses";
+                to_nets.set(bytes_of(prefix), bytes_of(ruling), what)?;
+            }
+        }
+        let flag = |is: bool, bit| if is { bit } else { 0 };
+        let armed = Armed {
+            epoch: 0,
+            flags: flag(self.places.has_names(), armed_flag::NAMES)
+                | flag(self.places.has_below(), armed_flag::BELOW)
+                | flag(self.otherwise != Said::NOTHING, armed_flag::OTHERWISE),
+            hash_key,
+            otherwise: self.otherwise.both(&self.contacts.otherwise).numbers(),
+            lost: self
+                .places
+                .refused_below()
+                .both(&self.contacts.refused)
+                .numbers(),
+            kinds: self.contacts.kinds.bits(),
+            canary_port: match self.contacts.is_empty() {
+                true => 0,
+                false => self.network_canary.port().into(),
+            },
+        };
+        arm(&loader.own_map("stk_armed_at")?, &armed)
+    }
+
+    fn install_files(&self, loader: &Loader, tags: bool, hash_key: [u64; 2]) -> Result<()> {
+        let (keys, names) = (loader.map("stk_keys")?, loader.map("stk_names")?);
+        for (key, ruling) in self.places.keys(&self.sets) {
+            keys.set(bytes_of(&key), bytes_of(&ruling), "the rules of a file")?;
         }
         for (key, ruling) in self.places.names(&self.sets, hash_key)? {
             names.set(bytes_of(&key), bytes_of(&ruling), "the rules of a name")?;
@@ -348,18 +429,7 @@ impl Plan {
             bytes_of(&self.canary.key()),
             bytes_of(&canary),
             "the canary's guard",
-        )?;
-        let flag = |is: bool, bit| if is { bit } else { 0 };
-        let armed = Armed {
-            epoch: 0,
-            flags: flag(self.places.has_names(), armed_flag::NAMES)
-                | flag(self.places.has_below(), armed_flag::BELOW)
-                | flag(self.otherwise != Said::NOTHING, armed_flag::OTHERWISE),
-            hash_key,
-            otherwise: self.otherwise.numbers(),
-            lost: self.places.refused_below().numbers(),
-        };
-        arm(&loader.own_map("stk_armed_at")?, &armed)
+        )
     }
 }
 
@@ -391,12 +461,26 @@ pub(crate) struct Fence {
     armed_at: OwnTable,
     pub(crate) reports: Vec<ProbeReport>,
     pub(crate) mechanism: Mechanism,
-    pub(crate) tags: bool,
+    tags: bool,
     pub(crate) proofs: u32,
     pub(crate) files: u32,
+    /// Addresses that rules are about.
+    pub(crate) addresses: u32,
+    guards_files: bool,
     /// Files that would lose their tag with their inode and have no key to get it back by.
     _held: Vec<OwnedFd>,
     _canaries: [Canary; 2],
+}
+
+impl Fence {
+    /// How files are recognised.
+    pub(crate) fn identity(&self) -> &'static str {
+        match (self.guards_files, self.tags) {
+            (false, _) => "none",
+            (true, true) => "tag+key",
+            (true, false) => "key",
+        }
+    }
 }
 
 impl Drop for Fence {

@@ -81,7 +81,7 @@ impl Said {
         }
     }
 
-    fn both(&self, other: &Said) -> Said {
+    pub(super) fn both(&self, other: &Said) -> Said {
         let stronger = |mine: [u32; ACCESS_KINDS], theirs: [u32; ACCESS_KINDS]| {
             std::array::from_fn(|kind| mine[kind].min(theirs[kind]))
         };
@@ -255,7 +255,7 @@ impl Sets {
     }
 
     /// Its number, from 1; 0 for nothing.
-    fn number(&self, said: &Said) -> u32 {
+    pub(super) fn number(&self, said: &Said) -> u32 {
         self.numbers.get(said).copied().unwrap_or(0)
     }
 

@@ -187,7 +187,7 @@ const HOOKS: [&str; 6] = [
 ];
 
 /// Other functions that the kernel half follows or calls, sorted.
-const FUNCTIONS: [&str; 42] = [
+const FUNCTIONS: [&str; 43] = [
     "__sock_create",
     "__traceiter_block_rq_issue",
     "__traceiter_kmalloc",
@@ -218,6 +218,7 @@ const FUNCTIONS: [&str; 42] = [
     "inet_stream_connect",
     "io_complete_rw",
     "io_complete_rw_iopoll",
+    "kernel_sendpage",
     "kiocb_done",
     "mnt_want_write",
     "mnt_want_write_file",

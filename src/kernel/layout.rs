@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use super::skel::{
-    allocation, disk, fence, file, file_summary, identity, memory, network, process,
+    allocation, disk, fence, fence_network, file, file_summary, identity, memory, network, process,
     process_summary, profile, scope, syscall,
 };
 use crate::wire;
@@ -171,6 +171,37 @@ same_layout!(
     }
 );
 same_layout!(
+    wire::NetDenialRecord = fence_network::types::stk_net_denial {
+        hdr,
+        rule,
+        access,
+        verdict,
+        family,
+        protocol,
+        address,
+        port,
+        own,
+        blind,
+        pad
+    }
+);
+same_layout!(wire::NetPrefix = fence_network::types::stk_net_prefix { bits, address });
+same_layout!(
+    wire::NetRuling = fence_network::types::stk_net_ruling {
+        epoch,
+        first,
+        count
+    }
+);
+same_layout!(
+    wire::NetPorts = fence_network::types::stk_net_ports {
+        from,
+        tcp,
+        udp,
+        other
+    }
+);
+same_layout!(
     wire::DenialRecord = fence::types::stk_denial {
         hdr,
         file,
@@ -226,7 +257,9 @@ same_layout!(
         flags,
         hash_key,
         otherwise,
-        lost
+        lost,
+        kinds,
+        canary_port
     }
 );
 same_layout!(

@@ -47,6 +47,7 @@ objects! {
     File, FILE;
     FileSummary, FILE_SUMMARY;
     Fence, FENCE;
+    FenceNetwork, FENCE_NETWORK;
     Syscall, SYSCALL;
     Network, NETWORK;
     Memory, MEMORY;

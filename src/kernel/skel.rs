@@ -42,6 +42,7 @@ skeleton!(process_summary, "process_summary", PROCESS_SUMMARY);
 skeleton!(file, "file", FILE);
 skeleton!(file_summary, "file_summary", FILE_SUMMARY);
 skeleton!(fence, "fence", FENCE);
+skeleton!(fence_network, "fence_network", FENCE_NETWORK);
 skeleton!(syscall, "syscall", SYSCALL);
 skeleton!(network, "network", NETWORK);
 skeleton!(memory, "memory", MEMORY);

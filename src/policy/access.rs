@@ -1,4 +1,4 @@
-//! What can be done to a file: the set of access kinds that a rule denies and a request asks for.
+//! What can be done to a file, or on the network: the set of access kinds that a rule denies and a request asks for.
 //!
 //! The bits are the contract with the kernel half: they are append-only and never renumbered.
 
@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 pub struct Access(u32);
 
 /// Every kind with its name, in the order of the bits.
-const KINDS: [(&str, Access); 9] = [
+const KINDS: [(&str, Access); 14] = [
     ("read", Access::READ),
     ("write", Access::WRITE),
     ("exec", Access::EXEC),
@@ -30,6 +30,11 @@ const KINDS: [(&str, Access); 9] = [
     ("link", Access::LINK),
     ("metadata", Access::METADATA),
     ("mount", Access::MOUNT),
+    ("connect", Access::CONNECT),
+    ("send", Access::SEND),
+    ("bind", Access::BIND),
+    ("listen", Access::LISTEN),
+    ("accept", Access::ACCEPT),
 ];
 
 impl Access {
@@ -52,8 +57,23 @@ impl Access {
     /// Mounting over the name.
     pub const MOUNT: Access = Access(256);
 
-    /// Every kind; `all` in a policy document.
+    /// Getting in touch with an address: connect, or a message that is sent there.
+    pub const CONNECT: Access = Access(512);
+    /// Sending anything to an address, also over a connection that there is already.
+    pub const SEND: Access = Access(1024);
+    /// Taking an address of this machine.
+    pub const BIND: Access = Access(2048);
+    /// Waiting for connections there.
+    pub const LISTEN: Access = Access(4096);
+    /// Taking one.
+    pub const ACCEPT: Access = Access(8192);
+
+    /// Every kind of access to a file; `all` in a file rule.
     pub const ALL: Access = Access(511);
+    /// What is done to an address of the other end.
+    pub const OUTWARDS: Access = Access(Access::CONNECT.0 | Access::SEND.0);
+    /// What is done at an address of this end.
+    pub const OWN: Access = Access(Access::BIND.0 | Access::LISTEN.0 | Access::ACCEPT.0);
 
     /// What is at a name is another thing afterwards.
     pub(crate) const CHANGES: Access = Access(
@@ -181,21 +201,30 @@ mod tests {
                 ("link", 64),
                 ("metadata", 128),
                 ("mount", 256),
+                ("connect", 512),
+                ("send", 1024),
+                ("bind", 2048),
+                ("listen", 4096),
+                ("accept", 8192),
             ]
         );
     }
 
     #[test]
-    fn all_are_all() {
-        let all = Access::ALL.kinds().reduce(|a, b| a | b);
-        assert_eq!(all, Some(Access::ALL));
-        assert_eq!(Access::ALL.kinds().count(), KINDS.len());
+    fn every_kind_is_of_one_side() {
+        let all = Access::ALL | Access::OUTWARDS | Access::OWN;
+        assert_eq!(all, Access::from_bits_truncate(u32::MAX));
+        for one in [Access::ALL, Access::OUTWARDS, Access::OWN] {
+            assert_eq!(one.kinds().reduce(|a, b| a | b), Some(one));
+        }
+        let sides = [Access::ALL, Access::OUTWARDS, Access::OWN].map(|side| side.kinds().count());
+        assert_eq!(sides.iter().sum::<usize>(), KINDS.len());
     }
 
     #[test]
     fn unknown_bits_are_dropped() {
-        assert_eq!(Access::from_bits_truncate(u32::MAX).bits(), 511);
-        assert_eq!(Access::from_bits_truncate(1 << 9), Access::default());
+        assert_eq!(Access::from_bits_truncate(u32::MAX).bits(), 16383);
+        assert_eq!(Access::from_bits_truncate(1 << 14), Access::default());
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! A user's own cases: accesses, and what a policy is expected to say about them.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_saphyr::Spanned;
 
 use super::compile::{self, label};
 use super::document::{self, Value};
-use super::evaluate::{Request, Verdict, evaluate};
+use super::evaluate::{Request, Verdict, evaluate, evaluate_contact};
 use super::fault::{Fault, Place, quoted, unknown};
 use super::pattern;
-use super::{Access, Environment, RuleSet};
+use super::{Access, Contact, Environment, RuleSet};
 use crate::error::Result;
+use crate::event::Transport;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +32,10 @@ struct Entry {
     #[serde(default, deserialize_with = "document::present")]
     path: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "document::present")]
+    address: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "document::present")]
+    protocol: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "document::present")]
     access: Option<Spanned<Value<Spanned<String>>>>,
     #[serde(default, deserialize_with = "document::present")]
     expect: Option<Spanned<String>>,
@@ -36,12 +43,34 @@ struct Entry {
     rule: Option<Spanned<String>>,
 }
 
+/// What is accessed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Accessed {
+    /// A file; absolute, as in a rule.
+    File(PathBuf),
+    /// An address and a port; `None`: by neither TCP nor UDP.
+    Address(SocketAddr, Option<Transport>),
+}
+
+impl fmt::Display for Accessed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Accessed::File(path) => path.display().fmt(f),
+            Accessed::Address(address, Some(transport)) => {
+                write!(f, "{}:{address}", transport.name())
+            }
+            Accessed::Address(address, None) => address.fmt(f),
+        }
+    }
+}
+
 /// An access, and what is expected of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Case {
-    /// Absolute, as in a rule.
-    pub path: PathBuf,
+    /// To what.
+    pub object: Accessed,
     /// One kind, or several at once.
     pub access: Access,
     /// What the policy should say.
@@ -90,13 +119,22 @@ impl Cases {
         self.cases
             .iter()
             .filter_map(|case| {
-                let decision = evaluate(set, &Request::new(&case.path, case.access));
-                let rule = decision.rule.map(|rule| rule.id.clone());
+                let (verdict, rule) = match &case.object {
+                    Accessed::File(path) => {
+                        let decision = evaluate(set, &Request::new(path, case.access));
+                        (decision.verdict, decision.rule.map(|r| r.id.clone()))
+                    }
+                    Accessed::Address(address, transport) => {
+                        let contact = Contact::new(*address, *transport, case.access);
+                        let decision = evaluate_contact(set, &contact);
+                        (decision.verdict, decision.rule.map(|r| r.id.clone()))
+                    }
+                };
                 let as_expected =
-                    decision.verdict == case.expect && (case.rule.is_none() || case.rule == rule);
+                    verdict == case.expect && (case.rule.is_none() || case.rule == rule);
                 (!as_expected).then_some(Failure {
                     case,
-                    verdict: decision.verdict,
+                    verdict,
                     rule,
                 })
             })
@@ -146,18 +184,58 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
     let place = entry.referenced;
     let Entry {
         path,
+        address,
+        protocol,
         access,
         expect,
         rule,
     } = entry.value;
     let missing = |key: &str| Fault::new(place, format!("this case has no {}", quoted(key)));
-    let path = path.ok_or_else(|| missing("path"))?;
-    let absolute = pattern::absolute(Path::new(&path.value), env)
-        .map_err(|sentence| Fault::new(path.referenced, sentence))?;
+    let object = match (path, address) {
+        (Some(path), None) => {
+            if let Some(protocol) = protocol {
+                return Err(Fault::new(
+                    protocol.referenced,
+                    "a file has no \"protocol\"; leave it out",
+                ));
+            }
+            let absolute = pattern::absolute(Path::new(&path.value), env);
+            Accessed::File(absolute.map_err(|sentence| Fault::new(path.referenced, sentence))?)
+        }
+        (None, Some(address)) => {
+            let transport = protocol
+                .as_ref()
+                .map(compile::parse_transport)
+                .transpose()?;
+            let parsed = address.value.parse().map_err(|_| {
+                Fault::new(
+                    address.referenced,
+                    format!(
+                        "{} is no address with a port; write one as 10.0.0.1:443 or [2001:db8::1]:443",
+                        quoted(&address.value)
+                    ),
+                )
+            })?;
+            Accessed::Address(parsed, transport)
+        }
+        (None, None) => {
+            let sentence = "this case has neither \"path\" nor \"address\"";
+            return Err(Fault::new(place, sentence));
+        }
+        (Some(_), Some(address)) => {
+            return Err(Fault::new(
+                address.referenced,
+                "this case has both \"path\" and \"address\"; make it two",
+            ));
+        }
+    };
     let access = access.ok_or_else(|| missing("access"))?;
+    let is_file = matches!(object, Accessed::File(_));
     let access = match &access.value {
-        Value::Word(word) => compile::kind(word, access.referenced)?,
-        Value::List(words) if !words.is_empty() => compile::kinds(words)?,
+        Value::Word(word) if is_file => compile::kind(word, access.referenced)?,
+        Value::List(words) if is_file && !words.is_empty() => compile::kinds(words)?,
+        Value::Word(word) => compile::contact(word, access.referenced)?,
+        Value::List(words) if !words.is_empty() => compile::contacts(words)?,
         Value::List(_) | Value::Nothing | Value::Mapping => {
             return Err(Fault::new(
                 access.referenced,
@@ -182,7 +260,7 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
         None => None,
     };
     Ok(Case {
-        path: absolute,
+        object,
         access,
         expect: verdict,
         rule,

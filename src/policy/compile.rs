@@ -7,12 +7,16 @@ use std::collections::HashMap;
 use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
-use super::document::{self, Document, ExecEntry, FileEntry, List, Value};
+use super::document::{self, Document, ExecEntry, FileEntry, List, NetworkEntry, Value};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
-use super::{Effect, Environment, FileRule, Mode, Pattern, RuleSet};
+use super::{Addresses, Effect, Environment, FileRule, Mode, NetworkRule, Pattern, RuleSet};
+use crate::event::Transport;
 
 /// The access kinds of a list, besides `all`.
 const ACCESS_NOW: &str = "read, write, exec, create, delete, replace, link, metadata, mount";
+
+/// Those of a network rule.
+const CONTACTS_NOW: &str = "connect, send, bind, listen, accept";
 
 /// The rule set of a document.
 pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Result<RuleSet, Fault> {
@@ -25,13 +29,14 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         mode,
         files,
         exec,
+        network,
     } = document.value;
 
-    let has_rules = files.is_some() || exec.is_some();
+    let has_rules = files.is_some() || exec.is_some() || network.is_some();
     if version.is_none() && name.is_none() && mode.is_none() && !has_rules {
         return Err(Fault::new(
             start,
-            "the policy is empty; it needs \"version\", and \"files\" or \"exec\"",
+            "the policy is empty; it needs \"version\", and \"files\", \"exec\" or \"network\"",
         ));
     }
     document::require_version(version.as_ref(), start)?;
@@ -47,7 +52,7 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     if !has_rules {
         return Err(Fault::new(
             start,
-            "the policy has no rules; \"files\" or \"exec\" is missing",
+            "the policy has no rules; \"files\", \"exec\" or \"network\" is missing",
         ));
     }
     let mut found = Vec::new();
@@ -59,22 +64,41 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     }
     // Among equals the first in the document is named, whatever it is about.
     found.sort_by_key(|(rule, _)| rule.line);
+    let mut contacts = Vec::new();
+    for entry in entries(network, "network")? {
+        contacts.push(network_rule(entry, mode)?);
+    }
 
-    let mut rules: Vec<FileRule> = Vec::with_capacity(found.len());
-    let mut lines_by_id: HashMap<String, u32> = HashMap::with_capacity(found.len());
-    for (rule, id_place) in found {
-        if let Some(first) = lines_by_id.insert(rule.id.clone(), rule.line) {
+    let mut labels: Vec<(&str, u32, Location)> = Vec::with_capacity(found.len() + contacts.len());
+    labels.extend(
+        found
+            .iter()
+            .map(|(r, place)| (r.id.as_str(), r.line, *place)),
+    );
+    labels.extend(
+        contacts
+            .iter()
+            .map(|(r, place)| (r.id.as_str(), r.line, *place)),
+    );
+    labels.sort_by_key(|(_, line, _)| *line);
+    let mut lines_by_id: HashMap<&str, u32> = HashMap::with_capacity(labels.len());
+    for (id, line, place) in labels {
+        if let Some(first) = lines_by_id.insert(id, line) {
             return Err(Fault::new(
-                id_place,
+                place,
                 format!(
                     "the id {} is already used by the rule on line {first}",
-                    quoted(&rule.id)
+                    quoted(id)
                 ),
             ));
         }
-        rules.push(rule);
     }
-    Ok(RuleSet { name, mode, rules })
+    Ok(RuleSet {
+        name,
+        mode,
+        rules: found.into_iter().map(|(rule, _)| rule).collect(),
+        network: contacts.into_iter().map(|(rule, _)| rule).collect(),
+    })
 }
 
 /// The rules of a section; none where there is no such section.
@@ -265,6 +289,102 @@ fn file_rule(
     )
 }
 
+/// One rule, and where its id stands.
+fn network_rule(
+    entry: Spanned<NetworkEntry>,
+    default_mode: Mode,
+) -> Result<(NetworkRule, Location), Fault> {
+    let place = entry.referenced;
+    let NetworkEntry {
+        id,
+        deny,
+        allow,
+        to,
+        at,
+        protocol,
+        mode,
+        priority,
+    } = entry.value;
+    if id.is_none() && deny.is_none() && allow.is_none() && to.is_none() && at.is_none() {
+        return Err(Fault::new(
+            place,
+            "an empty network rule; it needs \"id\", \"deny\" or \"allow\", and \"to\" or \"at\"",
+        ));
+    }
+    let head = head("network", id, deny, allow, place)?;
+    let access = parse_contacts(&head.list, head.key, &head.id)?;
+    let (key, other) = if Access::OUTWARDS.contains(access) {
+        ("to", "at")
+    } else if Access::OWN.contains(access) {
+        ("at", "to")
+    } else {
+        return Err(Fault::new(
+            head.list.referenced,
+            format!(
+                "the rule {} is about both ends; make it two rules: one of connect and send with \"to\", and one of bind, \
+                 listen and accept with \"at\"",
+                quoted(&head.id)
+            ),
+        ));
+    };
+    let (named, unfit) = if key == "to" { (to, at) } else { (at, to) };
+    if let Some(unfit) = unfit {
+        return Err(Fault::new(
+            unfit.referenced,
+            format!(
+                "{} has no meaning for {access} in the rule {}; write {}",
+                quoted(other),
+                quoted(&head.id),
+                quoted(key)
+            ),
+        ));
+    }
+    let Some(named) = named else {
+        return Err(Fault::new(
+            place,
+            format!(
+                "the rule {} has no {}; any stands for every address",
+                quoted(&head.id),
+                quoted(key)
+            ),
+        ));
+    };
+    let transport = match &protocol {
+        None => None,
+        Some(name) => Some(parse_transport(name)?),
+    };
+    let rule = NetworkRule {
+        effect: head.effect,
+        access,
+        addresses: parse_each(
+            &named,
+            key,
+            &head.id,
+            "addresses",
+            "10.0.0.0/8:443",
+            Addresses::parse,
+        )?,
+        transport,
+        mode: mode.as_ref().map_or(Ok(default_mode), parse_mode)?,
+        priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
+        line: Place::from(place).line,
+        id: head.id,
+    };
+    Ok((rule, head.id_place))
+}
+
+pub(super) fn parse_transport(name: &Spanned<String>) -> Result<Transport, Fault> {
+    let known = [Transport::Tcp, Transport::Udp];
+    known
+        .into_iter()
+        .find(|transport| transport.name() == name.value)
+        .ok_or_else(|| {
+            let known = known.map(Transport::name);
+            let sentence = unknown("protocol", &name.value, known, "; it is tcp or udp");
+            Fault::new(name.referenced, sentence)
+        })
+}
+
 /// A name or an id: visible text on one line.
 pub(super) fn label(text: &Spanned<String>, key: &str) -> Result<String, Fault> {
     if text.value.trim().is_empty() {
@@ -339,6 +459,54 @@ fn parse_access(access: &List, key: &str, id: &str) -> Result<Access, Fault> {
     }
 }
 
+fn parse_contacts(access: &List, key: &str, id: &str) -> Result<Access, Fault> {
+    match &access.value {
+        Value::Word(word) => contact(word, access.referenced),
+        Value::List(words) if !words.is_empty() => contacts(words),
+        Value::List(_) => {
+            let verb = if key == "deny" { "denies" } else { "allows" };
+            Err(Fault::new(
+                access.referenced,
+                format!("the rule {} {verb} nothing", quoted(id)),
+            ))
+        }
+        Value::Nothing | Value::Mapping => Err(Fault::new(
+            access.referenced,
+            format!(
+                "{} must be a kind of access, or a list of them: {CONTACTS_NOW}",
+                quoted(key)
+            ),
+        )),
+    }
+}
+
+/// The kinds of access on the network that a list of words stands for.
+pub(super) fn contacts(words: &[Spanned<String>]) -> Result<Access, Fault> {
+    words.iter().try_fold(Access::default(), |all, word| {
+        Ok(all | contact(&word.value, word.referenced)?)
+    })
+}
+
+/// The kind that a word stands for.
+pub(super) fn contact(word: &str, place: Location) -> Result<Access, Fault> {
+    let all = Access::OUTWARDS | Access::OWN;
+    match Access::from_name(word) {
+        Some(access) if all.contains(access) => Ok(access),
+        Some(_) => Err(Fault::new(
+            place,
+            format!(
+                "{} is done to files; on the network it is {CONTACTS_NOW}",
+                quoted(word)
+            ),
+        )),
+        None => {
+            let instead = format!("; known are {CONTACTS_NOW}");
+            let sentence = unknown("kind of access", word, all.names(), &instead);
+            Err(Fault::new(place, sentence))
+        }
+    }
+}
+
 /// The kinds that a list of words stands for.
 pub(super) fn kinds(words: &[Spanned<String>]) -> Result<Access, Fault> {
     words.iter().try_fold(Access::default(), |all, word| {
@@ -352,7 +520,14 @@ pub(super) fn kind(word: &str, place: Location) -> Result<Access, Fault> {
         return Ok(Access::ALL);
     }
     match Access::from_name(word) {
-        Some(access) => Ok(access),
+        Some(access) if Access::ALL.contains(access) => Ok(access),
+        Some(_) => Err(Fault::new(
+            place,
+            format!(
+                "{} is done on the network; to files it is {ACCESS_NOW} or all",
+                quoted(word)
+            ),
+        )),
         None => {
             let known = Access::ALL.names().chain(["all"]);
             let all = format!("; known are {ACCESS_NOW} and all");
@@ -367,19 +542,31 @@ fn parse_paths(
     id: &str,
     parse: impl Fn(&str) -> Result<Pattern, String>,
 ) -> Result<Vec<Pattern>, Fault> {
-    let entries = match &paths.value {
+    parse_each(paths, key, id, "paths", "/etc/shadow", parse)
+}
+
+/// What each entry of a list means: a list of `what`, as for `example`.
+fn parse_each<T>(
+    list: &List,
+    key: &str,
+    id: &str,
+    what: &str,
+    example: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Fault> {
+    let entries = match &list.value {
         Value::List(entries) if !entries.is_empty() => entries,
         Value::List(_) => {
             return Err(Fault::new(
-                paths.referenced,
+                list.referenced,
                 format!("{} of the rule {} is empty", quoted(key), quoted(id)),
             ));
         }
         Value::Word(_) | Value::Nothing | Value::Mapping => {
             return Err(Fault::new(
-                paths.referenced,
+                list.referenced,
                 format!(
-                    "{} must be a list of paths, as in [\"/etc/shadow\"]",
+                    "{} must be a list of {what}, as in [\"{example}\"]",
                     quoted(key)
                 ),
             ));
@@ -387,8 +574,8 @@ fn parse_paths(
     };
     let mut out = Vec::with_capacity(entries.len());
     for entry in entries {
-        let pattern = parse(&entry.value);
-        out.push(pattern.map_err(|sentence| Fault::new(entry.referenced, sentence))?);
+        let parsed = parse(&entry.value);
+        out.push(parsed.map_err(|sentence| Fault::new(entry.referenced, sentence))?);
     }
     Ok(out)
 }
@@ -401,5 +588,7 @@ mod tests {
     fn the_list_of_kinds_in_messages_is_the_one_in_the_code() {
         let names: Vec<_> = Access::ALL.names().collect();
         assert_eq!(names.join(", "), ACCESS_NOW);
+        let names: Vec<_> = (Access::OUTWARDS | Access::OWN).names().collect();
+        assert_eq!(names.join(", "), CONTACTS_NOW);
     }
 }

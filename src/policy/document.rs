@@ -34,6 +34,8 @@ pub(super) struct Document {
     pub(super) files: Option<Spanned<Value<Spanned<FileEntry>>>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) exec: Option<Spanned<Value<Spanned<ExecEntry>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) network: Option<Spanned<Value<Spanned<NetworkEntry>>>>,
 }
 
 /// One entry of `files`.
@@ -72,9 +74,30 @@ pub(super) struct ExecEntry {
     pub(super) priority: Option<List>,
 }
 
+/// One entry of `network`.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NetworkEntry {
+    #[serde(default, deserialize_with = "present")]
+    pub(super) id: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) deny: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) allow: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) to: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) at: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) protocol: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) mode: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) priority: Option<List>,
+}
+
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
-const LATER_IN_DOCUMENT: [(&str, &str); 7] = [
-    ("network", "network rules"),
+const LATER_IN_DOCUMENT: [(&str, &str); 6] = [
     ("syscalls", "system call rules"),
     ("limits", "limits"),
     ("include", "including other policies"),
@@ -307,6 +330,8 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
     let has = |key| known.contains(&key);
     let (place, later): (_, &[(&str, &str)]) = if has("id") && has("paths") {
         ("a file rule", &LATER_IN_RULE)
+    } else if has("id") && has("to") {
+        ("a network rule", &LATER_IN_RULE)
     } else if has("id") {
         ("an exec rule", &LATER_IN_RULE)
     } else if has("expect") {
@@ -320,7 +345,11 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
         return format!("{} ({what}) is not supported by this version", quoted(key));
     }
     if key == "paths" || key == "inodes" {
-        return format!("{place} has its paths in \"deny\" or \"allow\"");
+        return if has("to") {
+            format!("{place} has no paths; it has addresses in \"to\" or \"at\"")
+        } else {
+            format!("{place} has its paths in \"deny\" or \"allow\"")
+        };
     }
     format!(
         "unknown key {} in {place}{}",

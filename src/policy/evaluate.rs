@@ -1,6 +1,6 @@
 //! The reference evaluator: what a rule set says about one access, as a pure function.
 //!
-//! It compares paths. The kernel decides on the identity of the file instead, so links in the request's path and in
+//! Of files it compares paths. The kernel decides on the identity of the file instead, so links in the request's path and in
 //! the rules' paths must have been resolved before the two can be held against each other.
 
 use std::fmt;
@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::access::Access;
+use super::network::{Contact, NetworkRule};
 use super::{Effect, FileRule, Mode, RuleSet};
 
 /// What a rule set says about an access.
@@ -88,16 +89,59 @@ impl<'a> Request<'a> {
 }
 
 /// The verdict and the rule it comes from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 #[non_exhaustive]
-pub struct Decision<'a> {
+pub struct Decision<'a, R = FileRule> {
     /// What happens to the access.
     pub verdict: Verdict,
     /// The rule that refuses, or would; `None` when none does.
-    pub rule: Option<&'a FileRule>,
-    /// It refuses because it allows other files, and no rule speaks about this one.
+    pub rule: Option<&'a R>,
+    /// It refuses because it allows others, and no rule speaks about this one.
     pub unlisted: bool,
 }
+
+// Derived, they would ask the same of the rule.
+impl<R> Clone for Decision<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Decision<'_, R> {}
+
+/// A rule, to the one who decides among them.
+pub(super) trait Speaks<Q> {
+    fn effect(&self) -> Effect;
+    fn mode(&self) -> Mode;
+    fn access(&self) -> Access;
+    /// Whether it says something about this one kind of access of a request.
+    fn speaks_of(&self, request: &Q, kind: Access) -> bool;
+}
+
+macro_rules! speaks {
+    ($rule:ty, $request:ty) => {
+        impl Speaks<$request> for $rule {
+            fn effect(&self) -> Effect {
+                self.effect
+            }
+
+            fn mode(&self) -> Mode {
+                self.mode
+            }
+
+            fn access(&self) -> Access {
+                self.access
+            }
+
+            fn speaks_of(&self, request: &$request, kind: Access) -> bool {
+                <$rule>::speaks_of(self, request, kind)
+            }
+        }
+    };
+}
+
+speaks!(FileRule, Request<'_>);
+speaks!(NetworkRule, Contact);
 
 /// Decides one request.
 ///
@@ -119,30 +163,55 @@ pub struct Decision<'a> {
 /// ```
 #[must_use]
 pub fn evaluate<'a>(set: &'a RuleSet, request: &Request<'_>) -> Decision<'a> {
-    decide(&set.ranked(), request)
+    decide(&set.ranked(), request, request.access)
+}
+
+/// Decides one request on the network, by the same rules.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use stockade::event::Transport;
+/// use stockade::policy::{Access, Contact, Environment, RuleSet, Verdict, evaluate_contact};
+///
+/// let text = "version: 1\nnetwork:\n  - { id: registry, allow: connect, to: ['10.0.0.0/8:443'] }\n";
+/// let set = RuleSet::parse(text, "p.yaml", &Environment::new(None, PathBuf::from("/")))?;
+/// let to = |address: &str| {
+///     Contact::new(address.parse().unwrap(), Some(Transport::Tcp), Access::CONNECT)
+/// };
+/// assert_eq!(evaluate_contact(&set, &to("10.1.2.3:443")).verdict, Verdict::Allow);
+/// assert_eq!(evaluate_contact(&set, &to("192.0.2.1:443")).verdict, Verdict::Deny);
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn evaluate_contact<'a>(set: &'a RuleSet, contact: &Contact) -> Decision<'a, NetworkRule> {
+    decide(&set.ranked_network(), contact, contact.access)
 }
 
 /// The same among these rules, the stronger ones first.
-pub(super) fn decide<'a>(ranked: &[&'a FileRule], request: &Request<'_>) -> Decision<'a> {
+pub(super) fn decide<'a, Q, R: Speaks<Q>>(
+    ranked: &[&'a R],
+    request: &Q,
+    access: Access,
+) -> Decision<'a, R> {
     // The number of the rule that refuses a kind, and whether that is for not being among what it allows.
     let refusal = |kind: Access, with_audit: bool| {
-        let first = |is_meant: &dyn Fn(&FileRule) -> bool| {
-            let counts = |rule: &FileRule| with_audit || rule.mode == Mode::Enforce;
+        let first = |is_meant: &dyn Fn(&R) -> bool| {
+            let counts = |rule: &R| with_audit || rule.mode() == Mode::Enforce;
             ranked
                 .iter()
                 .position(|rule| counts(rule) && is_meant(rule))
         };
         match first(&|rule| rule.speaks_of(request, kind)) {
-            Some(here) => (ranked[here].effect == Effect::Deny).then_some((here, false)),
+            Some(here) => (ranked[here].effect() == Effect::Deny).then_some((here, false)),
             None => {
                 let elsewhere =
-                    first(&|rule| rule.effect == Effect::Allow && rule.access.contains(kind));
+                    first(&|rule| rule.effect() == Effect::Allow && rule.access().contains(kind));
                 elsewhere.map(|number| (number, true))
             }
         }
     };
     for (verdict, with_audit) in [(Verdict::Deny, false), (Verdict::Audit, true)] {
-        let kinds = request.access.kinds();
+        let kinds = access.kinds();
         if let Some((number, unlisted)) = kinds.filter_map(|kind| refusal(kind, with_audit)).min() {
             return Decision {
                 verdict,
@@ -185,6 +254,7 @@ mod tests {
             name: "test".to_owned(),
             mode: Mode::Enforce,
             rules,
+            network: Vec::new(),
         };
         let decision = evaluate(&set, &Request::new(Path::new(path), access));
         (decision.verdict, decision.rule.map(|r| r.id.clone()))

@@ -25,10 +25,12 @@
 mod access;
 mod cases;
 mod compile;
+mod diff;
 mod document;
 mod evaluate;
 mod explain;
 mod fault;
+mod network;
 mod pattern;
 
 use std::cmp::Reverse;
@@ -41,9 +43,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use access::Access;
-pub use cases::{Case, Cases, Failure};
-pub use evaluate::{Decision, Request, Verdict, evaluate};
-pub use explain::{Change, Reason, diff, explain};
+pub use cases::{Accessed, Case, Cases, Failure};
+pub use diff::{Change, NetworkChange, diff, diff_network};
+pub use evaluate::{Decision, Request, Verdict, evaluate, evaluate_contact};
+pub use explain::{Reason, explain, explain_contact};
+#[cfg(stockade_kernel)]
+pub(crate) use network::is_about_any;
+pub use network::{Addresses, Contact, NetworkRule};
 pub use pattern::Pattern;
 
 /// Whether a rule refuses an access or only reports it.
@@ -107,8 +113,10 @@ pub struct RuleSet {
     pub name: String,
     /// The mode of every rule that does not set its own.
     pub mode: Mode,
-    /// The rules in the order of the document; never empty in a set that was parsed.
+    /// The rules about files in the order of the document.
     pub rules: Vec<FileRule>,
+    /// Those about the network. A set that was parsed has some of either kind.
+    pub network: Vec<NetworkRule>,
 }
 
 /// Whether a rule is for or against.
@@ -242,6 +250,7 @@ impl RuleSet {
             name: "command-line".to_owned(),
             mode: Mode::Enforce,
             rules,
+            network: Vec::new(),
         })
     }
 
@@ -253,32 +262,65 @@ impl RuleSet {
     ///
     /// [`ErrorKind::Policy`] when both sets have a rule of the same id.
     pub fn merge(mut self, other: RuleSet) -> Result<RuleSet> {
-        let lines: HashMap<&str, u32> =
-            self.rules.iter().map(|r| (r.id.as_str(), r.line)).collect();
-        for rule in &other.rules {
-            if let Some(line) = lines.get(rule.id.as_str()) {
+        let lines: HashMap<&str, u32> = self.labels().collect();
+        for (id, its_line) in other.labels() {
+            if let Some(line) = lines.get(id) {
                 return Err(Error::new(
                     ErrorKind::Policy,
                     format!(
                         "the id {} is used twice: in {} ({}) and in {} ({})",
-                        fault::quoted(&rule.id),
+                        fault::quoted(id),
                         fault::quoted(&self.name),
                         origin(*line),
                         fault::quoted(&other.name),
-                        origin(rule.line),
+                        origin(its_line),
                     ),
                 ));
             }
         }
         self.rules.extend(other.rules);
+        self.network.extend(other.network);
         Ok(self)
     }
 
-    /// The rules, the stronger one first.
+    /// Ids and lines.
+    fn labels(&self) -> impl Iterator<Item = (&str, u32)> {
+        let files = self.rules.iter().map(|r| (r.id.as_str(), r.line));
+        files.chain(self.network.iter().map(|r| (r.id.as_str(), r.line)))
+    }
+
+    /// How many rules there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len() + self.network.len()
+    }
+
+    /// Whether there are none, which cannot be of a set that was parsed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rules about files, the stronger one first.
     pub(crate) fn ranked(&self) -> Vec<&FileRule> {
         let mut rules: Vec<&FileRule> = self.rules.iter().collect();
         rules.sort_by_key(|rule| rule.rank());
         rules
+    }
+
+    /// Those about the network, the stronger one first.
+    pub(crate) fn ranked_network(&self) -> Vec<&NetworkRule> {
+        let mut rules: Vec<&NetworkRule> = self.network.iter().collect();
+        rules.sort_by_key(|rule| rule.rank());
+        rules
+    }
+
+    /// The ids as the fence numbers its rules: those about files, then those about the network, the stronger one first.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) fn numbered(&self) -> Vec<String> {
+        let files = self.ranked().into_iter().map(|rule| rule.id.clone());
+        let network = self.ranked_network().into_iter();
+        files.chain(network.map(|rule| rule.id.clone())).collect()
     }
 
     /// The set with every rule in this mode, also those that set their own; `--audit` is `with_mode(Mode::Audit)`.
@@ -286,6 +328,9 @@ impl RuleSet {
     pub fn with_mode(mut self, mode: Mode) -> RuleSet {
         self.mode = mode;
         for rule in &mut self.rules {
+            rule.mode = mode;
+        }
+        for rule in &mut self.network {
             rule.mode = mode;
         }
         self

@@ -24,6 +24,7 @@ use crate::kernel::{
     real_time_offset_ns, release, securityfs_lsm, skipped,
 };
 use crate::monitor::{TRACK, Watch, profile_sizes};
+use crate::policy::RuleSet;
 use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
@@ -250,18 +251,16 @@ impl Live {
                 policy: rules.name.clone(),
                 mode: rules.mode.name().into(),
                 mechanism: fence.mechanism.name().into(),
-                identity: if fence.tags { "tag+key" } else { "key" }.into(),
-                rules: size(rules.rules.len()),
+                identity: fence.identity().into(),
+                rules: size(rules.len()),
                 files: fence.files,
+                addresses: fence.addresses,
                 canary_proofs: fence.proofs,
             });
         }
         let drops = loader.drops()?;
         let clock = clock(&boot_id);
-        let rules = policy.as_ref().map_or_else(Vec::new, |policy| {
-            let ids = policy.ranked().into_iter().map(|rule| rule.id.clone());
-            ids.collect()
-        });
+        let rules = policy.as_ref().map_or_else(Vec::new, RuleSet::numbered);
         let opening = Opening {
             kernel: release(),
             arch: std::env::consts::ARCH.to_owned(),

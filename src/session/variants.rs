@@ -52,10 +52,16 @@ pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
         trials.extend(loader.try_every(object, probes)?.into_iter().map(told));
     }
     if bpf_is_active {
-        let tried = loader.try_every(Object::Fence, Mechanism::Lsm.probes())?;
-        trials.extend(tried.into_iter().map(told));
+        for (object, probes) in Mechanism::Lsm.parts() {
+            trials.extend(loader.try_every(object, probes)?.into_iter().map(told));
+        }
     } else {
-        trials.extend(Mechanism::Lsm.probes().iter().flat_map(without_bpf_lsm));
+        let parts = Mechanism::Lsm.parts().into_iter();
+        trials.extend(
+            parts
+                .flat_map(|(_, probes)| probes)
+                .flat_map(without_bpf_lsm),
+        );
     }
     Ok(trials)
 }
@@ -71,7 +77,7 @@ fn objects() -> impl Iterator<Item = (Object, &'static [Probe])> {
     [(Object::Scope, FOLLOW), ALLOCATIONS]
         .into_iter()
         .chain(monitors)
-        .chain([(Object::Fence, Mechanism::FmodRet.probes())])
+        .chain(Mechanism::FmodRet.parts())
 }
 
 fn told(trial: Trial) -> VariantTrial {
@@ -108,8 +114,7 @@ mod tests {
     /// A program that no probe names is never loaded, and so never tried.
     #[test]
     fn every_program_of_an_object_belongs_to_a_probe() {
-        let lsm = [(Object::Fence, Mechanism::Lsm.probes())];
-        let all: Vec<_> = objects().chain(lsm).collect();
+        let all: Vec<_> = objects().chain(Mechanism::Lsm.parts()).collect();
         for &object in Object::ALL {
             let named: BTreeSet<&str> = all
                 .iter()

@@ -5,8 +5,8 @@
 
 use super::day::Day;
 use crate::event::{
-    Certificate, ChangeOperation, Clock, Denial, Event, Kind, Loss, Process, Sampled, Suppressed,
-    Syscall, SyscallSummary, names,
+    Certificate, ChangeOperation, Clock, Denial, Denied, Event, Kind, Loss, Process, Sampled,
+    Suppressed, Syscall, SyscallSummary, names,
 };
 
 /// `,"name":`
@@ -210,8 +210,12 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Mount(_) => class!("mount", "event", "host", "change"),
         Kind::Umount(_) => class!("umount", "event", "host", "change"),
         Kind::FileSummary(_) => class!("file_summary", "metric", "file", "info"),
-        Kind::Denial(Denial { refused: true, .. }) => class!("denial", "alert", "file", "denied"),
-        Kind::Denial(Denial { refused: false, .. }) => class!("denial", "alert", "file", "allowed"),
+        Kind::Denial(e) => match (&e.object, e.refused) {
+            (Denied::File { .. }, true) => class!("denial", "alert", "file", "denied"),
+            (Denied::File { .. }, false) => class!("denial", "alert", "file", "allowed"),
+            (_, true) => class!("denial", "alert", "network", "denied"),
+            (_, false) => class!("denial", "alert", "network", "allowed"),
+        },
         Kind::Syscall(_) => class!("syscall", "event", "process", "info"),
         Kind::SyscallSummary(_) => class!("syscall_summary", "metric", "process", "info"),
         Kind::Connect(_) => class!("connect", "event", "network", "start"),
@@ -319,10 +323,19 @@ impl Line<'_> {
         self.raw(key!("stockade.verdict"));
         self.raw(if e.refused { b"\"deny\"" } else { b"\"audit\"" });
         self.flag(key!("stockade.unlisted"), e.unlisted);
-        self.path(&e.path);
-        self.flag(key!("stockade.path_in_fs"), e.path_in_fs);
-        if e.file.inode != 0 {
-            self.file(&e.file);
+        match &e.object {
+            Denied::File {
+                path,
+                path_in_fs,
+                file,
+            } => {
+                self.path(path);
+                self.flag(key!("stockade.path_in_fs"), *path_in_fs);
+                if file.inode != 0 {
+                    self.file(file);
+                }
+            }
+            other => self.denied_contact(other),
         }
         if e.refused {
             self.raw(key!("error.code"));
@@ -604,7 +617,9 @@ mod tests {
                     e.to.path = s.into();
                 }
                 Kind::Denial(e) => {
-                    e.path.path = s.into();
+                    if let Denied::File { path, .. } = &mut e.object {
+                        path.path = s.into();
+                    }
                     e.rule_id = format!("x{s}");
                 }
                 Kind::Loss(e) => {
@@ -649,7 +664,6 @@ mod tests {
                 Kind::Open(_)
                 | Kind::Create(_)
                 | Kind::Unlink(_)
-                | Kind::Denial(_)
                 | Kind::Mount(_)
                 | Kind::Umount(_)
                 | Kind::Change(_) => &["process.name", "file.path"],

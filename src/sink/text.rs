@@ -118,7 +118,7 @@ impl Text {
                 OneLine(&fence.policy),
                 OneLine(&fence.mode),
                 Counted(fence.rules, "rule", "rules"),
-                Counted(fence.files, "path", "paths"),
+                OneLine(&fence.objects()),
                 OneLine(&fence.mechanism),
                 OneLine(&fence.identity),
                 Counted(fence.canary_proofs, "refused access", "refused accesses")
@@ -243,7 +243,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{sample, text};
+    use crate::event::{Denied, sample, text};
 
     fn line(color: bool, event: &Event) -> String {
         let mut out = Vec::new();
@@ -378,7 +378,7 @@ mod tests {
   watched  process, file
   probe    process_exec attached by tp_btf
   probe    file_open attached by fexit
-  fence    build-job (enforce): 4 rules on 17 paths by lsm, tag+key; proved by 9 refused accesses
+  fence    build-job (enforce): 4 rules on 17 paths and 2 addresses by lsm, tag+key; proved by 9 refused accesses
 complete: nothing that was asked for went unseen
 "
         );
@@ -446,7 +446,9 @@ INCOMPLETE
                         Kind::Denial(e) => {
                             e.rule_id = name.clone();
                             e.access = name.clone();
-                            e.path.path = name.clone();
+                            if let Denied::File { path, .. } = &mut e.object {
+                                path.path = name.clone();
+                            }
                         }
                         Kind::Loss(e) => {
                             e.of = name.clone();

@@ -4,12 +4,12 @@ use std::mem::offset_of;
 
 use super::{
     ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
-    MemoryRecord, NAMESPACES, NO_LOGIN, OomRecord, RawFileId, RawNamespaces, RenameRecord,
-    SyscallRecord, VERDICT_DENY, change, flag, kind, memory_call, network, read,
+    MemoryRecord, NAMESPACES, NO_LOGIN, NetDenialRecord, OomRecord, RawFileId, RawNamespaces,
+    RenameRecord, SyscallRecord, VERDICT_DENY, change, flag, kind, memory_call, network, read,
 };
 use crate::event::{
-    Denial, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, Memory, Namespaces,
-    OomKill, Open, Process, ProcessId, Rename, Syscall, Terminal, Unlink, names, text,
+    Denial, Denied, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, Memory,
+    Namespaces, OomKill, Open, Process, ProcessId, Rename, Syscall, Terminal, Unlink, names, text,
 };
 
 /// Why a record is not an event. Each is a defect: of the kernel half, or of who wrote the bytes.
@@ -64,6 +64,7 @@ impl Decoder {
             kind::RENAME => rename(bytes, spare)?,
             kind::LINK..=kind::MOUNT => change::change(bytes, spare)?,
             kind::DENIAL => denial(bytes, spare)?,
+            kind::NET_DENIAL => net_denial(bytes, spare)?,
             kind::SYSCALL => syscall(bytes)?,
             kind::CONNECT..=kind::RETRANSMIT => network::net(bytes)?,
             kind::UNIX_CONNECT => network::unix(bytes, spare)?,
@@ -118,7 +119,9 @@ impl Decoder {
             Kind::Denial(e) => {
                 spare.put(e.rule_id);
                 spare.put(e.access);
-                spare.put(e.path.path);
+                if let Denied::File { path, .. } = e.object {
+                    spare.put(path.path);
+                }
             }
             Kind::Disk(e) => spare.put(e.device.name),
             Kind::DiskSummary(e) => spare.put(e.device.name),
@@ -622,19 +625,35 @@ fn denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
         access: access_names(rec.access, spare.string()),
         refused: rec.verdict == VERDICT_DENY,
         unlisted: flags & flag::UNLISTED != 0,
-        path: path(parts, flags & flag::PATH_CUT != 0, flags, spare),
-        path_in_fs: flags & flag::NO_MOUNT != 0,
-        file: file_id(rec.file),
+        object: Denied::File {
+            path: path(parts, flags & flag::PATH_CUT != 0, flags, spare),
+            path_in_fs: flags & flag::NO_MOUNT != 0,
+            file: file_id(rec.file),
+        },
+    }))
+}
+
+fn net_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
+    let rec: NetDenialRecord = fixed(bytes)?;
+    Ok(Kind::Denial(Denial {
+        rule: rec.rule,
+        rule_id: spare.string(),
+        access: access_names(rec.access, spare.string()),
+        refused: rec.verdict == VERDICT_DENY,
+        unlisted: rec.hdr.flags & flag::UNLISTED != 0,
+        object: network::denied(&rec),
     }))
 }
 
 /// The rule that a denial names, without decoding the rest; `None` for every other record.
 pub(crate) fn denied_rule(bytes: &[u8]) -> Option<u32> {
     let hdr: Header = read(bytes)?;
-    if hdr.kind != kind::DENIAL {
-        return None;
-    }
-    read(bytes.get(offset_of!(DenialRecord, rule)..)?)
+    let at = match hdr.kind {
+        kind::DENIAL => offset_of!(DenialRecord, rule),
+        kind::NET_DENIAL => offset_of!(NetDenialRecord, rule),
+        _ => return None,
+    };
+    read(bytes.get(at..)?)
 }
 
 #[cfg(test)]
@@ -819,10 +838,16 @@ mod tests {
             panic!()
         };
         assert_eq!(
-            (denial.access.as_str(), denial.refused, denial.path_in_fs),
-            ("read,write", true, true)
+            (denial.access.as_str(), denial.refused),
+            ("read,write", true)
         );
-        assert_eq!(denial.path.path, "/f");
+        let Denied::File {
+            path, path_in_fs, ..
+        } = denial.object
+        else {
+            panic!()
+        };
+        assert_eq!((path.path.as_str(), path_in_fs), ("/f", true));
         record.path_len = 1 << 20;
         assert_eq!(decode(bytes_of(&record)), Err(Malformed::Short));
     }
@@ -844,7 +869,8 @@ mod tests {
     fn only_a_denial_names_a_rule() {
         for kind in KINDS {
             let bytes = record(kind, 0, [b"f\0", b"", b""], RULE_CANARY);
-            let rule = (kind == kind::DENIAL).then_some(RULE_CANARY);
+            let is_denial = matches!(kind, kind::DENIAL | kind::NET_DENIAL);
+            let rule = is_denial.then_some(RULE_CANARY);
             assert_eq!(denied_rule(&bytes), rule, "{kind}");
         }
         let bytes = record(kind::DENIAL, 0, [b"f\0", b"", b""], RULE_CANARY);

@@ -16,8 +16,8 @@ pub(crate) use decode::{Decoder, Malformed, WaitStatus, denied_rule, process_of,
 pub(crate) use disk::{disk_device, disk_operation};
 #[cfg_attr(not(stockade_kernel), allow(unused_imports))]
 pub(crate) use network::{
-    NetKey, NetRecord, NetSum, Payload, PayloadRecord, RawFlow, RawSocketRecord, TcpStateRecord,
-    UnixRecord, address, payload, transport,
+    NetDenialRecord, NetKey, NetRecord, NetSum, Payload, PayloadRecord, RawFlow, RawSocketRecord,
+    TcpStateRecord, UnixRecord, address, payload, transport,
 };
 
 /// Values of `enum stk_kind`.
@@ -50,7 +50,8 @@ pub(crate) mod kind {
     pub(crate) const TLS: u32 = 34;
     pub(crate) const RAW_SOCKET: u32 = 35;
     pub(crate) const TCP_STATE: u32 = 38;
-    pub(crate) const MAX: u32 = 39;
+    pub(crate) const NET_DENIAL: u32 = 39;
+    pub(crate) const MAX: u32 = 40;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -93,6 +94,7 @@ pub(crate) mod kind {
         "file",
         "allocation",
         "tcp_state",
+        "net_denial",
     ];
 
     /// Records that are told as events of other names than theirs.
@@ -145,7 +147,8 @@ pub(crate) mod env_choice {
 
 /// Names of the bits of `enum stk_access`, from bit 0 on.
 pub(crate) const ACCESS_NAMES: [&str; ACCESS_KINDS] = [
-    "read", "write", "exec", "create", "delete", "replace", "link", "metadata", "mount",
+    "read", "write", "exec", "create", "delete", "replace", "link", "metadata", "mount", "connect",
+    "send", "bind", "listen", "accept",
 ];
 
 /// Values of `enum stk_verdict` that reach a record.
@@ -157,7 +160,7 @@ pub(crate) const NO_LOGIN: u32 = u32::MAX;
 /// `STK_PATH_BUF`: the path buffer of a denial.
 pub(crate) const PATH_BUF: usize = 4352;
 /// `STK_ACCESS_KINDS`: bits of an access mask.
-pub(crate) const ACCESS_KINDS: usize = 9;
+pub(crate) const ACCESS_KINDS: usize = 14;
 /// `STK_RULE_CANARY`: the rule number of our own probe file.
 pub(crate) const RULE_CANARY: u32 = 0x7fff_ffff;
 /// `STK_RULE_NONE`.
@@ -520,6 +523,35 @@ record!(
         hash_key: [u64; 2],
         otherwise: RuleNumbers,
         lost: RuleNumbers,
+        kinds: u32,
+        canary_port: u32,
+    }
+);
+
+record!(
+    /// `struct stk_net_prefix`.
+    NetPrefix {
+        bits: u32,
+        address: [u8; 16],
+    }
+);
+
+record!(
+    /// `struct stk_net_ruling`.
+    NetRuling {
+        epoch: u32,
+        first: u32,
+        count: u32,
+    }
+);
+
+record!(
+    /// `struct stk_net_ports`.
+    NetPorts {
+        from: u32,
+        tcp: u32,
+        udp: u32,
+        other: u32,
     }
 );
 
@@ -723,6 +755,7 @@ mod tests {
             ("STK_KIND_TLS", kind::TLS),
             ("STK_KIND_RAW_SOCKET", kind::RAW_SOCKET),
             ("STK_KIND_TCP_STATE", kind::TCP_STATE),
+            ("STK_KIND_NET_DENIAL", kind::NET_DENIAL),
             ("STK_KIND_CREATE", kind::CREATE),
             ("STK_KIND_LINK", kind::LINK),
             ("STK_KIND_MOUNT", kind::MOUNT),

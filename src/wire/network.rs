@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::decode::{Malformed, Spare, errno, fixed, process_of, until_nul, variable};
 use super::{Header, TaskKey, kind, read};
 use crate::event::{
-    Accept, Bind, Close, Connect, Flow, Kind, Listen, Process, RawSocket, Retransmit, SocketFamily,
-    TcpState, Transport, UnixConnect,
+    Accept, Bind, Close, Connect, Denied, Flow, Kind, Listen, Process, RawSocket, Retransmit,
+    SocketFamily, TcpState, Transport, UnixConnect,
 };
 
 record!(
@@ -68,6 +68,23 @@ record!(
         family: u32,
         kind: u32,
         protocol: u32,
+    }
+);
+
+record!(
+    /// `struct stk_net_denial`.
+    NetDenialRecord {
+        hdr: Header,
+        rule: u32,
+        access: u32,
+        verdict: u32,
+        family: u16,
+        protocol: u16,
+        address: [u8; 16],
+        port: u16,
+        own: u8,
+        blind: u8,
+        pad: u32,
     }
 );
 
@@ -227,6 +244,25 @@ pub(crate) fn payload(bytes: &[u8]) -> Option<Result<Payload<'_>, Malformed>> {
     })
 }
 
+/// What a denial on the network is about.
+pub(super) fn denied(rec: &NetDenialRecord) -> Denied {
+    if rec.blind != 0 {
+        return Denied::Socket {
+            family: rec.family,
+            protocol: rec.protocol,
+        };
+    }
+    Denied::Address {
+        transport: match rec.protocol {
+            6 | 262 => Some(Transport::Tcp),
+            17 | 136 => Some(Transport::Udp),
+            _ => None,
+        },
+        address: address(rec.address, rec.port, rec.family).0,
+        own: rec.own != 0,
+    }
+}
+
 pub(super) fn raw_socket(bytes: &[u8]) -> Result<Kind, Malformed> {
     let rec: RawSocketRecord = fixed(bytes)?;
     Ok(Kind::RawSocket(RawSocket {
@@ -352,6 +388,34 @@ mod tests {
         }
         // Everything else is not for this.
         assert!(payload(&sample::refused(1)).is_none());
+    }
+
+    #[test]
+    fn a_denial_names_the_address_or_the_socket() {
+        let mut record = NetDenialRecord {
+            hdr: header(kind::NET_DENIAL, 0, size_of::<NetDenialRecord>()),
+            rule: 7,
+            access: 1 << 9,
+            verdict: 2,
+            family: AF_INET6,
+            protocol: 17,
+            address: mapped(2),
+            port: 53,
+            own: 0,
+            blind: 0,
+            pad: 0,
+        };
+        assert_eq!(crate::wire::denied_rule(bytes_of(&record)), Some(7));
+        assert_eq!(denied(&record).to_string(), "to=udp:127.0.0.2:53");
+        record.own = 1;
+        record.protocol = 262;
+        assert_eq!(denied(&record).to_string(), "at=tcp:127.0.0.2:53");
+        record.protocol = 1;
+        assert_eq!(denied(&record).to_string(), "at=127.0.0.2:53");
+        record.blind = 1;
+        record.family = 17;
+        record.protocol = 3;
+        assert_eq!(denied(&record).to_string(), "socket=packet protocol=0x3");
     }
 
     #[test]

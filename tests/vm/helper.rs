@@ -184,6 +184,7 @@ fn operation(words: &[&str]) -> Result<()> {
     let path = words[1];
     let second = words.get(2).copied().unwrap_or_default();
     match words[0] {
+        "net" => crate::contacts::operation(path, second),
         "open" => open(path, OFlags::RDONLY).map(drop),
         "open-write" => open(path, OFlags::WRONLY).map(drop),
         "open-rdwr" => open(path, OFlags::RDWR).map(drop),

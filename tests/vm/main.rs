@@ -4,6 +4,8 @@
 #![cfg_attr(not(target_os = "linux"), allow(missing_docs))]
 
 #[cfg(target_os = "linux")]
+mod contacts;
+#[cfg(target_os = "linux")]
 mod disk;
 #[cfg(target_os = "linux")]
 mod fence;
@@ -78,6 +80,7 @@ fn main() {
             variants::TESTS,
             fence::TESTS,
             places::TESTS,
+            contacts::TESTS,
             scope::TESTS,
             lifetime::TESTS,
             monitor::TESTS,

@@ -83,6 +83,8 @@ const FOR: &[(&str, &str, Version, Version)] = &[
     ("fence.set_acl", "lsm", (6, 2), END),
     ("fence.remove_acl", "lsm", (6, 2), END),
     ("fence.file_setattr", "lsm", (6, 17), END),
+    ("fence.splice", "lsm", START, (6, 5)),
+    ("fence.splice", "fmod_ret", START, (6, 5)),
     ("fence.setattr", "fmod_ret", (6, 0), END),
     ("fence.setattr", "fmod_ret/dentry", START, (6, 0)),
     ("fence.setxattr", "fmod_ret", (5, 12), END),

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::Line;
 use crate::event::network::{dns_class, dns_code, dns_type, tcp_state};
 use crate::event::{
-    Accept, Bind, Close, Connect, DnsAnswer, DnsQuery, Flow, Listen, NetworkSummary, PortScan,
-    RawSocket, Retransmit, TcpState, Tls, Transport, UnixConnect,
+    Accept, Bind, Close, Connect, Denied, DnsAnswer, DnsQuery, Flow, Listen, NetworkSummary,
+    PortScan, RawSocket, Retransmit, TcpState, Tls, Transport, UnixConnect, socket_family,
 };
 
 impl Line<'_> {
@@ -109,6 +109,31 @@ impl Line<'_> {
         self.flag(key!("stockade.socket.datagram"), e.datagram);
         self.number(key!("stockade.socket.protocol"), e.protocol);
         self.error(e.errno);
+    }
+
+    /// What a denial on the network is about.
+    pub(super) fn denied_contact(&mut self, object: &Denied) {
+        match object {
+            Denied::Address {
+                transport,
+                address,
+                own,
+            } => {
+                if let Some(transport) = transport {
+                    self.network(*transport, address.ip(), false);
+                }
+                if *own {
+                    self.source(*address);
+                } else {
+                    self.destination(*address);
+                }
+            }
+            Denied::Socket { family, protocol } => {
+                self.string(key!("stockade.socket.family"), &socket_family(*family));
+                self.number(key!("stockade.socket.protocol"), *protocol);
+            }
+            Denied::File { .. } => {}
+        }
     }
 
     pub(super) fn tcp_state(&mut self, e: &TcpState) {

@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The fence on the network: refuses to reach addresses, and to be reached at them.
+ *
+ * Judged is the address, whatever the family of the socket: IPv4 is kept as IPv6 has it, so that there is one table and
+ * one way in. What has no address that can be judged, because packets are made by hand or sent by another way than to
+ * whom they are for, is refused as soon as any address is. Each hook has a body, an lsm program and an fmod_ret twin.
+ */
+#include "fence.bpf.h"
+#include "flow.bpf.h"
+
+STK_EXPORT(stk_net_denial);
+STK_EXPORT(stk_net_prefix);
+STK_EXPORT(stk_net_ruling);
+STK_EXPORT(stk_net_ports);
+
+/* include/linux/socket.h, include/linux/net.h, include/uapi/linux/in.h, in6.h and stat.h, include/linux/fs.h */
+#define STK_AF_UNSPEC        0
+#define STK_AF_KEY           15
+#define STK_AF_NETLINK       16
+#define STK_AF_ALG           38
+#define STK_MSG_FASTOPEN     0x20000000
+#define STK_IPPROTO_ICMPV6   58
+#define STK_SOL_IP           0
+#define STK_SOL_IPV6         41
+#define STK_IP_OPTIONS       4
+#define STK_IP_RETOPTS       7
+#define STK_IPV6_2292RTHDR   5
+#define STK_IPV6_2292OPTIONS 6
+#define STK_IPV6_RTHDR       57
+#define STK_S_IFMT           0170000
+#define STK_S_IFSOCK         0140000
+#define STK_MAY_WRITE        2
+#define STK_LOOPBACK         0x7f000001
+
+/* What is asked, in a number: kinds of access, port, transport, and these. */
+#define ASKED_KINDS     ((1ULL << STK_ACCESS_KINDS) - 1)
+#define ASKED_PORT      16
+#define ASKED_TRANSPORT 32
+#define ASKED_LOCAL     (1ULL << 34) /* an address of our own */
+#define ASKED_BLIND     (1ULL << 35) /* there is no address */
+#define ASKED_SILENT    (1ULL << 36) /* nothing is told that is not refused */
+
+#define OUTWARDS (STK_ACCESS_CONNECT | STK_ACCESS_SEND)
+
+enum {
+	PORTS_DEPTH = 17, /* of a search among 65536 */
+	/* Messages about one that is sent. Nobody has so many; who has is refused. */
+	CONTROLS_MAX = 32,
+};
+
+enum {
+	TRANSPORT_TCP = 0,
+	TRANSPORT_UDP = 1,
+	TRANSPORT_OTHER = 2,
+};
+
+enum given {
+	GIVEN_NONE, /* what the kernel half does not know */
+	GIVEN_UNSPEC,
+	GIVEN_ADDRESS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct stk_net_prefix);
+	__type(value, struct stk_net_ruling);
+} stk_nets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stk_net_ports);
+} stk_net_ranges SEC(".maps");
+
+/*
+ * Reports a verdict. `ruling` is the rule, and above it the verdict and whether no rule names the address; without a
+ * socket `high` and `low` are the family and the protocol that it was to have.
+ */
+__attribute__((noinline)) int tell(__u64 sk, __u64 high, __u64 low, __u64 asked, __u64 ruling)
+{
+	__u64 half[2] = { high, low };
+	struct stk_net_denial *rec;
+	bool blind = asked & ASKED_BLIND;
+
+	rec = bpf_ringbuf_reserve(&stk_denials, sizeof(*rec), 0);
+	if (!rec) {
+		stk_lost(STK_KIND_DENIAL, STK_LOSS_RING);
+		return 0;
+	}
+	stk_header(&rec->hdr, STK_KIND_NET_DENIAL, sizeof(*rec));
+	rec->rule = ruling;
+	rec->access = asked & ASKED_KINDS;
+	rec->verdict = (__u8)(ruling >> 32);
+	rec->family = sk ? STK_GET(sock, sk, __sk_common.skc_family) : high;
+	rec->protocol = sk ? STK_GET(sock, sk, sk_protocol) : low;
+	if (blind)
+		half[0] = half[1] = 0;
+	__builtin_memcpy(rec->address, half, sizeof(half));
+	rec->port = asked >> ASKED_PORT;
+	rec->own = !!(asked & ASKED_LOCAL);
+	rec->blind = blind;
+	rec->pad = 0;
+	if (ruling >> 40)
+		rec->hdr.flags |= STK_FLAG_UNLISTED;
+	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
+	return 0;
+}
+
+/* The set that is about a port of an address; 0: none. */
+__attribute__((noinline)) __u32 set_at(__u64 high, __u64 low, __u32 port, __u32 transport)
+{
+	struct stk_armed *armed = armed_now();
+	struct stk_net_prefix key = { .bits = 128 };
+	struct stk_net_ruling *ruling;
+	struct stk_net_ports *ports;
+	__u64 half[2] = { high, low };
+	__u32 first, count, i, at;
+
+	if (!armed)
+		return 0;
+	__builtin_memcpy(key.address, half, sizeof(half));
+	ruling = bpf_map_lookup_elem(&stk_nets, &key);
+	if (!ruling || ruling->epoch != armed->epoch)
+		return 0;
+	first = ruling->first;
+	count = ruling->count;
+	for (i = 0; i < PORTS_DEPTH; i++) {
+		if (count <= 1)
+			break;
+		at = first + count / 2;
+		ports = bpf_map_lookup_elem(&stk_net_ranges, &at);
+		if (!ports)
+			return 0;
+		if (ports->from <= port) {
+			first = at;
+			count -= count / 2;
+		} else {
+			count /= 2;
+		}
+	}
+	ports = bpf_map_lookup_elem(&stk_net_ranges, &first);
+	if (!ports)
+		return 0;
+	if (transport == TRANSPORT_TCP)
+		return ports->tcp;
+	return transport == TRANSPORT_UDP ? ports->udp : ports->other;
+}
+
+/* The strongest refusals with those of one kind; `set` is 0 for what no rule names. See refusals() in fence.bpf.c. */
+__attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u32 blind, __u64 so_far)
+{
+	struct stk_armed *armed = armed_now();
+	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE), otherwise;
+
+	if (!armed)
+		return so_far;
+	if (blind)
+		now = said_by(&armed->lost, kind);
+	else
+		now = with_set(now, set, kind);
+	otherwise = said_by(&armed->otherwise, kind);
+	return both(so_far,
+		    said(refusal_by(now >> 32, otherwise >> 32), refusal_by(now, otherwise)));
+}
+
+/* Whether what is asked is refused; reports what is, or would be. The address is in `high` and `low`, as in memory. */
+__attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 asked)
+{
+	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), verdict = STK_VERDICT_DENY;
+	__u32 blind = !!(asked & ASKED_BLIND), set = 0, rule, kind;
+
+	if (!blind)
+		set = set_at(high, low, (__u16)(asked >> ASKED_PORT), asked >> ASKED_TRANSPORT & 3);
+	for (kind = STK_ACCESS_FILE_KINDS; kind < STK_ACCESS_KINDS; kind++) {
+		if (asked & (1ULL << kind))
+			found = refusals_at(set, kind, blind, found);
+	}
+	rule = found >> 32;
+	if (rule == STK_RULE_NONE) {
+		if (asked & ASKED_SILENT)
+			return 0;
+		rule = found;
+		verdict = STK_VERDICT_AUDIT;
+	}
+	if (rule == STK_RULE_NONE)
+		return 0;
+	tell(sk, high, low, asked, rule >> 1 | verdict << 32 | (__u64)(rule & 1) << 40);
+	return verdict == STK_VERDICT_DENY;
+}
+
+static __always_inline int refuse(__u64 sk, const __u8 *address, __u16 port, __u64 asked)
+{
+	__u64 half[2];
+
+	__builtin_memcpy(half, address, sizeof(half));
+	return eperm_if(refused_at(sk, half[0], half[1], asked | (__u64)port << ASKED_PORT));
+}
+
+/* The ways inside a machine: nothing leaves it by them. */
+static __always_inline bool stays_here(__u32 family)
+{
+	return family == STK_AF_UNIX || family == STK_AF_NETLINK || family == STK_AF_ALG ||
+	       family == STK_AF_KEY;
+}
+
+static __always_inline bool is_ip(__u32 family)
+{
+	return family == STK_AF_INET || family == STK_AF_INET6;
+}
+
+/*
+ * Whether a socket of this kind sends to addresses that it is given and to no others. Raw ones write the header that says
+ * where to, and SCTP knows further addresses of a peer. MPTCP's further paths are the peer's to name and the kernel's to
+ * take.
+ */
+static __always_inline bool is_judged(__u32 family, __u32 type, __u32 protocol)
+{
+	if (!is_ip(family) || (type != SOCK_STREAM && type != SOCK_DGRAM))
+		return false;
+	switch (protocol) {
+	case 0: /* the usual one of this type */
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_MPTCP:
+	case IPPROTO_ICMP: /* without rights: echo requests to an address */
+	case STK_IPPROTO_ICMPV6:
+		return true;
+	}
+	return false;
+}
+
+static __always_inline bool is_sk_judged(__u64 sk, __u32 family)
+{
+	return is_judged(family, STK_GET(sock, sk, sk_type), STK_GET(sock, sk, sk_protocol));
+}
+
+static __always_inline __u64 transport_of(__u64 sk)
+{
+	__u32 protocol = STK_GET(sock, sk, sk_protocol);
+	__u64 transport = TRANSPORT_OTHER;
+
+	if (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+		transport = TRANSPORT_TCP;
+	else if (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE)
+		transport = TRANSPORT_UDP;
+	return transport << ASKED_TRANSPORT;
+}
+
+static __always_inline bool is_kernels(__u64 sk)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED((struct sock *)sk, sk_kern_sock);
+}
+
+/* What is in an address that a call was given, for a socket of this family. */
+static __always_inline enum given given(__u8 *to, __u16 *port, const void *from, __u32 family)
+{
+	struct sockaddr_in6 in6 = {};
+
+	if (bpf_probe_read_kernel(&in6, sizeof(in6), from))
+		return GIVEN_NONE;
+	*port = bpf_ntohs(in6.sin6_port);
+	if (in6.sin6_family == STK_AF_INET6) {
+		__builtin_memcpy(to, &in6.sin6_addr, 16);
+		return GIVEN_ADDRESS;
+	}
+	/* struct sockaddr_in: the address stands where that of IPv6 has its flow. */
+	mapped(to, in6.sin6_flowinfo);
+	if (in6.sin6_family == STK_AF_INET)
+		return GIVEN_ADDRESS;
+	return in6.sin6_family == STK_AF_UNSPEC ? GIVEN_UNSPEC : GIVEN_NONE;
+}
+
+/* To no address is to oneself. */
+static __always_inline void reach(__u8 *address, __u64 sk)
+{
+	__u32 part[4], own[4];
+
+	__builtin_memcpy(part, address, sizeof(part));
+	if (part[0] || part[1] || part[3])
+		return;
+	if (part[2] == bpf_htonl(0xffff)) {
+		__u32 source = STK_GET(inet_sock, sk, inet_saddr);
+
+		mapped(address, source ?: bpf_htonl(STK_LOOPBACK));
+	} else if (!part[2]) {
+		BPF_CORE_READ_INTO(&own, (struct sock *)sk, __sk_common.skc_v6_rcv_saddr);
+		if (!own[0] && !own[1] && own[2] == bpf_htonl(0xffff))
+			mapped(address, bpf_htonl(STK_LOOPBACK));
+		else
+			address[15] = 1;
+	}
+}
+
+/* Whether anything is said about what is asked. The tool itself is only held by the canary. */
+static __always_inline bool is_asked(__u32 access)
+{
+	struct stk_armed *armed = armed_now();
+	bool self;
+
+	return armed && (armed->kinds & access) && concerned(&self) && !self;
+}
+
+static __always_inline int refuse_blind(__u64 sk, __u64 family, __u64 protocol, __u64 asked)
+{
+	return eperm_if(refused_at(sk, family, protocol, asked | ASKED_BLIND));
+}
+
+static __always_inline int on_create(int family, int type, int protocol, int kern)
+{
+	if (kern || stays_here(family) || is_judged(family, type, protocol) || !is_asked(OUTWARDS))
+		return 0;
+	/* An EtherType, as it goes over the wire. */
+	if (family == STK_AF_PACKET)
+		protocol = bpf_ntohs(protocol);
+	return refuse_blind(0, (__u32)family, (__u32)protocol, OUTWARDS);
+}
+
+static __always_inline bool is_canary(const __u8 *address, __u16 port)
+{
+	struct stk_armed *armed = armed_now();
+	__u32 part[4];
+
+	if (!armed || !port || armed->canary_port != port)
+		return false;
+	__builtin_memcpy(part, address, sizeof(part));
+	return !part[0] && !part[1] && part[2] == bpf_htonl(0xffff) &&
+	       part[3] == bpf_htonl(STK_LOOPBACK);
+}
+
+static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
+{
+	__u64 sk = STK_NUMBER_AT(&sock->sk), half[2];
+	__u32 family = STK_GET(sock, sk, __sk_common.skc_family);
+	__u8 address[16] = {};
+	__u16 port = 0;
+	enum given is;
+
+	if (stays_here(family))
+		return 0;
+	is = given(address, &port, to, family);
+	if ((__u32)(bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid) {
+		if (is != GIVEN_ADDRESS || !is_canary(address, port))
+			return 0;
+		__builtin_memcpy(half, address, sizeof(half));
+		tell(sk, half[0], half[1], STK_ACCESS_CONNECT | (__u64)port << ASKED_PORT,
+		     STK_RULE_CANARY | (__u64)STK_VERDICT_DENY << 32);
+		return -EPERM;
+	}
+	if (!is_asked(STK_ACCESS_CONNECT) || is_kernels(sk))
+		return 0;
+	/* Breaks a connection off. */
+	if (is == GIVEN_UNSPEC)
+		return 0;
+	if (is == GIVEN_NONE || !is_sk_judged(sk, family))
+		return refuse_blind(sk, 0, 0, STK_ACCESS_CONNECT);
+	reach(address, sk);
+	return refuse(sk, address, port, STK_ACCESS_CONNECT | transport_of(sk));
+}
+
+/* Whether what is sent has a route with it, by which it reaches another address first. */
+__attribute__((noinline)) int has_route(__u64 controls, __u64 len)
+{
+	struct cmsghdr control = {};
+	__u64 at = 0;
+	__u32 i;
+
+	for (i = 0; i < CONTROLS_MAX; i++) {
+		if (at + sizeof(control) > len)
+			return 0;
+		if (bpf_probe_read_kernel(&control, sizeof(control), (void *)(controls + at)))
+			return 1;
+		/* The kernel refuses it. */
+		if (control.cmsg_len < sizeof(control) || control.cmsg_len > len)
+			return 0;
+		if (control.cmsg_level == STK_SOL_IP && control.cmsg_type == STK_IP_RETOPTS)
+			return 1;
+		if (control.cmsg_level == STK_SOL_IPV6 && (control.cmsg_type == STK_IPV6_RTHDR ||
+							   control.cmsg_type == STK_IPV6_2292RTHDR))
+			return 1;
+		at += (control.cmsg_len + 7) & ~7ULL;
+	}
+	return 1;
+}
+
+/* To whom the socket is connected, if it is. */
+static __always_inline int to_peer(__u64 sk, __u32 family, __u64 asked)
+{
+	__u32 part[4] = {};
+	__u8 address[16];
+
+	if (family == STK_AF_INET6) {
+		BPF_CORE_READ_INTO(&part, (struct sock *)sk, __sk_common.skc_v6_daddr);
+		if (!part[0] && !part[1] && !part[2] && !part[3])
+			return 0;
+		__builtin_memcpy(address, part, sizeof(address));
+	} else {
+		part[3] = STK_GET(sock, sk, __sk_common.skc_daddr);
+		if (!part[3])
+			return 0;
+		mapped(address, part[3]);
+	}
+	return refuse(sk, address, bpf_ntohs(STK_GET(sock, sk, __sk_common.skc_dport)),
+		      STK_ACCESS_SEND | transport_of(sk) | asked);
+}
+
+static __always_inline int on_send(struct socket *sock, struct msghdr *msg)
+{
+	__u64 sk = STK_NUMBER_AT(&sock->sk), name, controls;
+	__u32 family = STK_GET(sock, sk, __sk_common.skc_family);
+	__u8 address[16] = {};
+	__u16 port = 0;
+	enum given is;
+
+	if (stays_here(family) || !is_asked(OUTWARDS) || is_kernels(sk))
+		return 0;
+	if (!is_sk_judged(sk, family))
+		return refuse_blind(sk, 0, 0, OUTWARDS);
+	name = STK_NUMBER_AT(&msg->msg_name);
+	if (STK_GET(sock, sk, sk_type) == SOCK_STREAM) {
+		/* An address is only looked at where what is sent makes the connection. */
+		if (!(STK_GET(msghdr, msg, msg_flags) & STK_MSG_FASTOPEN))
+			name = 0;
+	} else {
+		controls = STK_NUMBER_AT(&msg->msg_control);
+		if (controls && has_route(controls, STK_NUMBER_AT(&msg->msg_controllen)))
+			return refuse_blind(sk, 0, 0, OUTWARDS);
+	}
+	if (!name)
+		return to_peer(sk, family, 0);
+	is = given(address, &port, (const void *)name, family);
+	/* UDP takes it for IPv4, and on an IPv6 socket for none. */
+	if (is == GIVEN_UNSPEC && family == STK_AF_INET6)
+		return to_peer(sk, family, 0);
+	if (is == GIVEN_NONE)
+		return refuse_blind(sk, 0, 0, OUTWARDS);
+	reach(address, sk);
+	return refuse(sk, address, port, OUTWARDS | transport_of(sk));
+}
+
+static __always_inline int on_bind(struct socket *sock, struct sockaddr *at)
+{
+	__u64 sk = STK_NUMBER_AT(&sock->sk);
+	__u32 family = STK_GET(sock, sk, __sk_common.skc_family);
+	__u8 address[16] = {};
+	__u16 port = 0;
+
+	if (!is_ip(family) || !is_asked(STK_ACCESS_BIND) || is_kernels(sk))
+		return 0;
+	/* Of another family: the kernel refuses it. */
+	if (given(address, &port, at, family) == GIVEN_NONE)
+		return 0;
+	return refuse(sk, address, port, STK_ACCESS_BIND | ASKED_LOCAL | transport_of(sk));
+}
+
+/* At the socket's own address, which is any where it has none. */
+static __always_inline int on_own(struct socket *sock, __u32 access)
+{
+	__u64 sk = STK_NUMBER_AT(&sock->sk);
+	__u32 family = STK_GET(sock, sk, __sk_common.skc_family);
+	__u32 part[4] = {};
+	__u8 address[16];
+
+	if (!is_ip(family) || !is_asked(access) || is_kernels(sk))
+		return 0;
+	if (family == STK_AF_INET6) {
+		BPF_CORE_READ_INTO(&part, (struct sock *)sk, __sk_common.skc_v6_rcv_saddr);
+		__builtin_memcpy(address, part, sizeof(address));
+	} else {
+		mapped(address, STK_GET(sock, sk, __sk_common.skc_rcv_saddr));
+	}
+	return refuse(sk, address, bpf_ntohs(STK_GET(inet_sock, sk, inet_sport)),
+		      access | ASKED_LOCAL | transport_of(sk));
+}
+
+/* Options that make packets go by way of an address that nobody judged. */
+static __always_inline int on_option(struct socket *sock, int level, int name)
+{
+	__u64 sk;
+
+	if (!(level == STK_SOL_IP && name == STK_IP_OPTIONS) &&
+	    !(level == STK_SOL_IPV6 && (name == STK_IPV6_RTHDR || name == STK_IPV6_2292RTHDR ||
+					name == STK_IPV6_2292OPTIONS)))
+		return 0;
+	sk = STK_NUMBER_AT(&sock->sk);
+	if (!is_ip(STK_GET(sock, sk, __sk_common.skc_family)) || !is_asked(OUTWARDS))
+		return 0;
+	return refuse_blind(sk, 0, 0, OUTWARDS);
+}
+
+/* Up to 6.4 what is spliced into a socket passes by the hook of what is sent, and this one does not. */
+static __always_inline int on_permission(struct file *file, int mask)
+{
+	__u64 sk, sock;
+	__u32 family;
+
+	if (!(mask & STK_MAY_WRITE) ||
+	    (STK_GET(file, file, f_inode, i_mode) & STK_S_IFMT) != STK_S_IFSOCK)
+		return 0;
+	sock = STK_NUMBER_AT(&file->private_data);
+	if (!sock)
+		return 0;
+	sk = STK_NUMBER_AT(&((struct socket *)sock)->sk);
+	family = STK_GET(sock, sk, __sk_common.skc_family);
+	if (!is_ip(family) || !is_asked(STK_ACCESS_SEND))
+		return 0;
+	return to_peer(sk, family, ASKED_SILENT);
+}
+
+SEC("?lsm/socket_create")
+int BPF_PROG(fence_socket__lsm, int family, int type, int protocol, int kern, int ret)
+{
+	return VERDICT(on_create(family, type, protocol, kern));
+}
+
+SEC("?fmod_ret/security_socket_create")
+int BPF_PROG(fence_socket__fmod_ret, int family, int type, int protocol, int kern, int ret)
+{
+	return VERDICT(on_create(family, type, protocol, kern));
+}
+
+SEC("?lsm/socket_connect")
+int BPF_PROG(fence_connect__lsm, struct socket *sock, struct sockaddr *address, int len, int ret)
+{
+	return VERDICT(on_connect(sock, address));
+}
+
+SEC("?fmod_ret/security_socket_connect")
+int BPF_PROG(fence_connect__fmod_ret, struct socket *sock, struct sockaddr *address, int len,
+	     int ret)
+{
+	return VERDICT(on_connect(sock, address));
+}
+
+SEC("?lsm/socket_sendmsg")
+int BPF_PROG(fence_send__lsm, struct socket *sock, struct msghdr *msg, int size, int ret)
+{
+	return VERDICT(on_send(sock, msg));
+}
+
+SEC("?fmod_ret/security_socket_sendmsg")
+int BPF_PROG(fence_send__fmod_ret, struct socket *sock, struct msghdr *msg, int size, int ret)
+{
+	return VERDICT(on_send(sock, msg));
+}
+
+SEC("?lsm/socket_bind")
+int BPF_PROG(fence_bind__lsm, struct socket *sock, struct sockaddr *address, int len, int ret)
+{
+	return VERDICT(on_bind(sock, address));
+}
+
+SEC("?fmod_ret/security_socket_bind")
+int BPF_PROG(fence_bind__fmod_ret, struct socket *sock, struct sockaddr *address, int len, int ret)
+{
+	return VERDICT(on_bind(sock, address));
+}
+
+SEC("?lsm/socket_listen")
+int BPF_PROG(fence_listen__lsm, struct socket *sock, int backlog, int ret)
+{
+	return VERDICT(on_own(sock, STK_ACCESS_LISTEN));
+}
+
+SEC("?fmod_ret/security_socket_listen")
+int BPF_PROG(fence_listen__fmod_ret, struct socket *sock, int backlog, int ret)
+{
+	return VERDICT(on_own(sock, STK_ACCESS_LISTEN));
+}
+
+SEC("?lsm/socket_accept")
+int BPF_PROG(fence_accept__lsm, struct socket *sock, struct socket *newsock, int ret)
+{
+	return VERDICT(on_own(sock, STK_ACCESS_ACCEPT));
+}
+
+SEC("?fmod_ret/security_socket_accept")
+int BPF_PROG(fence_accept__fmod_ret, struct socket *sock, struct socket *newsock, int ret)
+{
+	return VERDICT(on_own(sock, STK_ACCESS_ACCEPT));
+}
+
+SEC("?lsm/socket_setsockopt")
+int BPF_PROG(fence_option__lsm, struct socket *sock, int level, int name, int ret)
+{
+	return VERDICT(on_option(sock, level, name));
+}
+
+SEC("?fmod_ret/security_socket_setsockopt")
+int BPF_PROG(fence_option__fmod_ret, struct socket *sock, int level, int name, int ret)
+{
+	return VERDICT(on_option(sock, level, name));
+}
+
+SEC("?lsm/file_permission")
+int BPF_PROG(fence_splice__lsm, struct file *file, int mask, int ret)
+{
+	return VERDICT(on_permission(file, mask));
+}
+
+SEC("?fmod_ret/security_file_permission")
+int BPF_PROG(fence_splice__fmod_ret, struct file *file, int mask, int ret)
+{
+	return VERDICT(on_permission(file, mask));
+}

@@ -1,0 +1,125 @@
+//! What the fence refused.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{FileId, FilePath, Quoted, Transport};
+
+/// The fence refused an access, or would have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Denial {
+    /// Number of the rule in the armed policy.
+    pub rule: u32,
+    /// The rule's id, once the session has filled it in.
+    pub rule_id: String,
+    /// What was asked, comma-separated: `read,write`.
+    pub access: String,
+    /// True: refused with EPERM. False: audit, the access went on.
+    pub refused: bool,
+    /// The rule allows others, and none allows this one.
+    pub unlisted: bool,
+    /// What was to be accessed.
+    pub object: Denied,
+}
+
+/// What the fence refused an access to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Denied {
+    /// A file.
+    File {
+        /// Which path.
+        path: FilePath,
+        /// `path` starts at the root of its file system: the hook does not know the mount.
+        path_in_fs: bool,
+        /// Which file; inode 0 for one that was to be made.
+        file: FileId,
+    },
+    /// An address, and a port of it.
+    Address {
+        /// What was to carry the bytes; `None`: neither TCP nor UDP.
+        transport: Option<Transport>,
+        /// Which one; IPv4 also where an IPv6 socket was to speak it.
+        address: SocketAddr,
+        /// An address of this machine, and not one to reach.
+        own: bool,
+    },
+    /// A socket that reaches whomever it likes: raw packets, or ways that the fence cannot judge.
+    Socket {
+        /// `AF_…`, as the kernel numbers them.
+        family: u16,
+        /// As it was asked for.
+        protocol: u16,
+    },
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denied::File {
+                path, path_in_fs, ..
+            } => {
+                let key = if *path_in_fs { "path_in_fs" } else { "path" };
+                write!(f, "{key}={path}")
+            }
+            Denied::Address {
+                transport,
+                address,
+                own,
+            } => {
+                f.write_str(if *own { "at=" } else { "to=" })?;
+                if let Some(transport) = transport {
+                    write!(f, "{}:", transport.name())?;
+                }
+                write!(f, "{address}")
+            }
+            Denied::Socket { family, protocol } => {
+                write!(
+                    f,
+                    "socket={} protocol={protocol:#x}",
+                    socket_family(*family)
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.refused {
+            "DENIED rule="
+        } else {
+            "would deny rule="
+        })?;
+        if self.rule_id.is_empty() {
+            write!(f, "#{}", self.rule)?;
+        } else {
+            write!(f, "{}", Quoted(&self.rule_id))?;
+        }
+        write!(f, " access={} {}", Quoted(&self.access), self.object)
+    }
+}
+
+/// A socket's family, by its name where it has one here.
+#[must_use]
+pub fn socket_family(number: u16) -> Cow<'static, str> {
+    // include/linux/socket.h
+    Cow::Borrowed(match number {
+        2 => "ipv4",
+        10 => "ipv6",
+        17 => "packet",
+        21 => "rds",
+        29 => "can",
+        30 => "tipc",
+        31 => "bluetooth",
+        40 => "vsock",
+        42 => "qipcrtr",
+        43 => "smc",
+        44 => "xdp",
+        other => return Cow::Owned(other.to_string()),
+    })
+}

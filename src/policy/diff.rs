@@ -1,0 +1,516 @@
+//! What two rule sets say differently.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use serde::Serialize;
+
+use super::evaluate::{Request, Verdict, decide};
+use super::{Access, Addresses, Contact, Effect, FileRule, NetworkRule, Pattern, RuleSet};
+use crate::event::Transport;
+
+/// Kinds of access to one file on which two rule sets differ in the same way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Change {
+    /// The file, or the directory whose contents it is.
+    pub path: Pattern,
+    /// The kinds.
+    pub access: Access,
+    /// What the first set says.
+    pub before: Verdict,
+    /// What the second one says.
+    pub after: Verdict,
+    /// The id of the rule that the stricter verdict comes from.
+    pub rule: String,
+}
+
+/// What becomes allowed or denied when `after` takes the place of `before`: by path, then in the order of the kinds.
+/// Empty when both mean the same, however they are written. The directories that lead to a path follow what is said about
+/// it and are not listed.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use stockade::policy::{Environment, RuleSet, Verdict, diff};
+///
+/// let env = Environment::new(None, PathBuf::from("/work"));
+/// let before = RuleSet::deny_files(["a", "b"].map(PathBuf::from), &env)?;
+/// let after = RuleSet::deny_files(["b"].map(PathBuf::from), &env)?;
+/// let changes = diff(&before, &after);
+/// assert_eq!(changes.len(), 1);
+/// assert_eq!((changes[0].before, changes[0].after), (Verdict::Deny, Verdict::Allow));
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
+    let (old, new) = (Index::new(before), Index::new(after));
+    let mut patterns: Vec<&Pattern> = old.by_pattern.keys().copied().collect();
+    patterns.extend(new.by_pattern.keys());
+    let rest = Pattern::Below("/".into());
+    if !(old.allowing.is_empty() && new.allowing.is_empty()) {
+        patterns.push(&rest);
+    }
+    patterns.sort_unstable();
+    patterns.dedup();
+    let mut changes: Vec<Change> = Vec::new();
+    for pattern in patterns {
+        let path = match pattern {
+            Pattern::File(path) | Pattern::Inode(path) => path.clone(),
+            // No rule can name this one.
+            Pattern::Below(directory) => directory.join("\0"),
+        };
+        let (old, new) = (old.about(&path), new.about(&path));
+        let rules = |of: &[&FileRule], access| {
+            let about = of.iter().copied();
+            let about: Vec<&FileRule> = about.filter(|r| r.access.contains(access)).collect();
+            let request = Request {
+                // What comes to be at a path is another question than the file that is there now.
+                replaced: !pattern.is_inode(),
+                ..Request::new(&path, access)
+            };
+            let decision = decide(&about, &request, access);
+            (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
+        };
+        let first = changes.len();
+        for access in Access::ALL.kinds() {
+            let ((before, old_rule), (after, new_rule)) =
+                (rules(&old, access), rules(&new, access));
+            if before == after {
+                continue;
+            }
+            let rule = if after > before { new_rule } else { old_rule };
+            let change = Change {
+                path: pattern.clone(),
+                access,
+                before,
+                after,
+                rule: rule.unwrap_or_default(),
+            };
+            // What differs in the same way is told together.
+            let alike = |c: &&mut Change| {
+                (c.before, c.after, &c.rule) == (change.before, change.after, &change.rule)
+            };
+            match changes[first..].iter_mut().find(alike) {
+                Some(told) => told.access |= access,
+                None => changes.push(change),
+            }
+        }
+    }
+    changes
+}
+
+/// Finds the rules about a path without a look at all of them.
+struct Index<'a> {
+    /// The stronger ones first.
+    ranked: Vec<&'a FileRule>,
+    /// Their numbers.
+    by_pattern: HashMap<&'a Pattern, Vec<usize>>,
+    /// Those that allow: they speak about all else as well.
+    allowing: Vec<usize>,
+}
+
+impl<'a> Index<'a> {
+    fn new(set: &'a RuleSet) -> Self {
+        let mut by_pattern: HashMap<&Pattern, Vec<usize>> = HashMap::new();
+        let ranked = set.ranked();
+        for (number, rule) in ranked.iter().enumerate() {
+            for pattern in &rule.paths {
+                by_pattern.entry(pattern).or_default().push(number);
+            }
+        }
+        let allows = |n: &usize| ranked[*n].effect == Effect::Allow;
+        Index {
+            allowing: (0..ranked.len()).filter(allows).collect(),
+            by_pattern,
+            ranked,
+        }
+    }
+
+    /// Those that name the path or allow others, the stronger ones first.
+    fn about(&self, path: &Path) -> Vec<&'a FileRule> {
+        let above = path.ancestors().skip(1);
+        let patterns = above.map(|directory| Pattern::Below(directory.to_owned()));
+        let mut numbers: Vec<usize> = patterns
+            .chain([
+                Pattern::File(path.to_owned()),
+                Pattern::Inode(path.to_owned()),
+            ])
+            .filter_map(|pattern| self.by_pattern.get(&pattern))
+            .flatten()
+            .chain(&self.allowing)
+            .copied()
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.into_iter().map(|n| self.ranked[n]).collect()
+    }
+}
+
+/// Kinds of access to addresses on which two rule sets differ in the same way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NetworkChange {
+    /// The addresses, and their ports.
+    pub address: Addresses,
+    /// What carries the bytes: `tcp`, `udp`, `other`, or `any` of them.
+    pub protocol: &'static str,
+    /// The kinds.
+    pub access: Access,
+    /// What the first set says.
+    pub before: Verdict,
+    /// What the second one says.
+    pub after: Verdict,
+    /// The id of the rule that the stricter verdict comes from.
+    pub rule: String,
+}
+
+/// The same as [`diff`] of the network: IPv4 first, then by address, port and kind. Where `any` address is told, nothing is
+/// told of IPv4 and IPv6. What follows for a socket that is bound to no address, or one that is connected to none, is not
+/// told by itself.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use stockade::policy::{Environment, RuleSet, diff_network};
+///
+/// let set = |to: &str| {
+///     let text = format!("version: 1\nnetwork:\n  - {{ id: a, deny: connect, to: [{to}] }}\n");
+///     RuleSet::parse(&text, "p.yaml", &Environment::new(None, PathBuf::from("/")))
+/// };
+/// let changes = diff_network(&set("10.0.0.0/8")?, &set("10.0.0.0/9")?);
+/// let told: Vec<String> = changes.iter().map(|c| c.address.to_string()).collect();
+/// assert_eq!(told, ["10.128.0.0/9"]);
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn diff_network(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
+    let (old, new) = (before.ranked_network(), after.ranked_network());
+    let all = || old.iter().chain(&new).flat_map(|rule| &rule.addresses);
+    let mut begins = BTreeSet::from([0]);
+    for addresses in all() {
+        begins.insert(addresses.first);
+        begins.extend(addresses.last.checked_add(1));
+    }
+    let begins: Vec<u16> = begins.into_iter().collect();
+    let mut changes = Vec::new();
+    for four in [true, false] {
+        let mut starts = BTreeSet::from([0u128]);
+        for net in all().filter_map(|a| a.net) {
+            match net {
+                IpNet::V4(net) if four => {
+                    starts.insert(u32::from(net.network()).into());
+                    starts.extend(u32::from(net.broadcast()).checked_add(1).map(u128::from));
+                }
+                IpNet::V6(net) if !four => {
+                    starts.insert(net.network().into());
+                    starts.extend(u128::from(net.broadcast()).checked_add(1));
+                }
+                _ => {}
+            }
+        }
+        let starts: Vec<u128> = starts.into_iter().collect();
+        let last = if four { u32::MAX.into() } else { u128::MAX };
+        let mut told: Vec<(u128, u128, Vec<Row>)> = Vec::new();
+        for (n, &start) in starts.iter().enumerate() {
+            let end = starts.get(n + 1).map_or(last, |next| next - 1);
+            let rows = rows(&old, &new, representative(four, start, end), &begins);
+            match told.last_mut() {
+                Some((_, until, known)) if *known == rows => *until = end,
+                _ => told.push((start, end, rows)),
+            }
+        }
+        for (start, end, rows) in told {
+            let nets: Vec<IpNet> = if four {
+                let ip = |n: u128| Ipv4Addr::from(u32::try_from(n).unwrap_or(u32::MAX));
+                let nets = Ipv4Subnets::new(ip(start), ip(end), 0);
+                nets.map(IpNet::V4).collect()
+            } else {
+                let nets = Ipv6Subnets::new(Ipv6Addr::from(start), Ipv6Addr::from(end), 0);
+                nets.map(IpNet::V6).collect()
+            };
+            for net in nets {
+                changes.extend(rows.iter().map(|row| row.change(Some(net))));
+            }
+        }
+    }
+    everywhere(changes)
+}
+
+/// What is said alike of all addresses of both versions is said once.
+fn everywhere(mut changes: Vec<NetworkChange>) -> Vec<NetworkChange> {
+    let whole = |c: &NetworkChange| c.address.net.is_some_and(|net| net.prefix_len() == 0);
+    let of_any = |c: &NetworkChange| NetworkChange {
+        address: Addresses {
+            net: None,
+            ..c.address
+        },
+        ..c.clone()
+    };
+    let (four, six): (Vec<_>, Vec<_>) = changes
+        .iter()
+        .filter(|c| whole(c))
+        .partition(|c| matches!(c.address.net, Some(IpNet::V4(_))));
+    let both: Vec<NetworkChange> = four
+        .into_iter()
+        .map(of_any)
+        .filter(|any| six.iter().any(|c| of_any(c) == *any))
+        .collect();
+    changes.retain(|c| !whole(c) || !both.contains(&of_any(c)));
+    changes.splice(0..0, both);
+    changes
+}
+
+/// An address that stands for all from `start` to `end`: not the unspecified one, and of IPv6 none that is one of IPv4.
+fn representative(four: bool, start: u128, end: u128) -> IpAddr {
+    if four {
+        return IpAddr::V4(Ipv4Addr::from(u32::try_from(end).unwrap_or(u32::MAX)));
+    }
+    let ip = Ipv6Addr::from(end);
+    IpAddr::V6(if ip.to_ipv4_mapped().is_some() {
+        Ipv6Addr::from(start + 1)
+    } else {
+        ip
+    })
+}
+
+/// What differs about some ports of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    first: u16,
+    last: u16,
+    protocol: &'static str,
+    access: Access,
+    outcome: Outcome,
+}
+
+/// Before, after, and the rule of the stricter one.
+type Outcome = (Verdict, Verdict, String);
+
+impl Row {
+    fn change(&self, net: Option<IpNet>) -> NetworkChange {
+        NetworkChange {
+            address: Addresses {
+                net,
+                first: self.first,
+                last: self.last,
+            },
+            protocol: self.protocol,
+            access: self.access,
+            before: self.outcome.0,
+            after: self.outcome.1,
+            rule: self.outcome.2.clone(),
+        }
+    }
+}
+
+fn rows(old: &[&NetworkRule], new: &[&NetworkRule], ip: IpAddr, begins: &[u16]) -> Vec<Row> {
+    // Those that can say anything about the address.
+    let meant = |a: &Addresses| a.net.is_none_or(|net| net.contains(&ip));
+    let here =
+        |rule: &&NetworkRule| rule.effect == Effect::Allow || rule.addresses.iter().any(meant);
+    let old: Vec<&NetworkRule> = old.iter().copied().filter(here).collect();
+    let new: Vec<&NetworkRule> = new.iter().copied().filter(here).collect();
+    let outcome = |port, transport, access| -> Option<Outcome> {
+        let contact = Contact::new(SocketAddr::new(ip, port), transport, access);
+        let (before, after) = (
+            decide(&old, &contact, access),
+            decide(&new, &contact, access),
+        );
+        if before.verdict == after.verdict {
+            return None;
+        }
+        let stricter = if after.verdict > before.verdict {
+            after
+        } else {
+            before
+        };
+        let rule = stricter
+            .rule
+            .map_or_else(String::new, |rule| rule.id.clone());
+        Some((before.verdict, after.verdict, rule))
+    };
+    let mut rows: Vec<Row> = Vec::new();
+    for access in (Access::OUTWARDS | Access::OWN).kinds() {
+        let by = [
+            ("tcp", Some(Transport::Tcp)),
+            ("udp", Some(Transport::Udp)),
+            ("other", None),
+        ]
+        .map(|(name, transport)| {
+            let outcomes = begins.iter().map(|port| outcome(*port, transport, access));
+            (name, outcomes.collect::<Vec<_>>())
+        });
+        let alike = by.iter().all(|(_, outcomes)| *outcomes == by[0].1);
+        let [first, ..] = &by;
+        let told = if alike {
+            vec![("any", first.1.clone())]
+        } else {
+            by.to_vec()
+        };
+        for (protocol, outcomes) in told {
+            let mut from = 0;
+            while from < outcomes.len() {
+                let same = outcomes[from..]
+                    .iter()
+                    .take_while(|o| **o == outcomes[from]);
+                let next = from + same.count();
+                if let Some(outcome) = &outcomes[from] {
+                    let row = Row {
+                        first: begins[from],
+                        last: begins.get(next).map_or(u16::MAX, |begin| begin - 1),
+                        protocol,
+                        access,
+                        outcome: outcome.clone(),
+                    };
+                    let known = rows.iter_mut().find(|known| {
+                        let access = known.access;
+                        **known
+                            == Row {
+                                access,
+                                ..row.clone()
+                            }
+                    });
+                    match known {
+                        Some(known) => known.access |= access,
+                        None => rows.push(row),
+                    }
+                }
+                from = next;
+            }
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Environment, Mode};
+
+    fn set(text: &str) -> RuleSet {
+        let env = Environment::new(None, "/work".into());
+        RuleSet::parse(text, "p.yaml", &env).unwrap()
+    }
+
+    const TWO: &str = "version: 1\nfiles:\n\
+        - { id: watch, deny: [read, write], paths: [/a], mode: audit }\n\
+        - { id: keep, deny: [write], paths: [/a, /b] }\n";
+
+    /// What the differences of these rules about the network are.
+    fn of_network(before: &str, after: &str) -> Vec<String> {
+        let parsed = |rules: &str| set(&format!("version: 1\nnetwork:\n{rules}"));
+        let changes = diff_network(&parsed(before), &parsed(after));
+        let line = |c: &NetworkChange| {
+            let sign = if c.after > c.before { '+' } else { '-' };
+            format!(
+                "{sign} {} {} {} {}",
+                c.protocol, c.address, c.access, c.rule
+            )
+        };
+        changes.iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_differs_on_the_network_is_told_in_the_fewest_words() {
+        let ten = "- { id: ten, deny: connect, to: [10.0.0.0/8] }\n";
+        assert_eq!(of_network(ten, ten), [] as [String; 0]);
+        let halves = "- { id: ten, deny: connect, to: [10.0.0.0/9, 10.128.0.0/9] }\n";
+        assert_eq!(of_network(ten, halves), [] as [String; 0]);
+        let more = "- { id: ten, deny: [connect, send], to: ['10.0.0.0/8:1-65535'] }\n";
+        assert_eq!(
+            of_network(ten, more),
+            [
+                "- any 10.0.0.0/8:0 connect ten",
+                "+ any 10.0.0.0/8:1-65535 send ten"
+            ]
+        );
+        let all = "- { id: all, deny: [connect, send], to: [any] }\n";
+        let by_tcp = "- { id: all, deny: [connect, send], to: [any], protocol: tcp }\n";
+        assert_eq!(
+            of_network(all, by_tcp),
+            ["- udp any connect,send all", "- other any connect,send all"]
+        );
+        let six = "- { id: all, deny: [connect, send], to: ['::/0'] }\n";
+        assert_eq!(of_network(all, six), ["- any 0.0.0.0/0 connect,send all"]);
+    }
+
+    #[test]
+    fn what_an_allow_closes_is_told_without_what_it_leaves() {
+        let none = "- { id: x, deny: bind, at: [192.0.2.1] }\n";
+        let only = "- { id: x, deny: bind, at: [192.0.2.1] }\n\
+            - { id: only, allow: connect, to: ['128.0.0.0/1:443', '::/0'] }\n";
+        assert_eq!(
+            of_network(none, only),
+            [
+                "+ any 0.0.0.0/1 connect only",
+                "+ any 128.0.0.0/1:0-442 connect only",
+                "+ any 128.0.0.0/1:444-65535 connect only",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_difference_is_one_of_meaning_and_not_of_writing() {
+        let before = set(TWO);
+        let same = set("version: 1\nname: other\nfiles:\n\
+            - { id: b, deny: [write], paths: [/b] }\n\
+            - { id: a, deny: [write], paths: [/a] }\n\
+            - { id: r, deny: [read], paths: [/a], mode: audit }\n");
+        assert_eq!(diff(&before, &same), []);
+        let after =
+            set("version: 1\nfiles:\n- { id: keep, deny: [read, write, link], paths: [/a] }\n");
+        let told: Vec<_> = diff(&before, &after)
+            .into_iter()
+            .map(|c| (c.path.to_string(), c.access, c.before, c.after, c.rule))
+            .collect();
+        let (allow, audit, deny) = (Verdict::Allow, Verdict::Audit, Verdict::Deny);
+        assert_eq!(
+            told,
+            [
+                (
+                    "/a".to_owned(),
+                    Access::READ,
+                    audit,
+                    deny,
+                    "keep".to_owned()
+                ),
+                (
+                    "/a".to_owned(),
+                    Access::LINK,
+                    allow,
+                    deny,
+                    "keep".to_owned()
+                ),
+                (
+                    "/b".to_owned(),
+                    Access::WRITE,
+                    deny,
+                    allow,
+                    "keep".to_owned()
+                ),
+            ]
+        );
+        assert!(diff(&before, &before.clone().with_mode(Mode::Audit)).len() == 2);
+    }
+
+    #[test]
+    fn a_difference_in_a_directory_is_told_of_the_directory() {
+        let before = set("version: 1\nfiles:\n\
+            - { id: all, deny: [write], paths: ['/a/**'] }\n\
+            - { id: one, deny: [read], paths: [/a/b/c] }\n");
+        let after = set("version: 1\nfiles:\n\
+            - { id: b, deny: [write], paths: ['/a/b/**'] }\n");
+        let told: Vec<_> = diff(&before, &after)
+            .into_iter()
+            .map(|c| (c.path.to_string(), c.access, c.after))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("/a/b/c".to_owned(), Access::READ, Verdict::Allow),
+                ("/a/**".to_owned(), Access::WRITE, Verdict::Allow),
+            ]
+        );
+    }
+}
