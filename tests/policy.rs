@@ -344,6 +344,43 @@ fn wrong_exec_rules_are_refused() {
 }
 
 #[test]
+fn rules_say_how_they_refuse() {
+    let set = parse(
+        "version: 1\nfiles: [{ id: a, deny: all, paths: [/a], errno: ENOENT }]\n\
+         exec: [{ id: b, deny: [/b], action: kill }]\n\
+         network: [{ id: c, allow: connect, to: [any], action: deny }]\n",
+    )
+    .unwrap();
+    let refusals: Vec<(u16, bool)> = set
+        .rules
+        .iter()
+        .map(|rule| rule.refusal)
+        .chain(set.network.iter().map(|rule| rule.refusal))
+        .map(|refusal| (refusal.errno, refusal.kill))
+        .collect();
+    assert_eq!(refusals, [(2, false), (1, true), (1, false)]);
+    let file =
+        |more: &str| format!("version: 1\nfiles: [{{ id: a, deny: all, paths: [/a], {more} }}]\n");
+    refused(
+        &file("action: kil"),
+        "p.yaml:2:50: unknown action \"kil\"; did you mean \"kill\"?",
+    );
+    refused(
+        &file("action: kill, errno: EIO"),
+        "p.yaml:2:63: \"errno\" is for who goes on; a process that is killed reads none",
+    );
+    refused(
+        &file("errno: EACCESS"),
+        "p.yaml:2:49: unknown errno \"EACCESS\"; did you mean \"EACCES\"?",
+    );
+    refused(
+        &file("errno: 13"),
+        "p.yaml:2:49: unknown errno \"13\"; known are EPERM, ENOENT, EIO, ENXIO, EACCES, EBUSY, ENODEV, EROFS, ENOSYS, \
+         EAFNOSUPPORT, ENETUNREACH, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH",
+    );
+}
+
+#[test]
 fn wrong_network_rules_are_refused() {
     let network = |rule: &str| format!("version: 1\nnetwork:\n  - {rule}\n");
     for (rule, answer) in [
@@ -825,14 +862,14 @@ fn rule_set_serializes_with_the_words_of_the_language() {
     let set = parse(&rule(&["deny: [read, link]", "paths: [/a]", "mode: audit"])).unwrap();
     assert_eq!(
         serde_json::to_string(&set).unwrap(),
-        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"line":3}],"network":[]}"#
+        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"refusal":{"errno":1,"kill":false},"line":3}],"network":[]}"#
     );
     let set = parse(
         "version: 1\nnetwork:\n  - { id: a, allow: connect, to: ['10.0.0.0/8:443', '::1'], protocol: tcp }\n",
     );
     assert_eq!(
         serde_json::to_string(&set.unwrap().network).unwrap(),
-        r#"[{"id":"a","effect":"allow","access":["connect"],"addresses":["10.0.0.0/8:443","::1"],"transport":"tcp","mode":"enforce","priority":0,"line":3}]"#
+        r#"[{"id":"a","effect":"allow","access":["connect"],"addresses":["10.0.0.0/8:443","::1"],"transport":"tcp","mode":"enforce","priority":0,"refusal":{"errno":1,"kill":false},"line":3}]"#
     );
 }
 

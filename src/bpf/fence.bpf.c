@@ -60,7 +60,7 @@ static __always_inline void no_file_id(struct stk_file_id *id, __u64 dentry)
 
 /*
  * Reports a verdict. A global function with numbers for arguments, so that the verifier looks at it once and not behind
- * every branch of every hook. `mnt` is 0 where the hook knows none; `what` is made by stk_what().
+ * every branch of every hook. `mnt` is 0 where the hook knows none; `what` is the access below a verdict as told_of() makes it.
  *
  * The record is reserved before the path is walked in the scratch: whatever happens to the path, the denial arrives.
  */
@@ -84,8 +84,9 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 		no_file_id(&rec->file, dentry);
 	rec->rule = rule;
 	rec->access = (__u32)what;
-	rec->verdict = (__u8)(what >> 32);
-	if (what >> 40)
+	rec->verdict = verdict_in(what);
+	rec->error = what >> TOLD_ERROR;
+	if (what & TOLD_UNLISTED)
 		rec->hdr.flags |= STK_FLAG_UNLISTED;
 	if (!mnt)
 		rec->hdr.flags |= STK_FLAG_NO_MOUNT;
@@ -211,29 +212,31 @@ __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked,
 }
 
 /*
- * Whether an access is refused; reports what is, or would be. `asked` is the access, and above it the set of the file's
- * own rules.
+ * The answer to an access, 0 or -errno; reports what is refused, or would be. `asked` is the access, and above it the set
+ * of the file's own rules.
  */
 __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u64 asked)
 {
 	__u64 mount = stk_mount_of((struct vfsmount *)mnt);
-	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE);
-	__u32 access = asked, rule, verdict = STK_VERDICT_DENY, kind;
+	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
 	__u64 own = asked >> 32 << 32;
+	__u32 access = asked, code, kind;
+	bool audit = false;
 
 	for (kind = 0; kind < STK_ACCESS_FILE_KINDS; kind++) {
 		if (access & (1U << kind))
 			found = refusals(dentry, mount, own | kind, found);
 	}
-	rule = found >> 32;
-	if (rule == STK_RULE_NONE) {
-		rule = found;
-		verdict = STK_VERDICT_AUDIT;
+	code = found >> 32;
+	if (code == STK_RULE_NONE) {
+		code = found;
+		audit = true;
 	}
-	if (rule == STK_RULE_NONE)
+	if (code == STK_RULE_NONE)
 		return 0;
-	report(inode, dentry, mnt, stk_what(access, verdict, rule & 1), rule >> 1);
-	return verdict == STK_VERDICT_DENY;
+	told = told_of(code, audit);
+	report(inode, dentry, mnt, told | access, code >> 1);
+	return answer(told);
 }
 
 /* Hooks are given typed pointers: what is looked at for every access is loaded, not read by a call. */
@@ -255,7 +258,7 @@ static __always_inline bool in_named(struct dentry *dentry, __u32 epoch)
 	return ruling && ruling->epoch == epoch && may_name(ruling, dentry->d_name.len);
 }
 
-/* 0 or -EPERM. */
+/* 0 or -errno. */
 static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode, __u32 access,
 				 bool self, struct dentry *dentry, struct vfsmount *mnt)
 {
@@ -274,8 +277,8 @@ static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode,
 		if (armed->flags == STK_ARMED_NAMES && !in_named(dentry, armed->epoch))
 			return 0;
 	}
-	return eperm_if(refused(stk_number(inode), stk_number(dentry), stk_number(mnt),
-				access | (__u64)own << 32));
+	return bounded(refused(stk_number(inode), stk_number(dentry), stk_number(mnt),
+			       access | (__u64)own << 32));
 }
 
 #define RULING_TAGGED(inode)                                                                 \
@@ -347,7 +350,7 @@ static __always_inline int judge_of_layer(__u64 file)
 	dentry = (__u64)BPF_CORE_READ(backing, user_path.dentry);
 	inode = (__u64)BPF_CORE_READ(backing, user_path.dentry, d_inode);
 	mnt = (__u64)BPF_CORE_READ(backing, user_path.mnt);
-	return eperm_if(refused(inode, dentry, mnt, STK_ACCESS_EXEC));
+	return bounded(refused(inode, dentry, mnt, STK_ACCESS_EXEC));
 }
 
 static __always_inline __u32 attr_access(struct iattr *attr)

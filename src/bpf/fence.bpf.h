@@ -12,6 +12,11 @@
 
 STK_EXPORT(stk_set);
 STK_EXPORT(stk_armed);
+STK_EXPORT(stk_action);
+
+/* include/linux/err.h, include/uapi/asm-generic/signal.h */
+#define STK_MAX_ERRNO 4095
+#define STK_SIGKILL   9
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -27,6 +32,13 @@ struct {
 	__type(value, struct stk_armed);
 } stk_armed_at SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stk_action);
+} stk_actions SEC(".maps");
+
 static __always_inline struct stk_armed *armed_now(void)
 {
 	__u32 zero = 0;
@@ -35,10 +47,41 @@ static __always_inline struct stk_armed *armed_now(void)
 	return armed && armed->epoch ? armed : NULL;
 }
 
-/* An access, the verdict about it, and whether no rule names the file. */
-static __always_inline __u64 stk_what(__u32 access, __u32 verdict, bool unlisted)
+/*
+ * A verdict, as it is told: its number in the upper half of a word, then whether no rule names what is accessed, then the
+ * errno that is answered.
+ */
+#define TOLD_VERDICT  32
+#define TOLD_UNLISTED (1ULL << 40)
+#define TOLD_ERROR    48
+
+static __always_inline __u64 told_of(__u32 code, bool audit)
 {
-	return access | (__u64)verdict << 32 | (__u64)unlisted << 40;
+	__u64 told = code & 1 ? TOLD_UNLISTED : 0, error = EPERM;
+	__u32 rule = code >> 1;
+	struct stk_action *action;
+
+	if (audit)
+		return told | (__u64)STK_VERDICT_AUDIT << TOLD_VERDICT;
+	action = bpf_map_lookup_elem(&stk_actions, &rule);
+	if (action && action->error)
+		error = (__u16)action->error;
+	told |= (__u64)(action && action->kill ? STK_VERDICT_KILL : STK_VERDICT_DENY)
+		<< TOLD_VERDICT;
+	return told | error << TOLD_ERROR;
+}
+
+static __always_inline __u8 verdict_in(__u64 told)
+{
+	return told >> TOLD_VERDICT;
+}
+
+/* Carries a verdict out: the hook's answer, 0 where it is an audit's. */
+static __always_inline int answer(__u64 told)
+{
+	if (verdict_in(told) == STK_VERDICT_KILL)
+		bpf_send_signal(STK_SIGKILL);
+	return -(int)(told >> TOLD_ERROR);
 }
 
 /* What is said about one kind of access: the strongest rule that is enforced, and below it the strongest of all. */
@@ -83,13 +126,16 @@ static __always_inline __u32 refusal_by(__u32 rule, __u32 otherwise)
 	return rule & 1 ? STK_RULE_NONE : rule;
 }
 
-/* 0 or -EPERM. The asm keeps clang from computing the value by negation, which 6.12 cannot bound. */
-static __always_inline int eperm_if(int is_refused)
+/* What a hook may answer. The asm keeps clang from comparing both ends at once, with a copy whose bounds say nothing. */
+static __always_inline int bounded(int result)
 {
-	asm volatile("" : "+r"(is_refused));
-	if (is_refused)
+	asm volatile("" : "+r"(result));
+	if (result >= 0)
+		return 0;
+	asm volatile("" : "+r"(result));
+	if (result < -STK_MAX_ERRNO)
 		return -EPERM;
-	return 0;
+	return result;
 }
 
 /* The tool itself is only ever held by the canary rule; everybody else by what is in scope. */

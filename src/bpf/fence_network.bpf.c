@@ -77,8 +77,7 @@ struct {
 } stk_net_ranges SEC(".maps");
 
 /*
- * Reports a verdict. `ruling` is the rule, and above it the verdict and whether no rule names the address; without a
- * socket `high` and `low` are the family and the protocol that it was to have.
+ * Reports a verdict. `ruling` is the rule, below a verdict as told_of() makes it; without a socket `high` and `low` are the family and the protocol that it was to have.
  */
 __attribute__((noinline)) int tell(__u64 sk, __u64 high, __u64 low, __u64 asked, __u64 ruling)
 {
@@ -94,7 +93,8 @@ __attribute__((noinline)) int tell(__u64 sk, __u64 high, __u64 low, __u64 asked,
 	stk_header(&rec->hdr, STK_KIND_NET_DENIAL, sizeof(*rec));
 	rec->rule = ruling;
 	rec->access = asked & ASKED_KINDS;
-	rec->verdict = (__u8)(ruling >> 32);
+	rec->verdict = verdict_in(ruling);
+	rec->error = ruling >> TOLD_ERROR;
 	rec->family = sk ? STK_GET(sock, sk, __sk_common.skc_family) : high;
 	rec->protocol = sk ? STK_GET(sock, sk, sk_protocol) : low;
 	if (blind)
@@ -104,7 +104,7 @@ __attribute__((noinline)) int tell(__u64 sk, __u64 high, __u64 low, __u64 asked,
 	rec->own = !!(asked & ASKED_LOCAL);
 	rec->blind = blind;
 	rec->pad = 0;
-	if (ruling >> 40)
+	if (ruling & TOLD_UNLISTED)
 		rec->hdr.flags |= STK_FLAG_UNLISTED;
 	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
 	return 0;
@@ -167,11 +167,12 @@ __attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u32 blind, 
 		    said(refusal_by(now >> 32, otherwise >> 32), refusal_by(now, otherwise)));
 }
 
-/* Whether what is asked is refused; reports what is, or would be. The address is in `high` and `low`, as in memory. */
+/* The answer, 0 or -errno; reports what is refused, or would be. The address is in `high` and `low`, as in memory. */
 __attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 asked)
 {
-	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), verdict = STK_VERDICT_DENY;
-	__u32 blind = !!(asked & ASKED_BLIND), set = 0, rule, kind;
+	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
+	__u32 blind = !!(asked & ASKED_BLIND), set = 0, code, kind;
+	bool audit = false;
 
 	if (!blind)
 		set = set_at(high, low, (__u16)(asked >> ASKED_PORT), asked >> ASKED_TRANSPORT & 3);
@@ -179,17 +180,16 @@ __attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 
 		if (asked & (1ULL << kind))
 			found = refusals_at(set, kind, blind, found);
 	}
-	rule = found >> 32;
-	if (rule == STK_RULE_NONE) {
-		if (asked & ASKED_SILENT)
-			return 0;
-		rule = found;
-		verdict = STK_VERDICT_AUDIT;
+	code = found >> 32;
+	if (code == STK_RULE_NONE) {
+		code = found;
+		audit = true;
 	}
-	if (rule == STK_RULE_NONE)
+	if (code == STK_RULE_NONE || (audit && (asked & ASKED_SILENT)))
 		return 0;
-	tell(sk, high, low, asked, rule >> 1 | verdict << 32 | (__u64)(rule & 1) << 40);
-	return verdict == STK_VERDICT_DENY;
+	told = told_of(code, audit);
+	tell(sk, high, low, asked, told | code >> 1);
+	return answer(told);
 }
 
 static __always_inline int refuse(__u64 sk, const __u8 *address, __u16 port, __u64 asked)
@@ -197,7 +197,7 @@ static __always_inline int refuse(__u64 sk, const __u8 *address, __u16 port, __u
 	__u64 half[2];
 
 	__builtin_memcpy(half, address, sizeof(half));
-	return eperm_if(refused_at(sk, half[0], half[1], asked | (__u64)port << ASKED_PORT));
+	return bounded(refused_at(sk, half[0], half[1], asked | (__u64)port << ASKED_PORT));
 }
 
 /* The ways inside a machine: nothing leaves it by them. */
@@ -307,7 +307,7 @@ static __always_inline bool is_asked(__u32 access)
 
 static __always_inline int refuse_blind(__u64 sk, __u64 family, __u64 protocol, __u64 asked)
 {
-	return eperm_if(refused_at(sk, family, protocol, asked | ASKED_BLIND));
+	return bounded(refused_at(sk, family, protocol, asked | ASKED_BLIND));
 }
 
 static __always_inline int on_create(int family, int type, int protocol, int kern)
@@ -348,7 +348,7 @@ static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 			return 0;
 		__builtin_memcpy(half, address, sizeof(half));
 		tell(sk, half[0], half[1], STK_ACCESS_CONNECT | (__u64)port << ASKED_PORT,
-		     STK_RULE_CANARY | (__u64)STK_VERDICT_DENY << 32);
+		     STK_RULE_CANARY | (__u64)STK_VERDICT_DENY << TOLD_VERDICT);
 		return -EPERM;
 	}
 	if (!is_asked(STK_ACCESS_CONNECT) || is_kernels(sk))

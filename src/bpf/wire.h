@@ -118,6 +118,7 @@ enum stk_verdict {
 	STK_VERDICT_ALLOW = 0,
 	STK_VERDICT_AUDIT = 1,
 	STK_VERDICT_DENY = 2,
+	STK_VERDICT_KILL = 3, /* denied, and the process has been sent SIGKILL */
 };
 
 enum stk_limits {
@@ -374,7 +375,8 @@ struct stk_denial {
 	struct stk_file_id file;
 	__u32 rule;
 	__u32 access; /* one or more of stk_access: what was asked */
-	__u32 verdict;
+	__u16 verdict;
+	__u16 error; /* errno that was answered; 0 for an audit */
 	__u32 path_len;
 	__u8 path[STK_PATH_BUF];
 };
@@ -521,7 +523,8 @@ struct stk_net_denial {
 	struct stk_hdr hdr;
 	__u32 rule;
 	__u32 access; /* one or more of stk_access: what was asked */
-	__u32 verdict;
+	__u16 verdict;
+	__u16 error; /* errno that was answered; 0 for an audit */
 	__u16 family; /* of the socket */
 	__u16 protocol;
 	__u8 address[16]; /* as in stk_flow */
@@ -887,6 +890,12 @@ struct stk_net_ports {
 struct stk_set {
 	__u32 enforced[STK_ACCESS_KINDS]; /* of those that are enforced */
 	__u32 all[STK_ACCESS_KINDS]; /* and of those that are only reported */
+};
+
+/* How a rule refuses; value of stk_actions, by the rule's number. */
+struct stk_action {
+	__u32 error; /* errno; 0: EPERM */
+	__u32 kill;
 };
 
 /* One entry: what is in force. Epoch 0: nothing. */

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileId, FilePath, Quoted, Transport};
+use super::{Failed, FileId, FilePath, Quoted, Transport};
 
 /// The fence refused an access, or would have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,8 +18,14 @@ pub struct Denial {
     pub rule_id: String,
     /// What was asked, comma-separated: `read,write`.
     pub access: String,
-    /// True: refused with EPERM. False: audit, the access went on.
+    /// True: refused. False: audit, the access went on.
     pub refused: bool,
+    /// The process was sent SIGKILL as well.
+    #[serde(default)]
+    pub killed: bool,
+    /// The positive errno that was answered; 0 where it was not refused.
+    #[serde(default)]
+    pub errno: u16,
     /// The rule allows others, and none allows this one.
     pub unlisted: bool,
     /// What was to be accessed.
@@ -90,17 +96,22 @@ impl fmt::Display for Denied {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.refused {
-            "DENIED rule="
-        } else {
-            "would deny rule="
+        f.write_str(match (self.refused, self.killed) {
+            (_, true) => "KILLED rule=",
+            (true, false) => "DENIED rule=",
+            (false, false) => "would deny rule=",
         })?;
         if self.rule_id.is_empty() {
             write!(f, "#{}", self.rule)?;
         } else {
             write!(f, "{}", Quoted(&self.rule_id))?;
         }
-        write!(f, " access={} {}", Quoted(&self.access), self.object)
+        write!(f, " access={} {}", Quoted(&self.access), self.object)?;
+        // What everybody expects goes without saying.
+        match self.errno {
+            0 | 1 => Ok(()),
+            errno => write!(f, "{}", Failed(errno)),
+        }
     }
 }
 

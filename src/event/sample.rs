@@ -634,6 +634,8 @@ pub fn samples() -> Vec<Event> {
                 rule_id: "no-keys".into(),
                 access: "read,write".into(),
                 refused: true,
+                killed: false,
+                errno: 1,
                 unlisted: false,
                 object: Denied::File {
                     path: path("/home/ada/.ssh/id_ed25519"),
@@ -650,6 +652,8 @@ pub fn samples() -> Vec<Event> {
                 rule_id: String::new(),
                 access: "delete".into(),
                 refused: false,
+                killed: false,
+                errno: 0,
                 unlisted: true,
                 object: Denied::File {
                     path: FilePath {
@@ -670,6 +674,8 @@ pub fn samples() -> Vec<Event> {
                 rule_id: "registry".into(),
                 access: "connect,send".into(),
                 refused: true,
+                killed: false,
+                errno: 1,
                 unlisted: true,
                 object: Denied::Address {
                     transport: Some(Transport::Udp),
@@ -686,6 +692,8 @@ pub fn samples() -> Vec<Event> {
                 rule_id: "no-servers".into(),
                 access: "bind".into(),
                 refused: true,
+                killed: true,
+                errno: 13,
                 unlisted: false,
                 object: Denied::Address {
                     transport: None,
@@ -702,6 +710,8 @@ pub fn samples() -> Vec<Event> {
                 rule_id: "registry".into(),
                 access: "connect,send".into(),
                 refused: true,
+                killed: false,
+                errno: 1,
                 unlisted: true,
                 object: Denied::Socket {
                     family: 17,

@@ -16,8 +16,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{
     Asker, Attachments, KernelBtf, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
 };
-use crate::policy::{Access, Effect, FileRule, Mode, RuleSet};
-use crate::wire::{Armed, FileKey, RULE_CANARY, armed_flag, bytes_of, read, ruling_flag};
+use crate::policy::{Access, Effect, FileRule, Mode, Refusal, RuleSet};
+use crate::wire::{
+    Armed, FileKey, RULE_CANARY, RuleAction, armed_flag, bytes_of, read, ruling_flag,
+};
 
 pub(crate) use canary::is_canary;
 use canary::{Canary, NetworkCanary};
@@ -65,6 +67,8 @@ pub(crate) struct Plan {
     targets: Vec<Target>,
     places: Places,
     contacts: Contacts,
+    /// How each rule refuses, by its number.
+    refusals: Vec<Refusal>,
     sets: Sets,
     /// There are rules about files.
     guards_files: bool,
@@ -95,9 +99,13 @@ impl Plan {
         let canary = Canary::new()?;
         let tag_canary = Canary::new()?;
         let ranked = rules.ranked();
+        let refusals = ranked.iter().map(|rule| rule.refusal);
+        let of_network = rules.ranked_network();
+        let refusals = refusals.chain(of_network.iter().map(|rule| rule.refusal));
+        let refusals: Vec<Refusal> = refusals.collect();
         let contacts = Contacts::new(
             (u32::try_from(ranked.len()).unwrap_or(u32::MAX)..)
-                .zip(rules.ranked_network())
+                .zip(of_network)
                 .map(|(number, rule)| (Voice::new(number, rule.effect, rule.mode), rule)),
         );
         let voices = (0u32..).zip(&ranked).map(|(number, rule)| {
@@ -123,6 +131,7 @@ impl Plan {
             targets: Vec::new(),
             places: Places::default(),
             contacts,
+            refusals,
             sets: Sets::default(),
             guards_files: !ranked.is_empty(),
             otherwise,
@@ -203,7 +212,7 @@ impl Plan {
     }
 
     /// Entries that the maps must hold.
-    pub(crate) fn sizes(&self) -> [(&'static str, u32); 5] {
+    pub(crate) fn sizes(&self) -> [(&'static str, u32); 6] {
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).max(1);
         [
             // The canary's.
@@ -211,6 +220,7 @@ impl Plan {
             ("stk_names", size(self.places.name_count())),
             // The first one says nothing.
             ("stk_sets", size(self.sets.all.len() + 1)),
+            ("stk_actions", size(self.refusals.len())),
             ("stk_nets", size(self.contacts.prefix_count())),
             ("stk_net_ranges", size(self.contacts.range_count())),
         ]
@@ -362,6 +372,19 @@ impl Plan {
         let sets = loader.map("stk_sets")?;
         for (number, set) in (1u32..).zip(&self.sets.all) {
             sets.set(&number.to_ne_bytes(), bytes_of(set), "a set of rules")?;
+        }
+        let actions = loader.map("stk_actions")?;
+        for (number, refusal) in (0u32..).zip(&self.refusals) {
+            // What is not there is EPERM.
+            if *refusal == Refusal::default() {
+                continue;
+            }
+            let action = RuleAction {
+                error: refusal.errno.into(),
+                kill: refusal.kill.into(),
+            };
+            let what = "how a rule refuses";
+            actions.set(&number.to_ne_bytes(), bytes_of(&action), what)?;
         }
         let mut hash_key = [0; 2];
         for half in &mut hash_key {

@@ -176,6 +176,7 @@ same_layout!(
         rule,
         access,
         verdict,
+        error,
         family,
         protocol,
         address,
@@ -208,6 +209,7 @@ same_layout!(
         rule,
         access,
         verdict,
+        error,
         path_len,
         path
     }
@@ -251,6 +253,7 @@ same_layout!(
     }
 );
 same_layout!(wire::RuleNumbers = fence::types::stk_set { enforced, all });
+same_layout!(wire::RuleAction = fence::types::stk_action { error, kill });
 same_layout!(
     wire::Armed = fence::types::stk_armed {
         epoch,

@@ -9,8 +9,10 @@ use serde_saphyr::{Location, Spanned};
 use super::access::Access;
 use super::document::{self, Document, ExecEntry, FileEntry, List, NetworkEntry, Value};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
-use super::{Addresses, Effect, Environment, FileRule, Mode, NetworkRule, Pattern, RuleSet};
-use crate::event::Transport;
+use super::{
+    Addresses, Effect, Environment, FileRule, Mode, NetworkRule, Pattern, Refusal, RuleSet,
+};
+use crate::event::{Transport, names};
 
 /// The access kinds of a list, besides `all`.
 const ACCESS_NOW: &str = "read, write, exec, create, delete, replace, link, metadata, mount";
@@ -183,26 +185,91 @@ fn head(
 
 impl Head {
     /// The rule, and where its id stands.
-    fn rule(
-        self,
-        access: Access,
-        paths: Vec<Pattern>,
-        mode: Option<&Spanned<String>>,
-        default_mode: Mode,
-        priority: Option<&List>,
-    ) -> Result<(FileRule, Location), Fault> {
+    fn rule(self, access: Access, paths: Vec<Pattern>, tail: Tail) -> (FileRule, Location) {
         let rule = FileRule {
             id: self.id,
             effect: self.effect,
             access,
             paths,
-            mode: mode.map_or(Ok(default_mode), parse_mode)?,
-            priority: priority.map_or(Ok(0), parse_priority)?,
+            mode: tail.mode,
+            priority: tail.priority,
+            refusal: tail.refusal,
             may_be_missing: true,
             line: Place::from(self.place).line,
         };
-        Ok((rule, self.id_place))
+        (rule, self.id_place)
     }
+}
+
+/// What every rule can end with.
+struct Tail {
+    mode: Mode,
+    priority: i32,
+    refusal: Refusal,
+}
+
+/// Of `mode`, `action` and `errno`, and `priority`.
+fn tail(
+    [mode, action, errno]: [Option<Spanned<String>>; 3],
+    priority: Option<&List>,
+    default_mode: Mode,
+) -> Result<Tail, Fault> {
+    let mode = mode.as_ref().map_or(Ok(default_mode), parse_mode)?;
+    let kill = match action.as_ref().map(|action| action.value.as_str()) {
+        None | Some("deny") => false,
+        Some("kill") => true,
+        Some(word) => {
+            let place = action.as_ref().map_or(Location::UNKNOWN, |a| a.referenced);
+            let sentence = unknown("action", word, ["deny", "kill"], "; it is deny or kill");
+            return Err(Fault::new(place, sentence));
+        }
+    };
+    let errno = match errno {
+        None => Refusal::default().errno,
+        Some(errno) if kill => {
+            return Err(Fault::new(
+                errno.referenced,
+                "\"errno\" is for who goes on; a process that is killed reads none",
+            ));
+        }
+        Some(errno) => parse_errno(&errno)?,
+    };
+    Ok(Tail {
+        mode,
+        priority: priority.map_or(Ok(0), parse_priority)?,
+        refusal: Refusal { errno, kill },
+    })
+}
+
+/// What programs know how to live with.
+const ERRNOS: [&str; 14] = [
+    "EPERM",
+    "ENOENT",
+    "EIO",
+    "ENXIO",
+    "EACCES",
+    "EBUSY",
+    "ENODEV",
+    "EROFS",
+    "ENOSYS",
+    "EAFNOSUPPORT",
+    "ENETUNREACH",
+    "ETIMEDOUT",
+    "ECONNREFUSED",
+    "EHOSTUNREACH",
+];
+
+fn parse_errno(errno: &Spanned<String>) -> Result<u16, Fault> {
+    let number = |name: &&str| (1..200).find(|n| names::errno(*n) == Some(name));
+    ERRNOS
+        .iter()
+        .find(|name| **name == errno.value)
+        .and_then(number)
+        .ok_or_else(|| {
+            let known = format!("; known are {}", ERRNOS.join(", "));
+            let sentence = unknown("errno", &errno.value, ERRNOS, &known);
+            Fault::new(errno.referenced, sentence)
+        })
 }
 
 /// One rule, and where its id stands.
@@ -218,6 +285,8 @@ fn exec_rule(
         allow,
         mode,
         priority,
+        action,
+        errno,
     } = entry.value;
     if id.is_none() && deny.is_none() && allow.is_none() && mode.is_none() {
         return Err(Fault::new(
@@ -228,13 +297,8 @@ fn exec_rule(
     let head = head("exec", id, deny, allow, place)?;
     let file = |path: &str| Pattern::parse(path, env);
     let paths = parse_paths(&head.list, head.key, &head.id, file)?;
-    head.rule(
-        Access::EXEC,
-        paths,
-        mode.as_ref(),
-        default_mode,
-        priority.as_ref(),
-    )
+    let tail = tail([mode, action, errno], priority.as_ref(), default_mode)?;
+    Ok(head.rule(Access::EXEC, paths, tail))
 }
 
 /// One rule, and where its id stands.
@@ -252,6 +316,8 @@ fn file_rule(
         inodes,
         mode,
         priority,
+        action,
+        errno,
     } = entry.value;
     let names_none = paths.is_none() && inodes.is_none();
     if id.is_none() && deny.is_none() && allow.is_none() && names_none && mode.is_none() {
@@ -280,13 +346,8 @@ fn file_rule(
         let inode = |path: &str| Pattern::parse_inode(path, env);
         named.extend(parse_paths(&inodes, "inodes", &head.id, inode)?);
     }
-    head.rule(
-        access,
-        named,
-        mode.as_ref(),
-        default_mode,
-        priority.as_ref(),
-    )
+    let tail = tail([mode, action, errno], priority.as_ref(), default_mode)?;
+    Ok(head.rule(access, named, tail))
 }
 
 /// One rule, and where its id stands.
@@ -304,6 +365,8 @@ fn network_rule(
         protocol,
         mode,
         priority,
+        action,
+        errno,
     } = entry.value;
     if id.is_none() && deny.is_none() && allow.is_none() && to.is_none() && at.is_none() {
         return Err(Fault::new(
@@ -353,6 +416,7 @@ fn network_rule(
         None => None,
         Some(name) => Some(parse_transport(name)?),
     };
+    let tail = tail([mode, action, errno], priority.as_ref(), default_mode)?;
     let rule = NetworkRule {
         effect: head.effect,
         access,
@@ -365,8 +429,9 @@ fn network_rule(
             Addresses::parse,
         )?,
         transport,
-        mode: mode.as_ref().map_or(Ok(default_mode), parse_mode)?,
-        priority: priority.as_ref().map_or(Ok(0), parse_priority)?,
+        mode: tail.mode,
+        priority: tail.priority,
+        refusal: tail.refusal,
         line: Place::from(place).line,
         id: head.id,
     };

@@ -56,6 +56,10 @@ pub(super) struct FileEntry {
     pub(super) mode: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) priority: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) action: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) errno: Option<Spanned<String>>,
 }
 
 /// One entry of `exec`.
@@ -72,6 +76,10 @@ pub(super) struct ExecEntry {
     pub(super) mode: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) priority: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) action: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) errno: Option<Spanned<String>>,
 }
 
 /// One entry of `network`.
@@ -94,6 +102,10 @@ pub(super) struct NetworkEntry {
     pub(super) mode: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) priority: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) action: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) errno: Option<Spanned<String>>,
 }
 
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
@@ -107,7 +119,7 @@ const LATER_IN_DOCUMENT: [(&str, &str); 6] = [
 ];
 
 /// The same inside a rule.
-const LATER_IN_RULE: [(&str, &str); 11] = [
+const LATER_IN_RULE: [(&str, &str); 9] = [
     ("subject", "subjects"),
     ("subjects", "subjects"),
     ("exe", "subjects"),
@@ -116,8 +128,6 @@ const LATER_IN_RULE: [(&str, &str); 11] = [
     ("cgroup", "subjects"),
     ("tree", "subjects"),
     ("revoke", "revoking open files"),
-    ("action", "actions other than deny"),
-    ("errno", "choosing the error number"),
     ("otherwise", "a second choice of action"),
 ];
 

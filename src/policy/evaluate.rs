@@ -240,6 +240,7 @@ mod tests {
             paths: ["/other", path].map(pattern).to_vec(),
             mode,
             priority: 0,
+            refusal: crate::policy::Refusal::default(),
             may_be_missing: true,
             line: 0,
         }

@@ -131,6 +131,26 @@ pub enum Effect {
     Allow,
 }
 
+/// How a rule refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The positive errno that the program gets.
+    pub errno: u16,
+    /// The process is sent SIGKILL as well, before the call returns.
+    pub kill: bool,
+}
+
+impl Default for Refusal {
+    /// With EPERM, and the program goes on.
+    fn default() -> Self {
+        Refusal {
+            errno: 1,
+            kill: false,
+        }
+    }
+}
+
 /// A rule that denies kinds of access to files, or allows them to these files alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -147,6 +167,8 @@ pub struct FileRule {
     pub mode: Mode,
     /// Which of two rules about the same decides: the one with the higher priority, and among equals one that denies.
     pub priority: i32,
+    /// How it refuses.
+    pub refusal: Refusal,
     /// Whether a path may name nothing yet, in a directory that exists; else that is an error when the rule is armed.
     #[serde(skip)]
     pub may_be_missing: bool,
@@ -239,6 +261,7 @@ impl RuleSet {
                 paths: vec![Pattern::File(absolute)],
                 mode: Mode::Enforce,
                 priority: 0,
+                refusal: Refusal::default(),
                 may_be_missing: false,
                 line: 0,
             });

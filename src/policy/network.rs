@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Serialize, Serializer};
 
 use super::fault::quoted;
-use super::{Access, Effect, Mode};
+use super::{Access, Effect, Mode, Refusal};
 use crate::event::Transport;
 
 /// Every address, of either version.
@@ -178,6 +178,8 @@ pub struct NetworkRule {
     pub mode: Mode,
     /// Which of two rules about the same decides, as for files.
     pub priority: i32,
+    /// How it refuses.
+    pub refusal: Refusal,
     /// The line of the document on which the rule starts, from 1.
     pub line: u32,
 }
@@ -310,6 +312,7 @@ mod tests {
             transport: None,
             mode: Mode::Enforce,
             priority: 0,
+            refusal: Refusal::default(),
             line: 0,
         }
     }

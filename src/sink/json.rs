@@ -321,7 +321,11 @@ impl Line<'_> {
         self.raw(key!("stockade.access"));
         self.list(e.access.split(',').filter(|name| !name.is_empty()));
         self.raw(key!("stockade.verdict"));
-        self.raw(if e.refused { b"\"deny\"" } else { b"\"audit\"" });
+        self.raw(match (e.refused, e.killed) {
+            (_, true) => b"\"kill\"",
+            (true, false) => b"\"deny\"",
+            (false, false) => b"\"audit\"",
+        });
         self.flag(key!("stockade.unlisted"), e.unlisted);
         match &e.object {
             Denied::File {
@@ -337,10 +341,7 @@ impl Line<'_> {
             }
             other => self.denied_contact(other),
         }
-        if e.refused {
-            self.raw(key!("error.code"));
-            self.raw(b"\"EPERM\"");
-        }
+        self.error(e.errno);
     }
 
     fn syscall(&mut self, e: &Syscall) {

@@ -5,7 +5,8 @@ use std::mem::offset_of;
 use super::{
     ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
     MemoryRecord, NAMESPACES, NO_LOGIN, NetDenialRecord, OomRecord, RawFileId, RawNamespaces,
-    RenameRecord, SyscallRecord, VERDICT_DENY, change, flag, kind, memory_call, network, read,
+    RenameRecord, SyscallRecord, VERDICT_DENY, VERDICT_KILL, change, flag, kind, memory_call,
+    network, read,
 };
 use crate::event::{
     Denial, Denied, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, Memory,
@@ -623,7 +624,9 @@ fn denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
         rule: rec.rule,
         rule_id: spare.string(),
         access: access_names(rec.access, spare.string()),
-        refused: rec.verdict == VERDICT_DENY,
+        refused: rec.verdict >= VERDICT_DENY,
+        killed: rec.verdict == VERDICT_KILL,
+        errno: rec.error,
         unlisted: flags & flag::UNLISTED != 0,
         object: Denied::File {
             path: path(parts, flags & flag::PATH_CUT != 0, flags, spare),
@@ -639,7 +642,9 @@ fn net_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
         rule: rec.rule,
         rule_id: spare.string(),
         access: access_names(rec.access, spare.string()),
-        refused: rec.verdict == VERDICT_DENY,
+        refused: rec.verdict >= VERDICT_DENY,
+        killed: rec.verdict == VERDICT_KILL,
+        errno: rec.error,
         unlisted: rec.hdr.flags & flag::UNLISTED != 0,
         object: network::denied(&rec),
     }))
@@ -830,6 +835,7 @@ mod tests {
             rule: 1,
             access: 0b11,
             verdict: VERDICT_DENY,
+            error: 1,
             path_len: 2,
             path: [0; crate::wire::PATH_BUF],
         };

@@ -152,7 +152,8 @@ pub(crate) const ACCESS_NAMES: [&str; ACCESS_KINDS] = [
 ];
 
 /// Values of `enum stk_verdict` that reach a record.
-pub(crate) const VERDICT_DENY: u32 = 2;
+pub(crate) const VERDICT_DENY: u16 = 2;
+pub(crate) const VERDICT_KILL: u16 = 3;
 /// `STK_NS_MAX`: kinds of namespaces, in the order of `enum stk_namespace`.
 pub(crate) const NAMESPACES: usize = 8;
 /// `STK_NO_LOGIN`: nobody has logged in.
@@ -335,7 +336,8 @@ record!(
         file: RawFileId,
         rule: u32,
         access: u32,
-        verdict: u32,
+        verdict: u16,
+        error: u16,
         path_len: u32,
         path: [u8; PATH_BUF],
     }
@@ -512,6 +514,14 @@ record!(
     RuleNumbers {
         enforced: [u32; ACCESS_KINDS],
         all: [u32; ACCESS_KINDS],
+    }
+);
+
+record!(
+    /// `struct stk_action`.
+    RuleAction {
+        error: u32,
+        kill: u32,
     }
 );
 
@@ -794,7 +804,8 @@ mod tests {
             ("STK_SCOPE_CGROUPS", scope_bit::CGROUPS),
             ("STK_SCOPE_UIDS", scope_bit::UIDS),
             ("STK_SCOPE_COMMS", scope_bit::COMMS),
-            ("STK_VERDICT_DENY", VERDICT_DENY),
+            ("STK_VERDICT_DENY", VERDICT_DENY.into()),
+            ("STK_VERDICT_KILL", VERDICT_KILL.into()),
             ("STK_PATH_BUF", u32::try_from(PATH_BUF).unwrap()),
             ("STK_ACCESS_KINDS", u32::try_from(ACCESS_KINDS).unwrap()),
             ("STK_RULE_CANARY", RULE_CANARY),

@@ -196,6 +196,7 @@ pub(crate) fn record(kind: u32, flags: u32, names: [&[u8]; 3], number: u32) -> V
                 rule: number,
                 access: number,
                 verdict: VERDICT_DENY,
+                error: 1,
                 path_len: size(a.len().min(PATH_BUF)),
                 path: [0; PATH_BUF],
             };

@@ -42,6 +42,8 @@ mod profile;
 #[cfg(target_os = "linux")]
 mod recording;
 #[cfg(target_os = "linux")]
+mod refusals;
+#[cfg(target_os = "linux")]
 mod scope;
 #[cfg(target_os = "linux")]
 mod sensor;
@@ -81,6 +83,7 @@ fn main() {
             fence::TESTS,
             places::TESTS,
             contacts::TESTS,
+            refusals::TESTS,
             scope::TESTS,
             lifetime::TESTS,
             monitor::TESTS,
