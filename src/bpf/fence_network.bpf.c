@@ -15,23 +15,25 @@ STK_EXPORT(stk_net_ruling);
 STK_EXPORT(stk_net_ports);
 
 /* include/linux/socket.h, include/linux/net.h, include/uapi/linux/in.h, in6.h and stat.h, include/linux/fs.h */
-#define STK_AF_UNSPEC        0
-#define STK_AF_KEY           15
-#define STK_AF_NETLINK       16
-#define STK_AF_ALG           38
-#define STK_MSG_FASTOPEN     0x20000000
-#define STK_IPPROTO_ICMPV6   58
-#define STK_SOL_IP           0
-#define STK_SOL_IPV6         41
-#define STK_IP_OPTIONS       4
-#define STK_IP_RETOPTS       7
-#define STK_IPV6_2292RTHDR   5
-#define STK_IPV6_2292OPTIONS 6
-#define STK_IPV6_RTHDR       57
-#define STK_S_IFMT           0170000
-#define STK_S_IFSOCK         0140000
-#define STK_MAY_WRITE        2
-#define STK_LOOPBACK         0x7f000001
+#define STK_AF_UNSPEC          0
+#define STK_AF_KEY             15
+#define STK_AF_NETLINK         16
+#define STK_AF_ALG             38
+#define STK_MSG_BATCH          0x40000
+#define STK_MSG_FASTOPEN       0x20000000
+#define STK_IPPROTO_ICMPV6     58
+#define STK_SOL_IP             0
+#define STK_SOL_IPV6           41
+#define STK_IP_OPTIONS         4
+#define STK_IP_RETOPTS         7
+#define STK_IPV6_2292RTHDR     5
+#define STK_IPV6_2292OPTIONS   6
+#define STK_IPV6_FLOWLABEL_MGR 32
+#define STK_IPV6_RTHDR         57
+#define STK_S_IFMT             0170000
+#define STK_S_IFSOCK           0140000
+#define STK_MAY_WRITE          2
+#define STK_LOOPBACK           0x7f000001
 
 /* What is asked, in a number: kinds of access, port, transport, and these. */
 #define ASKED_KINDS     ((1ULL << STK_ACCESS_KINDS) - 1)
@@ -42,6 +44,7 @@ STK_EXPORT(stk_net_ports);
 #define ASKED_SILENT    (1ULL << 36) /* nothing is told that is not refused */
 
 #define OUTWARDS (STK_ACCESS_CONNECT | STK_ACCESS_SEND)
+#define OWN      (STK_ACCESS_BIND | STK_ACCESS_LISTEN | STK_ACCESS_ACCEPT)
 
 enum {
 	PORTS_DEPTH = 17, /* of a search among 65536 */
@@ -214,8 +217,7 @@ static __always_inline bool is_ip(__u32 family)
 
 /*
  * Whether a socket of this kind sends to addresses that it is given and to no others. Raw ones write the header that says
- * where to, and SCTP knows further addresses of a peer. MPTCP's further paths are the peer's to name and the kernel's to
- * take.
+ * where to; SCTP and MPTCP know further addresses of a peer; SMC has a TCP socket inside that only the kernel sees.
  */
 static __always_inline bool is_judged(__u32 family, __u32 type, __u32 protocol)
 {
@@ -226,7 +228,6 @@ static __always_inline bool is_judged(__u32 family, __u32 type, __u32 protocol)
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case IPPROTO_UDPLITE:
-	case IPPROTO_MPTCP:
 	case IPPROTO_ICMP: /* without rights: echo requests to an address */
 	case STK_IPPROTO_ICMPV6:
 		return true;
@@ -244,7 +245,7 @@ static __always_inline __u64 transport_of(__u64 sk)
 	__u32 protocol = STK_GET(sock, sk, sk_protocol);
 	__u64 transport = TRANSPORT_OTHER;
 
-	if (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+	if (protocol == IPPROTO_TCP)
 		transport = TRANSPORT_TCP;
 	else if (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE)
 		transport = TRANSPORT_UDP;
@@ -275,25 +276,32 @@ static __always_inline enum given given(__u8 *to, __u16 *port, const void *from,
 	return in6.sin6_family == STK_AF_UNSPEC ? GIVEN_UNSPEC : GIVEN_NONE;
 }
 
-/* To no address is to oneself. */
-static __always_inline void reach(__u8 *address, __u64 sk)
+/*
+ * To no address is to oneself: at the address that the socket has, or at the first one. Not known where something else may
+ * say which one that is: what goes along with a message (`more`), or a device.
+ */
+static __always_inline bool reach(__u8 *address, __u64 sk, bool more)
 {
 	__u32 part[4], own[4];
 
 	__builtin_memcpy(part, address, sizeof(part));
 	if (part[0] || part[1] || part[3])
-		return;
+		return true;
 	if (part[2] == bpf_htonl(0xffff)) {
 		__u32 source = STK_GET(inet_sock, sk, inet_saddr);
 
 		mapped(address, source ?: bpf_htonl(STK_LOOPBACK));
-	} else if (!part[2]) {
+		return !more && !STK_GET(sock, sk, __sk_common.skc_bound_dev_if) &&
+		       !STK_GET(inet_sock, sk, uc_index);
+	}
+	if (!part[2]) {
 		BPF_CORE_READ_INTO(&own, (struct sock *)sk, __sk_common.skc_v6_rcv_saddr);
 		if (!own[0] && !own[1] && own[2] == bpf_htonl(0xffff))
 			mapped(address, bpf_htonl(STK_LOOPBACK));
 		else
 			address[15] = 1;
 	}
+	return true;
 }
 
 /* Whether anything is said about what is asked. The tool itself is only held by the canary. */
@@ -310,14 +318,24 @@ static __always_inline int refuse_blind(__u64 sk, __u64 family, __u64 protocol, 
 	return bounded(refused_at(sk, family, protocol, asked | ASKED_BLIND));
 }
 
+/* What is refused to a socket of which nobody can tell whom it reaches. By raw ones nobody is reached who asks for a port. */
+static __always_inline __u32 blindly(__u32 family, __u32 type)
+{
+	if (family == STK_AF_PACKET || (is_ip(family) && type == SOCK_RAW))
+		return OUTWARDS;
+	return OUTWARDS | OWN;
+}
+
 static __always_inline int on_create(int family, int type, int protocol, int kern)
 {
-	if (kern || stays_here(family) || is_judged(family, type, protocol) || !is_asked(OUTWARDS))
+	__u32 access = blindly(family, type);
+
+	if (kern || stays_here(family) || is_judged(family, type, protocol) || !is_asked(access))
 		return 0;
 	/* An EtherType, as it goes over the wire. */
 	if (family == STK_AF_PACKET)
 		protocol = bpf_ntohs(protocol);
-	return refuse_blind(0, (__u32)family, (__u32)protocol, OUTWARDS);
+	return refuse_blind(0, (__u32)family, (__u32)protocol, access);
 }
 
 static __always_inline bool is_canary(const __u8 *address, __u16 port)
@@ -353,12 +371,13 @@ static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 	}
 	if (!is_asked(STK_ACCESS_CONNECT) || is_kernels(sk))
 		return 0;
+	if (!is_sk_judged(sk, family))
+		return refuse_blind(sk, 0, 0, STK_ACCESS_CONNECT);
 	/* Breaks a connection off. */
 	if (is == GIVEN_UNSPEC)
 		return 0;
-	if (is == GIVEN_NONE || !is_sk_judged(sk, family))
+	if (is == GIVEN_NONE || !reach(address, sk, false))
 		return refuse_blind(sk, 0, 0, STK_ACCESS_CONNECT);
-	reach(address, sk);
 	return refuse(sk, address, port, STK_ACCESS_CONNECT | transport_of(sk));
 }
 
@@ -411,24 +430,37 @@ static __always_inline int to_peer(__u64 sk, __u32 family, __u64 asked)
 static __always_inline int on_send(struct socket *sock, struct msghdr *msg)
 {
 	__u64 sk = STK_NUMBER_AT(&sock->sk), name, controls;
-	__u32 family = STK_GET(sock, sk, __sk_common.skc_family);
+	__u32 family = STK_GET(sock, sk, __sk_common.skc_family), flags;
 	__u8 address[16] = {};
 	__u16 port = 0;
 	enum given is;
+	int answered;
 
 	if (stays_here(family) || !is_asked(OUTWARDS) || is_kernels(sk))
 		return 0;
 	if (!is_sk_judged(sk, family))
 		return refuse_blind(sk, 0, 0, OUTWARDS);
 	name = STK_NUMBER_AT(&msg->msg_name);
+	controls = STK_NUMBER_AT(&msg->msg_control);
+	flags = STK_GET(msghdr, msg, msg_flags);
+	/*
+	 * What sendmmsg(2) sends to the same name as the message before is sent without a hook, whatever comes along with it. All
+	 * but its last one are marked.
+	 */
+	if (name && (flags & STK_MSG_BATCH))
+		return refuse_blind(sk, 0, 0, OUTWARDS);
 	if (STK_GET(sock, sk, sk_type) == SOCK_STREAM) {
-		/* An address is only looked at where what is sent makes the connection. */
-		if (!(STK_GET(msghdr, msg, msg_flags) & STK_MSG_FASTOPEN))
+		/*
+		 * An address is only looked at where what is sent makes the connection; and not even then where one is under way,
+		 * so both are judged.
+		 */
+		if (!(flags & STK_MSG_FASTOPEN))
 			name = 0;
-	} else {
-		controls = STK_NUMBER_AT(&msg->msg_control);
-		if (controls && has_route(controls, STK_NUMBER_AT(&msg->msg_controllen)))
-			return refuse_blind(sk, 0, 0, OUTWARDS);
+		answered = to_peer(sk, family, 0);
+		if (answered || !name)
+			return answered;
+	} else if (controls && has_route(controls, STK_NUMBER_AT(&msg->msg_controllen))) {
+		return refuse_blind(sk, 0, 0, OUTWARDS);
 	}
 	if (!name)
 		return to_peer(sk, family, 0);
@@ -436,10 +468,17 @@ static __always_inline int on_send(struct socket *sock, struct msghdr *msg)
 	/* UDP takes it for IPv4, and on an IPv6 socket for none. */
 	if (is == GIVEN_UNSPEC && family == STK_AF_INET6)
 		return to_peer(sk, family, 0);
-	if (is == GIVEN_NONE)
+	if (is == GIVEN_NONE || !reach(address, sk, controls))
 		return refuse_blind(sk, 0, 0, OUTWARDS);
-	reach(address, sk);
 	return refuse(sk, address, port, OUTWARDS | transport_of(sk));
+}
+
+/* Whether somebody inside the kernel may bind for this socket, and nobody can tell where. */
+static __always_inline bool is_own_blind(__u64 sk, __u32 family)
+{
+	__u32 type = STK_GET(sock, sk, sk_type);
+
+	return !is_sk_judged(sk, family) && (blindly(family, type) & OWN);
 }
 
 static __always_inline int on_bind(struct socket *sock, struct sockaddr *at)
@@ -449,8 +488,10 @@ static __always_inline int on_bind(struct socket *sock, struct sockaddr *at)
 	__u8 address[16] = {};
 	__u16 port = 0;
 
-	if (!is_ip(family) || !is_asked(STK_ACCESS_BIND) || is_kernels(sk))
+	if (stays_here(family) || !is_asked(STK_ACCESS_BIND) || is_kernels(sk))
 		return 0;
+	if (is_own_blind(sk, family))
+		return refuse_blind(sk, 0, 0, STK_ACCESS_BIND);
 	/* Of another family: the kernel refuses it. */
 	if (given(address, &port, at, family) == GIVEN_NONE)
 		return 0;
@@ -465,8 +506,10 @@ static __always_inline int on_own(struct socket *sock, __u32 access)
 	__u32 part[4] = {};
 	__u8 address[16];
 
-	if (!is_ip(family) || !is_asked(access) || is_kernels(sk))
+	if (stays_here(family) || !is_asked(access) || is_kernels(sk))
 		return 0;
+	if (is_own_blind(sk, family))
+		return refuse_blind(sk, 0, 0, access);
 	if (family == STK_AF_INET6) {
 		BPF_CORE_READ_INTO(&part, (struct sock *)sk, __sk_common.skc_v6_rcv_saddr);
 		__builtin_memcpy(address, part, sizeof(address));
@@ -483,8 +526,9 @@ static __always_inline int on_option(struct socket *sock, int level, int name)
 	__u64 sk;
 
 	if (!(level == STK_SOL_IP && name == STK_IP_OPTIONS) &&
-	    !(level == STK_SOL_IPV6 && (name == STK_IPV6_RTHDR || name == STK_IPV6_2292RTHDR ||
-					name == STK_IPV6_2292OPTIONS)))
+	    !(level == STK_SOL_IPV6 &&
+	      (name == STK_IPV6_RTHDR || name == STK_IPV6_2292RTHDR ||
+	       name == STK_IPV6_2292OPTIONS || name == STK_IPV6_FLOWLABEL_MGR)))
 		return 0;
 	sk = STK_NUMBER_AT(&sock->sk);
 	if (!is_ip(STK_GET(sock, sk, __sk_common.skc_family)) || !is_asked(OUTWARDS))
@@ -506,8 +550,10 @@ static __always_inline int on_permission(struct file *file, int mask)
 		return 0;
 	sk = STK_NUMBER_AT(&((struct socket *)sock)->sk);
 	family = STK_GET(sock, sk, __sk_common.skc_family);
-	if (!is_ip(family) || !is_asked(STK_ACCESS_SEND))
+	if (stays_here(family) || !is_asked(STK_ACCESS_SEND))
 		return 0;
+	if (!is_sk_judged(sk, family))
+		return refuse_blind(sk, 0, 0, STK_ACCESS_SEND | ASKED_SILENT);
 	return to_peer(sk, family, ASKED_SILENT);
 }
 

@@ -99,8 +99,10 @@ impl Contacts {
         for (voice, rule) in rules {
             contacts.kinds |= rule.access;
             match rule.effect {
+                // Nothing is left that it could close.
+                Effect::Allow if rule.is_about_all() => {}
                 Effect::Allow => contacts.otherwise.add_rest(voice, rule.access),
-                _ => contacts.refused.add(voice, rule.access),
+                Effect::Deny => contacts.refused.add(voice, rule.access),
             }
             for addresses in &rule.addresses {
                 let word = Word {
@@ -222,7 +224,8 @@ impl Contacts {
 
 /// What these words say, port by port; never empty.
 fn ports(words: &[&Word<'_>]) -> Ports {
-    let mut begins: Vec<u16> = vec![0];
+    // Port 0 of this end is none of the others.
+    let mut begins: Vec<u16> = vec![0, 1];
     for word in words {
         begins.push(word.addresses.first);
         begins.extend(word.addresses.last.checked_add(1));
@@ -231,9 +234,13 @@ fn ports(words: &[&Word<'_>]) -> Ports {
     begins.dedup();
     let mut ports: Ports = Vec::with_capacity(begins.len());
     for from in begins {
-        let here = words
-            .iter()
-            .filter(|word| (word.addresses.first..=word.addresses.last).contains(&from));
+        let here = words.iter().filter(|word| {
+            if Access::OWN.contains(word.rule.access) {
+                word.addresses.has_own_port(word.rule.effect, from)
+            } else {
+                word.addresses.has_port(from)
+            }
+        });
         let mut said = [Said::NOTHING; 3];
         for word in here {
             for (said, transport) in said.iter_mut().zip(TRANSPORTS) {

@@ -187,7 +187,8 @@ pub struct NetworkChange {
 pub fn diff_network(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
     let (old, new) = (before.ranked_network(), after.ranked_network());
     let all = || old.iter().chain(&new).flat_map(|rule| &rule.addresses);
-    let mut begins = BTreeSet::from([0]);
+    // Port 0 of this end is none of the others.
+    let mut begins = BTreeSet::from([0, 1]);
     for addresses in all() {
         begins.insert(addresses.first);
         begins.extend(addresses.last.checked_add(1));

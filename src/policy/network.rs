@@ -13,6 +13,9 @@ use crate::event::Transport;
 /// Every address, of either version.
 const ANY: &str = "any";
 
+/// Where the kernel picks a port from for who asks for port 0 (`net.ipv4.ip_local_port_range`, as it comes).
+const PICKED: (u16, u16) = (32768, 60999);
+
 /// Addresses, and ports of them. IPv4 is IPv4, also where an IPv6 socket speaks it; `::/0` is IPv6 alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -88,8 +91,19 @@ impl Addresses {
         self.net.is_none_or(|net| net.contains(&ip)) && self.has_port(address.port())
     }
 
-    fn has_port(&self, port: u16) -> bool {
+    pub(crate) fn has_port(&self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
+    }
+
+    /// Whether a rule of this effect is about a port of this end: about port 0, which is one that the kernel picks, if it
+    /// denies one of those, or allows all of them.
+    pub(crate) fn has_own_port(&self, effect: Effect, port: u16) -> bool {
+        let (first, last) = PICKED;
+        match (port, effect) {
+            (0, Effect::Allow) => self.first <= first && last <= self.last,
+            (0, Effect::Deny) => self.first <= last && first <= self.last,
+            (port, _) => self.has_port(port),
+        }
     }
 }
 
@@ -220,17 +234,29 @@ impl NetworkRule {
 
     fn means(&self, addresses: &Addresses, contact: &Contact, kind: Access) -> bool {
         let (ip, port) = (contact.address.ip().to_canonical(), contact.address.port());
+        if Access::OWN.contains(kind) {
+            let about = if ip.is_unspecified() {
+                is_about_any(self.effect, addresses.net, ip)
+            } else {
+                addresses.net.is_none_or(|net| net.contains(&ip))
+            };
+            return about && addresses.has_own_port(self.effect, port);
+        }
         if !ip.is_unspecified() {
             return addresses.contains(contact.address);
-        }
-        if Access::OWN.contains(kind) {
-            return addresses.has_port(port) && is_about_any(self.effect, addresses.net, ip);
         }
         let reached = match ip {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         };
         addresses.contains(SocketAddr::new(reached, port))
+    }
+
+    /// Whether it is about every address, by whatever carries the bytes.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) fn is_about_all(&self) -> bool {
+        let all = |a: &Addresses| a.net.is_none() && (a.first, a.last) == (0, u16::MAX);
+        self.transport.is_none() && self.addresses.iter().any(all)
     }
 
     /// Sorts the stronger rule first; what is left is a matter of their order in the document.
@@ -379,5 +405,19 @@ mod tests {
             "[::]:80",
             true,
         );
+    }
+
+    #[test]
+    fn port_0_is_one_that_the_kernel_picks() {
+        let deny = |ports: &str| rule(Effect::Deny, Access::BIND, &format!("any:{ports}"));
+        speaks(&deny("1-1023"), "127.0.0.1:0", false);
+        speaks(&deny("50051"), "127.0.0.1:0", true);
+        speaks(&deny("1024-65535"), "[::]:0", true);
+        let allow = |ports: &str| rule(Effect::Allow, Access::LISTEN, &format!("any:{ports}"));
+        speaks(&allow("1024-65535"), "127.0.0.1:0", true);
+        speaks(&allow("50051"), "127.0.0.1:0", false);
+        // To the other end it is a port like any other.
+        let to = rule(Effect::Deny, Access::CONNECT, "any:50051");
+        speaks(&to, "127.0.0.1:0", false);
     }
 }

@@ -256,6 +256,19 @@ pub(crate) fn operation(what: &str, object: &str) -> Result<()> {
                 check(unsafe { libc::sendmmsg(fd.as_raw_fd(), &raw mut many, 1, 0) }).map(drop)
             })
         }
+        // To one name twice: the kernel asks about the first one.
+        "sendmmsg-twice" => {
+            let fd = udp()?;
+            message(Some(&(address, size)), &mut [], |message| {
+                let one = libc::mmsghdr {
+                    msg_hdr: *message,
+                    msg_len: 0,
+                };
+                let mut two = [one, one];
+                // SAFETY: whole messages.
+                check(unsafe { libc::sendmmsg(fd.as_raw_fd(), two.as_mut_ptr(), 2, 0) }).map(drop)
+            })
+        }
         "fastopen" => send_to(&tcp()?, &address, size, libc::MSG_FASTOPEN),
         "fastopen-connect" => {
             let fd = tcp()?;
@@ -290,6 +303,16 @@ pub(crate) fn operation(what: &str, object: &str) -> Result<()> {
         "packet" => socket(libc::AF_PACKET, libc::SOCK_RAW, 0x0300).map(drop),
         "packet-datagram" => socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0x0300).map(drop),
         // By way of an address, to another one.
+        // An address, a label, then what to do with it: to make one for this socket alone.
+        "flow-label" => {
+            let mut request = [0u8; 32];
+            request[15] = 1;
+            request[21] = 1;
+            request[22] = 1;
+            let fd = socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?;
+            option(&fd, libc::SOL_IPV6, 32, &request)
+        }
+        "smc" => socket(43, libc::SOCK_STREAM, 0).map(drop),
         "route" => option(&udp()?, libc::SOL_IP, libc::IP_OPTIONS, &route_by(to)),
         "route-tcp" => option(&tcp()?, libc::SOL_IP, libc::IP_OPTIONS, &route_by(to)),
         "route-message" => {
@@ -369,6 +392,14 @@ fn with_inherited(what: &str, fd: c_int) -> Result<()> {
             check(unsafe { libc::send(fd, TOKEN.as_ptr().cast(), TOKEN.len(), 0) } as i64).map(drop)
         }
         "sendmsg" => message(None, &mut [], |message| sendmsg(fd, message)),
+        // To an address that the kernel does not look at, because the connection is there.
+        "decoy" => {
+            let (address, size) = Address::new(SocketAddr::from(([192, 0, 2, 1], 9)));
+            let (token, flags) = (TOKEN.as_ptr().cast(), libc::MSG_FASTOPEN);
+            // SAFETY: bytes and an address with their sizes.
+            let sent = unsafe { libc::sendto(fd, token, TOKEN.len(), flags, address.ptr(), size) };
+            check(sent as i64).map(drop)
+        }
         "uring-send" => {
             let (at, size) = (TOKEN.as_ptr(), TOKEN.len() as u32);
             let fd = io_uring::types::Fd(fd);
@@ -542,7 +573,7 @@ fn every_way(ctx: &Ctx) -> Outcome {
         ("sendto", format!("[::]:{port}"), Some("connect")),
         ("tcp", format!("0.0.0.0:{port}"), None),
     ]);
-    let hidden: [Case; 7] = [
+    let hidden: [Case; 9] = [
         "raw",
         "raw-headers",
         "packet",
@@ -550,6 +581,8 @@ fn every_way(ctx: &Ctx) -> Outcome {
         "route",
         "route-tcp",
         "route-message",
+        "flow-label",
+        "sendmmsg-twice",
     ]
     .map(|what| (what, closed.clone(), Some("connect")));
     cases.extend(hidden);
@@ -589,7 +622,13 @@ fn left_open(to: &str) -> (TcpStream, UdpSocket) {
 
 fn from_before(ctx: &Ctx) -> Outcome {
     let server = Server::new();
-    let (tcp, udp) = left_open(&format!("127.0.0.2:{}", server.port));
+    let to = format!("127.0.0.2:{}", server.port);
+    let (tcp, udp) = left_open(&to);
+    let connecting = socket(libc::AF_INET, libc::SOCK_STREAM, 0).expect("a socket");
+    rustix::io::ioctl_fionbio(&connecting, true).expect("a socket");
+    let begun = connect(&connecting, to.parse().expect("an address"));
+    assert_eq!(begun, Err(Errno::INPROGRESS));
+    rustix::io::fcntl_setfd(&connecting, rustix::io::FdFlags::empty()).expect("a descriptor");
     let ways = [
         "write",
         "send",
@@ -604,10 +643,13 @@ fn from_before(ctx: &Ctx) -> Outcome {
             server.port
         );
         let policy = policy(ctx, &[rule]);
-        let cases: Vec<Case> = [tcp.as_raw_fd(), udp.as_raw_fd()]
+        let mut cases: Vec<Case> = [tcp.as_raw_fd(), udp.as_raw_fd()]
             .into_iter()
             .flat_map(|fd| ways.map(|way| (way, fd.to_string(), refused)))
             .collect();
+        if refused.is_some() {
+            cases.insert(0, ("decoy", connecting.as_raw_fd().to_string(), refused));
+        }
         let out = ctx.path("results");
         let ended = stockade(ctx, under(&policy, &[], &out, &steps_of(&cases), ctx));
         assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -624,7 +666,9 @@ fn from_before(ctx: &Ctx) -> Outcome {
     let mut all = Vec::new();
     taken.read_to_end(&mut all).expect("what was sent");
     assert_eq!(all, TOKEN.repeat(ways.len()));
-    assert_eq!(server.met("").len(), ways.len());
+    let datagrams = server.met("");
+    let datagrams = datagrams.iter().filter(|who| who.starts_with("udp"));
+    assert_eq!(datagrams.count(), ways.len());
     Outcome::Passed
 }
 
@@ -645,7 +689,7 @@ fn allowed(ctx: &Ctx) -> Outcome {
     );
     let no = Some("connect");
     let at = |ip: &str| format!("{ip}:{port}");
-    let mut cases: Vec<Case> = vec![
+    let cases: Vec<Case> = vec![
         ("tcp", at("127.0.0.3"), None),
         ("tcp", at("[::1]"), None),
         ("tcp", at("[::ffff:127.0.0.3]"), None),
@@ -663,16 +707,13 @@ fn allowed(ctx: &Ctx) -> Outcome {
         ("netlink", at("127.0.0.3"), None),
         ("listen", "127.0.0.1:0".to_owned(), None),
     ];
-    // Debian's 5.10 has none.
-    if socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP).is_ok() {
-        cases.push(("mptcp", at("127.0.0.3"), None));
-        cases.push(("mptcp", at("127.0.0.4"), no));
-    }
     let out = ctx.path("results");
     let mut steps = steps_of(&cases);
     // What is denied to somebody is denied to who reaches whomever he likes.
     let others: Vec<Case> = vec![
         ("udp", at("127.0.0.9"), no),
+        ("mptcp", at("127.0.0.3"), no),
+        ("sendmmsg-twice", at("127.0.0.4"), no),
         ("raw", at("127.0.0.3"), no),
         ("packet", at("127.0.0.3"), no),
     ];
@@ -707,18 +748,20 @@ fn allowed(ctx: &Ctx) -> Outcome {
 }
 
 fn own(ctx: &Ctx) -> Outcome {
-    // Free a moment ago, and nobody else is here.
-    let port = Server::new().port;
+    // None that the kernel picks, and nobody else is here.
+    let port = 7777;
     let policy = policy(
         ctx,
         &[
-            format!("id: own, deny: bind, at: ['127.0.0.2:{port}', '[::1]:{port}']"),
+            format!(
+                "id: own, deny: bind, at: ['127.0.0.2:{port}', '[::1]:{port}', '127.0.0.8:50051']"
+            ),
             "id: own-2, deny: [listen, accept], at: ['127.0.0.4', '0.0.0.0']".to_owned(),
         ],
     );
     let at = |ip: &str| format!("{ip}:{port}");
     let (bind, listen) = (Some("bind"), Some("listen"));
-    let cases: Vec<Case> = vec![
+    let mut cases: Vec<Case> = vec![
         ("bind", at("127.0.0.2"), bind),
         ("bind-udp", at("127.0.0.2"), bind),
         ("bind", at("[::1]"), bind),
@@ -727,7 +770,10 @@ fn own(ctx: &Ctx) -> Outcome {
         ("bind-udp", at("[::]"), bind),
         ("bind", at("127.0.0.3"), None),
         ("bind", "127.0.0.2:0".to_owned(), None),
-        ("bind", "0.0.0.0:0".to_owned(), None),
+        // Of 0.0.0.0 one is 127.0.0.8, and the kernel may pick that port.
+        ("bind", "127.0.0.8:0".to_owned(), bind),
+        ("bind", "0.0.0.0:0".to_owned(), bind),
+        ("bind", "127.0.0.9:0".to_owned(), None),
         ("listen", at("127.0.0.3"), None),
         ("accept", at("127.0.0.3"), None),
     ];
@@ -741,6 +787,10 @@ fn own(ctx: &Ctx) -> Outcome {
     for done in outside(&steps) {
         assert_eq!(done.errno, 0, "{} without a fence", done.label);
     }
+    // Whose TCP socket the kernel binds; whether it has any is not asked first.
+    cases.push(("smc", at("127.0.0.3"), bind));
+    let mut steps = steps_of(&cases);
+    steps.extend(steps_of(&others));
     let out = ctx.path("results");
     let ended = stockade(ctx, under(&policy, &[], &out, &steps, ctx));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
