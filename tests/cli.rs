@@ -228,6 +228,69 @@ fn policies_are_checked_explained_tested_and_compared_as_the_page_says() {
 }
 
 #[test]
+fn addresses_are_explained_tested_and_compared() {
+    let program = Program::new();
+    let network = "network:\n  - { id: only, allow: [connect, send], to: ['10.0.0.0/8:443'] }\n";
+    program.write("p.yaml", &format!("version: 1\n{network}"));
+    program.write(
+        "q.yaml",
+        "version: 1\nexec:\n  - { id: none, deny: [/a] }\n",
+    );
+    program.write(
+        "cases.yaml",
+        "version: 1\npolicy: p.yaml\ncases:\n\
+         - { address: '10.1.2.3:443', access: [connect, send], expect: allow }\n\
+         - { address: '[::1]:443', protocol: udp, access: send, expect: deny, rule: only }\n",
+    );
+    let says = |args: &[&str]| {
+        let output = program.run(args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(
+        says(&["policy", "check", "p.yaml"]),
+        "p.yaml: p.yaml, 1 rule on 1 address, enforce\n"
+    );
+    let explain = [
+        "policy",
+        "explain",
+        "--policy",
+        "p.yaml",
+        "--access",
+        "connect,bind",
+    ];
+    assert_eq!(
+        says(&[&explain[..], &["10.1.2.3:443", "192.0.2.1:443"]].concat()),
+        "tcp:10.1.2.3:443\n  connect   allow  allowed by only (line 3)\n  bind      allow  no rule is about it\n\
+         tcp:192.0.2.1:443\n  connect   deny   only (line 3); allows it elsewhere\n  bind      allow  no rule is about it\n"
+    );
+    let json = says(
+        &[
+            &explain[..],
+            &["--format", "json", "--protocol", "udp", "[::1]:53"],
+        ]
+        .concat(),
+    );
+    assert_eq!(
+        json.lines().next(),
+        Some(
+            r#"{"address":"[::1]:53","protocol":"udp","access":["connect"],"verdict":"deny","rule.id":"only","rule.line":3,"unlisted":true,"then":[]}"#
+        )
+    );
+    assert_eq!(
+        says(&["policy", "test", "cases.yaml"]),
+        "2 passed, 0 failed\n"
+    );
+    let told = says(&["policy", "diff", "q.yaml", "p.yaml"]);
+    assert!(
+        told.contains("+ 10.0.0.0/8:0-442: connect,send allow -> deny (only)\n"),
+        "{told}"
+    );
+    assert!(told.contains("- /a: exec deny -> allow (none)\n"), "{told}");
+    assert!(!told.contains("10.0.0.0/8:443"), "{told}");
+}
+
+#[test]
 fn policy_commands_end_with_1_where_something_is_wrong() {
     let program = Program::new();
     program.write(

@@ -114,13 +114,16 @@ impl Text {
         if let Some(fence) = &c.fence {
             writeln!(
                 out,
-                "  fence    {} ({}): {} on {} by {}, {}; proved by {}",
+                "  fence    {} ({}): {} on {} by {}{}; proved by {}",
                 OneLine(&fence.policy),
                 OneLine(&fence.mode),
                 Counted(fence.rules, "rule", "rules"),
                 OneLine(&fence.objects()),
                 OneLine(&fence.mechanism),
-                OneLine(&fence.identity),
+                match fence.identity.as_str() {
+                    "none" => String::new(),
+                    identity => format!(", {}", OneLine(identity)),
+                },
                 Counted(fence.canary_proofs, "refused access", "refused accesses")
             )?;
         }
