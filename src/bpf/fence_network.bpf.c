@@ -80,7 +80,8 @@ struct {
 } stk_net_ranges SEC(".maps");
 
 /*
- * Reports a verdict. `ruling` is the rule, below a verdict as told_of() makes it; without a socket `high` and `low` are the family and the protocol that it was to have.
+ * Reports a verdict. `ruling` is the rule, below a verdict as told_of() makes it; without a socket `high` and `low` are the
+ * family and the protocol that it was to have.
  */
 __attribute__((noinline)) int tell(__u64 sk, __u64 high, __u64 low, __u64 asked, __u64 ruling)
 {
@@ -257,8 +258,8 @@ static __always_inline bool is_kernels(__u64 sk)
 	return BPF_CORE_READ_BITFIELD_PROBED((struct sock *)sk, sk_kern_sock);
 }
 
-/* What is in an address that a call was given, for a socket of this family. */
-static __always_inline enum given given(__u8 *to, __u16 *port, const void *from, __u32 family)
+/* What is in an address that a call was given. One of no family is read as one of IPv4. */
+static __always_inline enum given given(__u8 *to, __u16 *port, const void *from)
 {
 	struct sockaddr_in6 in6 = {};
 
@@ -360,7 +361,7 @@ static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 
 	if (stays_here(family))
 		return 0;
-	is = given(address, &port, to, family);
+	is = given(address, &port, to);
 	if ((__u32)(bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid) {
 		if (is != GIVEN_ADDRESS || !is_canary(address, port))
 			return 0;
@@ -464,7 +465,7 @@ static __always_inline int on_send(struct socket *sock, struct msghdr *msg)
 	}
 	if (!name)
 		return to_peer(sk, family, 0);
-	is = given(address, &port, (const void *)name, family);
+	is = given(address, &port, (const void *)name);
 	/* UDP takes it for IPv4, and on an IPv6 socket for none. */
 	if (is == GIVEN_UNSPEC && family == STK_AF_INET6)
 		return to_peer(sk, family, 0);
@@ -493,7 +494,7 @@ static __always_inline int on_bind(struct socket *sock, struct sockaddr *at)
 	if (is_own_blind(sk, family))
 		return refuse_blind(sk, 0, 0, STK_ACCESS_BIND);
 	/* Of another family: the kernel refuses it. */
-	if (given(address, &port, at, family) == GIVEN_NONE)
+	if (given(address, &port, at) == GIVEN_NONE)
 		return 0;
 	return refuse(sk, address, port, STK_ACCESS_BIND | ASKED_LOCAL | transport_of(sk));
 }
