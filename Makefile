@@ -25,7 +25,11 @@ demo: setup-build ## show the main job on real input: a command inside a fence
 	$(CARGO) build --locked --release
 	scripts/demo.sh
 
-test: check test-unit ## install what is missing and run every test: unit, command line, this kernel, the VMs
+test: setup-build setup-check setup-vm ## install what is missing and run every test: unit, command line, this kernel, the VMs
+	@# The kernels of the VMs come while everything is built.
+	@mkdir -p target; scripts/kernels.sh >target/kernels.log 2>&1 & fetching=$$!; \
+	built=0; $(MAKE) --no-print-directory check test-unit || built=$$?; \
+	wait $$fetching || cat target/kernels.log >&2; exit $$built
 	@if [ "$$(id -u)" = 0 ]; then scripts/vm-test.sh host; \
 	else echo 'not root: the tests on the running kernel are left out; the VMs run them' >&2; fi
 	$(MAKE) --no-print-directory kernel-matrix
