@@ -5,16 +5,17 @@ use std::io::Read as _;
 use std::mem::{size_of, zeroed};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::PathBuf;
 use std::ptr::from_ref;
 use std::time::Duration;
 
 use libc::{c_int, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
 use rustix::io::{Errno, Result};
 
-use crate::fence::{EPERM, confined, denials_of, text, until_ready};
+use crate::fence::{EPERM, denials_of, until_ready};
 use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, stockade};
-use crate::helper::{Done, Step, outside, results, step};
+use crate::helper::{Done, Step, check, outside, results, step, submit};
+use crate::places::{policy_of, under};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -96,15 +97,6 @@ impl Address {
     }
 }
 
-fn check(result: impl Into<i64>) -> Result<i64> {
-    let result = result.into();
-    if result < 0 {
-        let error = std::io::Error::last_os_error();
-        return Err(Errno::from_io_error(&error).expect("an error of the system"));
-    }
-    Ok(result)
-}
-
 fn socket(family: c_int, kind: c_int, protocol: c_int) -> Result<OwnedFd> {
     // SAFETY: plain numbers.
     let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;
@@ -183,19 +175,6 @@ fn option(fd: &OwnedFd, level: c_int, name: c_int, value: &[u8]) -> Result<()> {
     // SAFETY: bytes and their size.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), size) })
         .map(drop)
-}
-
-fn uring(entry: &io_uring::squeue::Entry) -> Result<()> {
-    let of = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
-    let mut ring = io_uring::IoUring::new(4).map_err(of)?;
-    // SAFETY: the caller keeps what the entry points to until this returns.
-    unsafe { ring.submission().push(entry) }.expect("an empty queue has room");
-    ring.submit_and_wait(1).map_err(of)?;
-    let result = ring.completion().next().expect("one completion").result();
-    if result < 0 {
-        return Err(Errno::from_raw_os_error(-result));
-    }
-    Ok(())
 }
 
 /// Loose source routing by way of an address.
@@ -284,13 +263,13 @@ pub(crate) fn operation(what: &str, object: &str) -> Result<()> {
         "uring-connect" => {
             let fd = tcp()?;
             let fd = io_uring::types::Fd(fd.as_raw_fd());
-            uring(&io_uring::opcode::Connect::new(fd, address.ptr(), size).build())
+            submit(&io_uring::opcode::Connect::new(fd, address.ptr(), size).build())
         }
         "uring-sendmsg" => {
             let fd = udp()?;
             message(Some(&(address, size)), &mut [], |message| {
                 let fd = io_uring::types::Fd(fd.as_raw_fd());
-                uring(&io_uring::opcode::SendMsg::new(fd, message).build())
+                submit(&io_uring::opcode::SendMsg::new(fd, message).build())
             })
         }
         "mptcp" => connect(
@@ -403,7 +382,7 @@ fn with_inherited(what: &str, fd: c_int) -> Result<()> {
         "uring-send" => {
             let (at, size) = (TOKEN.as_ptr(), TOKEN.len() as u32);
             let fd = io_uring::types::Fd(fd);
-            uring(&io_uring::opcode::Send::new(fd, at, size).build())
+            submit(&io_uring::opcode::Send::new(fd, at, size).build())
         }
         "sendfile" => {
             let file = token_file()?;
@@ -460,26 +439,12 @@ impl Server {
 }
 
 /// A policy of these rules about the network, as a file.
-fn policy(ctx: &Ctx, rules: &[String]) -> std::path::PathBuf {
-    let path = ctx.path("policy.yaml");
+fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
     let rules: Vec<String> = rules
         .iter()
-        .map(|rule| format!("  - {{ {rule} }}\n"))
+        .map(|rule| format!("  - {{ {rule} }}"))
         .collect();
-    let text = format!("version: 1\nname: test\nnetwork:\n{}", rules.concat());
-    fs::write(&path, text).expect("a file for the policy");
-    path
-}
-
-fn under<'a>(
-    policy: &'a Path,
-    more: &[&'a str],
-    out: &Path,
-    steps: &[Step],
-    ctx: &'a Ctx,
-) -> Vec<String> {
-    let rules = ["--policy", text(policy)].into_iter();
-    confined(rules.chain(more.iter().copied()), out, steps, ctx)
+    policy_of(ctx, &format!("network:\n{}", rules.join("\n")))
 }
 
 /// An operation on an object, and the access that it is refused for.

@@ -172,7 +172,9 @@ fn last() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
-fn check(result: libc::c_long) -> Result<libc::c_long> {
+/// What a raw call gave, or its errno.
+pub(crate) fn check(result: impl Into<i64>) -> Result<i64> {
+    let result = result.into();
     if result < 0 { Err(last()) } else { Ok(result) }
 }
 
@@ -247,7 +249,7 @@ fn operation(words: &[&str]) -> Result<()> {
             Err(last())
         }
         // SAFETY: a terminated path.
-        "truncate" => check(unsafe { libc::truncate(text(path).as_ptr(), 0) }.into()).map(drop),
+        "truncate" => check(unsafe { libc::truncate(text(path).as_ptr(), 0) }).map(drop),
         "unlink" => rustix::fs::unlink(path),
         "rename" => {
             rustix::fs::rename(path, second)?;
@@ -295,9 +297,9 @@ fn operation(words: &[&str]) -> Result<()> {
         // Any other operation, without rights.
         "as-nobody" => {
             // SAFETY: plain numbers; this process is for this step alone.
-            check(unsafe { libc::setresgid(65534, 65534, 65534) }.into())?;
+            check(unsafe { libc::setresgid(65534, 65534, 65534) })?;
             // SAFETY: as above.
-            check(unsafe { libc::setresuid(65534, 65534, 65534) }.into())?;
+            check(unsafe { libc::setresuid(65534, 65534, 65534) })?;
             operation(&words[1..])
         }
         "in-root" => {
@@ -433,9 +435,7 @@ fn map(path: &str, executable: bool, later: bool) -> Result<()> {
 
 /// Opens through a ring, from a worker of the kernel's if asked.
 fn uring(path: &str, force_async: bool) -> Result<()> {
-    use io_uring::{IoUring, opcode, squeue, types};
-    let of = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
-    let mut ring = IoUring::new(4).map_err(of)?;
+    use io_uring::{opcode, squeue, types};
     let path = text(path);
     let mut entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
         .flags(libc::O_RDONLY)
@@ -443,8 +443,15 @@ fn uring(path: &str, force_async: bool) -> Result<()> {
     if force_async {
         entry = entry.flags(squeue::Flags::ASYNC);
     }
-    // SAFETY: the path outlives the wait below.
-    unsafe { ring.submission().push(&entry) }.expect("an empty queue has room");
+    submit(&entry)
+}
+
+/// Does what an entry says through a ring of its own; what it points to outlives this.
+pub(crate) fn submit(entry: &io_uring::squeue::Entry) -> Result<()> {
+    let of = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+    let mut ring = io_uring::IoUring::new(4).map_err(of)?;
+    // SAFETY: the caller keeps what the entry points to until the wait below is over.
+    unsafe { ring.submission().push(entry) }.expect("an empty queue has room");
     ring.submit_and_wait(1).map_err(of)?;
     let result = ring.completion().next().expect("one completion").result();
     if result < 0 {

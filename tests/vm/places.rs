@@ -114,7 +114,7 @@ fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
     policy_of(ctx, &format!("files:\n{}", rules.join("\n")))
 }
 
-fn policy_of(ctx: &Ctx, sections: &str) -> PathBuf {
+pub(crate) fn policy_of(ctx: &Ctx, sections: &str) -> PathBuf {
     let path = ctx.path("policy.yaml");
     fs::write(&path, format!("version: 1\nname: test\n{sections}\n")).unwrap();
     path
@@ -129,7 +129,13 @@ fn rule(id: &str, deny: &str, paths: &[String]) -> String {
 }
 
 /// `stockade run` of the helper with these steps under a policy.
-fn under(policy: &Path, more: &[&str], out: &Path, steps: &[Step], ctx: &Ctx) -> Vec<String> {
+pub(crate) fn under(
+    policy: &Path,
+    more: &[&str],
+    out: &Path,
+    steps: &[Step],
+    ctx: &Ctx,
+) -> Vec<String> {
     let rules = ["--policy", text(policy)].into_iter();
     confined(rules.chain(more.iter().copied()), out, steps, ctx)
 }

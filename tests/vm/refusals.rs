@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::fence::{confined, denials_of, text};
+use crate::fence::{denials_of, text};
 use crate::harness::{Ctx, Needs, Outcome, Test, stockade};
 use crate::helper::{Step, results, step};
+use crate::places::{policy_of, under};
 
 pub(crate) const TESTS: &[Test] = &[Test::new(
     "rule_says_which_errno_is_answered_and_who_is_killed",
@@ -24,9 +25,8 @@ fn refusals(ctx: &Ctx) -> Outcome {
     }
     fs::copy("/bin/true", &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let policy = ctx.path("policy.yaml");
     let rules = format!(
-        "version: 1\nname: test\nfiles:\n\
+        "files:\n\
          - {{ id: gone, deny: [read], paths: ['{}'], errno: ENOENT }}\n\
          - {{ id: deadly, deny: [read, delete], paths: ['{}'], action: kill }}\n\
          - {{ id: tried, deny: [read], paths: ['{}'], action: kill, mode: audit }}\n\
@@ -34,13 +34,13 @@ fn refusals(ctx: &Ctx) -> Outcome {
          - {{ id: program, deny: ['{}'], action: kill }}\n\
          network:\n\
          - {{ id: closed, deny: connect, to: [127.0.0.2], errno: ECONNREFUSED }}\n\
-         - {{ id: trap, deny: [connect, send], to: [127.0.0.3], action: kill }}\n",
+         - {{ id: trap, deny: [connect, send], to: [127.0.0.3], action: kill }}",
         text(&gone),
         text(&deadly),
         text(&tried),
         text(&program),
     );
-    fs::write(&policy, rules).unwrap();
+    let policy = policy_of(ctx, &rules);
     let net = |what: &str, to: &str| step(&format!("{what} {to}"), &[&"net", &what, &to]);
     // The step, how it ends, and what is told: rule, verdict and error.
     type Told = Option<(&'static str, &'static str, Option<&'static str>)>;
@@ -86,8 +86,7 @@ fn refusals(ctx: &Ctx) -> Outcome {
     ];
     let steps: Vec<Step> = cases.iter().map(|(step, ..)| step.clone()).collect();
     let out = ctx.path("results");
-    let rules = ["--policy", text(&policy)];
-    let ended = stockade(ctx, confined(rules, &out, &steps, ctx));
+    let ended = stockade(ctx, under(&policy, &[], &out, &steps, ctx));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let (_, done) = results(&out);
     assert_eq!(done.len(), cases.len());
