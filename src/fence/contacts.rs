@@ -348,7 +348,7 @@ mod tests {
             for port in ports {
                 let address = SocketAddr::new(address.parse().unwrap(), port);
                 for (n, transport) in TRANSPORTS.into_iter().enumerate() {
-                    for kind in (Access::OUTWARDS | Access::OWN).kinds() {
+                    for kind in Access::NETWORK.kinds() {
                         let contact = Contact::new(address, transport, kind);
                         let decision = evaluate_contact(&set, &contact);
                         let id = decision.rule.map(|r| r.id.as_str());

@@ -245,91 +245,45 @@ pub(super) const FMOD_RET: &[Probe] = &[
     },
 ];
 
-pub(super) const NETWORK_LSM: &[Probe] = &[
-    hook(
-        "fence.socket",
-        "sockets that reach whomever they like",
-        variants!["lsm" "fence_socket__lsm" NONE],
-    ),
-    hook(
-        "fence.connect",
-        "connects",
-        variants!["lsm" "fence_connect__lsm" NONE],
-    ),
-    hook(
-        "fence.send",
-        "messages",
-        variants!["lsm" "fence_send__lsm" NONE],
-    ),
-    hook(
-        "fence.bind",
-        "binds",
-        variants!["lsm" "fence_bind__lsm" NONE],
-    ),
-    hook(
-        "fence.listen",
-        "listening sockets",
-        variants!["lsm" "fence_listen__lsm" NONE],
-    ),
-    hook(
-        "fence.accept",
-        "accepts",
-        variants!["lsm" "fence_accept__lsm" NONE],
-    ),
-    hook(
-        "fence.option",
-        "routes of packets",
-        variants!["lsm" "fence_option__lsm" NONE],
-    ),
-    // From 6.5 on what is spliced into a socket is a message.
-    Probe {
-        name: "fence.splice",
-        variants: variants!["lsm" "fence_splice__lsm" &[Function("kernel_sendpage")]],
-        without: "what is spliced",
-        excused_without: Some("kernel_sendpage"),
-    },
-];
+/// Those of the network: one list for LSM programs and for their twins.
+macro_rules! network {
+    ($how:literal) => {
+        &[
+            network!($how, "socket", "sockets that reach whomever they like"),
+            network!($how, "connect", "connects"),
+            network!($how, "send", "messages"),
+            network!($how, "bind", "binds"),
+            network!($how, "listen", "listening sockets"),
+            network!($how, "accept", "accepts"),
+            network!($how, "option", "routes of packets"),
+            // From 6.5 on what is spliced into a socket is a message.
+            Probe {
+                excused_without: Some("kernel_sendpage"),
+                ..network!(
+                    $how,
+                    "splice",
+                    "what is spliced",
+                    &[Function("kernel_sendpage")]
+                )
+            },
+        ]
+    };
+    ($how:literal, $name:literal, $without:literal) => {
+        network!($how, $name, $without, NONE)
+    };
+    ($how:literal, $name:literal, $without:literal, $needs:expr) => {
+        hook(
+            concat!("fence.", $name),
+            $without,
+            &[Variant {
+                name: $how,
+                programs: &[Auto(concat!("fence_", $name, "__", $how))],
+                needs: $needs,
+                blind: None,
+            }],
+        )
+    };
+}
 
-pub(super) const NETWORK_FMOD_RET: &[Probe] = &[
-    hook(
-        "fence.socket",
-        "sockets that reach whomever they like",
-        variants!["fmod_ret" "fence_socket__fmod_ret" NONE],
-    ),
-    hook(
-        "fence.connect",
-        "connects",
-        variants!["fmod_ret" "fence_connect__fmod_ret" NONE],
-    ),
-    hook(
-        "fence.send",
-        "messages",
-        variants!["fmod_ret" "fence_send__fmod_ret" NONE],
-    ),
-    hook(
-        "fence.bind",
-        "binds",
-        variants!["fmod_ret" "fence_bind__fmod_ret" NONE],
-    ),
-    hook(
-        "fence.listen",
-        "listening sockets",
-        variants!["fmod_ret" "fence_listen__fmod_ret" NONE],
-    ),
-    hook(
-        "fence.accept",
-        "accepts",
-        variants!["fmod_ret" "fence_accept__fmod_ret" NONE],
-    ),
-    hook(
-        "fence.option",
-        "routes of packets",
-        variants!["fmod_ret" "fence_option__fmod_ret" NONE],
-    ),
-    Probe {
-        name: "fence.splice",
-        variants: variants!["fmod_ret" "fence_splice__fmod_ret" &[Function("kernel_sendpage")]],
-        without: "what is spliced",
-        excused_without: Some("kernel_sendpage"),
-    },
-];
+pub(super) const NETWORK_LSM: &[Probe] = network!("lsm");
+pub(super) const NETWORK_FMOD_RET: &[Probe] = network!("fmod_ret");
