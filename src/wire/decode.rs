@@ -620,34 +620,41 @@ fn denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let flags = rec.hdr.flags;
     let len = usize::try_from(rec.path_len).map_err(|_| Malformed::Short)?;
     let parts = rec.path.get(..len).ok_or(Malformed::Short)?;
-    Ok(Kind::Denial(Denial {
-        rule: rec.rule,
-        rule_id: spare.string(),
-        access: access_names(rec.access, spare.string()),
-        refused: rec.verdict >= VERDICT_DENY,
-        killed: rec.verdict == VERDICT_KILL,
-        errno: rec.error,
-        unlisted: flags & flag::UNLISTED != 0,
-        object: Denied::File {
-            path: path(parts, flags & flag::PATH_CUT != 0, flags, spare),
-            path_in_fs: flags & flag::NO_MOUNT != 0,
-            file: file_id(rec.file),
-        },
-    }))
+    let object = Denied::File {
+        path: path(parts, flags & flag::PATH_CUT != 0, flags, spare),
+        path_in_fs: flags & flag::NO_MOUNT != 0,
+        file: file_id(rec.file),
+    };
+    let verdict = (rec.verdict, rec.error);
+    Ok(refusal(flags, rec.rule, rec.access, verdict, object, spare))
 }
 
 fn net_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let rec: NetDenialRecord = fixed(bytes)?;
-    Ok(Kind::Denial(Denial {
-        rule: rec.rule,
+    let (flags, verdict) = (rec.hdr.flags, (rec.verdict, rec.error));
+    let object = network::denied(&rec);
+    Ok(refusal(flags, rec.rule, rec.access, verdict, object, spare))
+}
+
+/// What every denial says.
+fn refusal(
+    flags: u32,
+    rule: u32,
+    access: u32,
+    (verdict, errno): (u16, u16),
+    object: Denied,
+    spare: &mut Spare,
+) -> Kind {
+    Kind::Denial(Denial {
+        rule,
         rule_id: spare.string(),
-        access: access_names(rec.access, spare.string()),
-        refused: rec.verdict >= VERDICT_DENY,
-        killed: rec.verdict == VERDICT_KILL,
-        errno: rec.error,
-        unlisted: rec.hdr.flags & flag::UNLISTED != 0,
-        object: network::denied(&rec),
-    }))
+        access: access_names(access, spare.string()),
+        refused: verdict >= VERDICT_DENY,
+        killed: verdict == VERDICT_KILL,
+        errno,
+        unlisted: flags & flag::UNLISTED != 0,
+        object,
+    })
 }
 
 /// The rule that a denial names, without decoding the rest; `None` for every other record.
