@@ -249,5 +249,10 @@ impl PolicyArgs {
 /// A number of things, in words.
 fn counted(n: impl TryInto<u64>, what: &str) -> String {
     let n = n.try_into().unwrap_or(u64::MAX);
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+    let plural = match what.ends_with('s') {
+        _ if n == 1 => "",
+        true => "es",
+        false => "s",
+    };
+    format!("{n} {what}{plural}")
 }

@@ -82,7 +82,7 @@ struct ExplainArgs {
 
 /// The kinds that a policy can deny, by name.
 fn kinds() -> impl TypedValueParser<Value = Access> {
-    let all = Access::ALL | Access::OUTWARDS | Access::OWN;
+    let all = Access::ALL | Access::NETWORK;
     PossibleValuesParser::new(all.names())
         .try_map(|word| Access::from_name(&word).ok_or("no access kind"))
 }
@@ -110,8 +110,12 @@ fn check(files: &[PathBuf]) -> Outcome {
                 let addresses: usize = set.network.iter().map(|r| r.addresses.len()).sum();
                 let on = match addresses {
                     0 => counted(paths, "path"),
-                    more if paths == 0 => counted_addresses(more),
-                    more => format!("{} and {}", counted(paths, "path"), counted_addresses(more)),
+                    more if paths == 0 => counted(more, "address"),
+                    more => format!(
+                        "{} and {}",
+                        counted(paths, "path"),
+                        counted(more, "address")
+                    ),
                 };
                 println!(
                     "{}: {}, {} on {on}, {}",
@@ -126,13 +130,6 @@ fn check(files: &[PathBuf]) -> Outcome {
         }
     }
     Ok(code)
-}
-
-fn counted_addresses(number: usize) -> String {
-    match number {
-        1 => "1 address".to_owned(),
-        more => format!("{more} addresses"),
-    }
 }
 
 /// The path without links, as the kernel would find it; where there is nothing, its directory without links.
@@ -176,7 +173,7 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
         rule.paths.extend(targets);
     }
     let named = args.access.iter().copied().reduce(|a, b| a | b);
-    let wanted = named.unwrap_or(Access::ALL | Access::OUTWARDS | Access::OWN);
+    let wanted = named.unwrap_or(Access::ALL | Access::NETWORK);
     for path in &args.paths {
         let text = path.to_string_lossy();
         if let Ok(address) = text.parse() {
@@ -184,7 +181,7 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
                 "udp" => Transport::Udp,
                 _ => Transport::Tcp,
             };
-            let contact = Contact::new(address, Some(transport), Access::OUTWARDS | Access::OWN);
+            let contact = Contact::new(address, Some(transport), Access::NETWORK);
             let reasons = explain_contact(&set, &contact);
             let told = reasons.iter().map(Told::of_network).collect();
             print_reasons(&text, Some(&args.protocol), told, wanted, args.format)?;

@@ -75,6 +75,9 @@ impl Access {
     /// What is done at an address of this end.
     pub const OWN: Access = Access(Access::BIND.0 | Access::LISTEN.0 | Access::ACCEPT.0);
 
+    /// Every kind of access on the network.
+    pub const NETWORK: Access = Access(Access::OUTWARDS.0 | Access::OWN.0);
+
     /// What is at a name is another thing afterwards.
     pub(crate) const CHANGES: Access = Access(
         Access::WRITE.0 | Access::CREATE.0 | Access::DELETE.0 | Access::REPLACE.0 | Access::MOUNT.0,

@@ -554,7 +554,7 @@ pub(super) fn contacts(words: &[Spanned<String>]) -> Result<Access, Fault> {
 
 /// The kind that a word stands for.
 pub(super) fn contact(word: &str, place: Location) -> Result<Access, Fault> {
-    let all = Access::OUTWARDS | Access::OWN;
+    let all = Access::NETWORK;
     match Access::from_name(word) {
         Some(access) if all.contains(access) => Ok(access),
         Some(_) => Err(Fault::new(
@@ -653,7 +653,7 @@ mod tests {
     fn the_list_of_kinds_in_messages_is_the_one_in_the_code() {
         let names: Vec<_> = Access::ALL.names().collect();
         assert_eq!(names.join(", "), ACCESS_NOW);
-        let names: Vec<_> = (Access::OUTWARDS | Access::OWN).names().collect();
+        let names: Vec<_> = Access::NETWORK.names().collect();
         assert_eq!(names.join(", "), CONTACTS_NOW);
     }
 }

@@ -332,7 +332,7 @@ fn rows(old: &[&NetworkRule], new: &[&NetworkRule], ip: IpAddr, begins: &[u16]) 
         Some((before.verdict, after.verdict, rule))
     };
     let mut rows: Vec<Row> = Vec::new();
-    for access in (Access::OUTWARDS | Access::OWN).kinds() {
+    for access in Access::NETWORK.kinds() {
         let by = [
             ("tcp", Some(Transport::Tcp)),
             ("udp", Some(Transport::Udp)),

@@ -194,11 +194,6 @@ impl FileRule {
             && Access::MOVES.contains(kind)
             && self.access.intersects(Access::CHANGES)
     }
-
-    /// Sorts the stronger rule first; what is left is a matter of their order in the document.
-    pub(crate) fn rank(&self) -> (Reverse<i32>, Effect) {
-        (Reverse(self.priority), self.effect)
-    }
 }
 
 impl RuleSet {
@@ -326,16 +321,12 @@ impl RuleSet {
 
     /// The rules about files, the stronger one first.
     pub(crate) fn ranked(&self) -> Vec<&FileRule> {
-        let mut rules: Vec<&FileRule> = self.rules.iter().collect();
-        rules.sort_by_key(|rule| rule.rank());
-        rules
+        ranked(&self.rules, |rule| (rule.priority, rule.effect))
     }
 
     /// Those about the network, the stronger one first.
     pub(crate) fn ranked_network(&self) -> Vec<&NetworkRule> {
-        let mut rules: Vec<&NetworkRule> = self.network.iter().collect();
-        rules.sort_by_key(|rule| rule.rank());
-        rules
+        ranked(&self.network, |rule| (rule.priority, rule.effect))
     }
 
     /// The ids as the fence numbers its rules: those about files, then those about the network, the stronger one first.
@@ -358,6 +349,16 @@ impl RuleSet {
         }
         self
     }
+}
+
+/// The stronger rule first; what is left is a matter of their order in the document.
+fn ranked<R>(rules: &[R], strength: impl Fn(&R) -> (i32, Effect)) -> Vec<&R> {
+    let mut rules: Vec<&R> = rules.iter().collect();
+    rules.sort_by_key(|rule| {
+        let (priority, effect) = strength(rule);
+        (Reverse(priority), effect)
+    });
+    rules
 }
 
 /// Where a rule comes from, for a message.

@@ -258,11 +258,6 @@ impl NetworkRule {
         let all = |a: &Addresses| a.net.is_none() && (a.first, a.last) == (0, u16::MAX);
         self.transport.is_none() && self.addresses.iter().any(all)
     }
-
-    /// Sorts the stronger rule first; what is left is a matter of their order in the document.
-    pub(crate) fn rank(&self) -> (std::cmp::Reverse<i32>, Effect) {
-        (std::cmp::Reverse(self.priority), self.effect)
-    }
 }
 
 /// Whether a rule for these addresses is about a socket that is bound to all of its version; one of IPv6 takes IPv4, too.
