@@ -60,7 +60,8 @@ static __always_inline void no_file_id(struct stk_file_id *id, __u64 dentry)
 
 /*
  * Reports a verdict. A global function with numbers for arguments, so that the verifier looks at it once and not behind
- * every branch of every hook. `mnt` is 0 where the hook knows none; `what` is the access below a verdict as told_of() makes it.
+ * every branch of every hook. `mnt` is 0 where the hook knows none; `what` is the access below a verdict as told_of()
+ * makes it.
  *
  * The record is reserved before the path is walked in the scratch: whatever happens to the path, the denial arrives.
  */
@@ -196,7 +197,7 @@ __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __
 __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked, __u64 so_far)
 {
 	struct stk_armed *armed = armed_now();
-	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE), otherwise;
+	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE);
 	__u32 kind = asked, own = asked >> 32;
 
 	if (!armed)
@@ -206,9 +207,7 @@ __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked,
 		now = around(dentry, mount, now, kind);
 	else if (armed->flags & STK_ARMED_NAMES)
 		now = said_in(stk_parent_of(dentry), dentry, now, kind | STK_LEAF);
-	otherwise = said_by(&armed->otherwise, kind);
-	return both(so_far,
-		    said(refusal_by(now >> 32, otherwise >> 32), refusal_by(now, otherwise)));
+	return with_refusals(so_far, now, said_by(&armed->otherwise, kind));
 }
 
 /*
@@ -220,22 +219,16 @@ __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u6
 	__u64 mount = stk_mount_of((struct vfsmount *)mnt);
 	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
 	__u64 own = asked >> 32 << 32;
-	__u32 access = asked, code, kind;
-	bool audit = false;
+	__u32 access = asked, kind;
 
 	for (kind = 0; kind < STK_ACCESS_FILE_KINDS; kind++) {
 		if (access & (1U << kind))
 			found = refusals(dentry, mount, own | kind, found);
 	}
-	code = found >> 32;
-	if (code == STK_RULE_NONE) {
-		code = found;
-		audit = true;
-	}
-	if (code == STK_RULE_NONE)
+	told = told_of(found);
+	if (!told)
 		return 0;
-	told = told_of(code, audit);
-	report(inode, dentry, mnt, told | access, code >> 1);
+	report(inode, dentry, mnt, told | access, rule_in(found));
 	return answer(told);
 }
 

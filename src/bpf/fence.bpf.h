@@ -55,13 +55,29 @@ static __always_inline struct stk_armed *armed_now(void)
 #define TOLD_UNLISTED (1ULL << 40)
 #define TOLD_ERROR    48
 
-static __always_inline __u64 told_of(__u32 code, bool audit)
+/* The code that decides: of a rule that is enforced, else of one that only reports. */
+static __always_inline __u32 code_in(__u64 found)
 {
+	__u32 enforced = found >> 32;
+
+	return enforced == STK_RULE_NONE ? (__u32)found : enforced;
+}
+
+static __always_inline __u32 rule_in(__u64 found)
+{
+	return code_in(found) >> 1;
+}
+
+/* Of the strongest refusals; 0 where there is none. */
+static __always_inline __u64 told_of(__u64 found)
+{
+	__u32 code = code_in(found), rule = rule_in(found);
 	__u64 told = code & 1 ? TOLD_UNLISTED : 0, error = EPERM;
-	__u32 rule = code >> 1;
 	struct stk_action *action;
 
-	if (audit)
+	if (code == STK_RULE_NONE)
+		return 0;
+	if ((__u32)(found >> 32) == STK_RULE_NONE)
 		return told | (__u64)STK_VERDICT_AUDIT << TOLD_VERDICT;
 	action = bpf_map_lookup_elem(&stk_actions, &rule);
 	if (action && action->error)
@@ -124,6 +140,13 @@ static __always_inline __u32 refusal_by(__u32 rule, __u32 otherwise)
 	if (rule == STK_RULE_NONE)
 		return otherwise | 1;
 	return rule & 1 ? STK_RULE_NONE : rule;
+}
+
+/* Adds what is refused by what is said about one kind of access, and otherwise. */
+static __always_inline __u64 with_refusals(__u64 so_far, __u64 now, __u64 otherwise)
+{
+	return both(so_far,
+		    said(refusal_by(now >> 32, otherwise >> 32), refusal_by(now, otherwise)));
 }
 
 /* What a hook may answer. The asm keeps clang from comparing both ends at once, with a copy whose bounds say nothing. */

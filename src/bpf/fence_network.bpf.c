@@ -15,7 +15,6 @@ STK_EXPORT(stk_net_ruling);
 STK_EXPORT(stk_net_ports);
 
 /* include/linux/socket.h, include/linux/net.h, include/uapi/linux/in.h, in6.h and stat.h, include/linux/fs.h */
-#define STK_AF_UNSPEC          0
 #define STK_AF_KEY             15
 #define STK_AF_NETLINK         16
 #define STK_AF_ALG             38
@@ -56,12 +55,6 @@ enum {
 	TRANSPORT_TCP = 0,
 	TRANSPORT_UDP = 1,
 	TRANSPORT_OTHER = 2,
-};
-
-enum given {
-	GIVEN_NONE, /* what the kernel half does not know */
-	GIVEN_UNSPEC,
-	GIVEN_ADDRESS,
 };
 
 struct {
@@ -158,7 +151,7 @@ __attribute__((noinline)) __u32 set_at(__u64 high, __u64 low, __u32 port, __u32 
 __attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u32 blind, __u64 so_far)
 {
 	struct stk_armed *armed = armed_now();
-	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE), otherwise;
+	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE);
 
 	if (!armed)
 		return so_far;
@@ -166,17 +159,14 @@ __attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u32 blind, 
 		now = said_by(&armed->lost, kind);
 	else
 		now = with_set(now, set, kind);
-	otherwise = said_by(&armed->otherwise, kind);
-	return both(so_far,
-		    said(refusal_by(now >> 32, otherwise >> 32), refusal_by(now, otherwise)));
+	return with_refusals(so_far, now, said_by(&armed->otherwise, kind));
 }
 
 /* The answer, 0 or -errno; reports what is refused, or would be. The address is in `high` and `low`, as in memory. */
 __attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 asked)
 {
 	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
-	__u32 blind = !!(asked & ASKED_BLIND), set = 0, code, kind;
-	bool audit = false;
+	__u32 blind = !!(asked & ASKED_BLIND), set = 0, kind;
 
 	if (!blind)
 		set = set_at(high, low, (__u16)(asked >> ASKED_PORT), asked >> ASKED_TRANSPORT & 3);
@@ -184,15 +174,10 @@ __attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 
 		if (asked & (1ULL << kind))
 			found = refusals_at(set, kind, blind, found);
 	}
-	code = found >> 32;
-	if (code == STK_RULE_NONE) {
-		code = found;
-		audit = true;
-	}
-	if (code == STK_RULE_NONE || (audit && (asked & ASKED_SILENT)))
+	told = told_of(found);
+	if (!told || (verdict_in(told) == STK_VERDICT_AUDIT && (asked & ASKED_SILENT)))
 		return 0;
-	told = told_of(code, audit);
-	tell(sk, high, low, asked, told | code >> 1);
+	tell(sk, high, low, asked, told | rule_in(found));
 	return answer(told);
 }
 
@@ -256,25 +241,6 @@ static __always_inline __u64 transport_of(__u64 sk)
 static __always_inline bool is_kernels(__u64 sk)
 {
 	return BPF_CORE_READ_BITFIELD_PROBED((struct sock *)sk, sk_kern_sock);
-}
-
-/* What is in an address that a call was given. One of no family is read as one of IPv4. */
-static __always_inline enum given given(__u8 *to, __u16 *port, const void *from)
-{
-	struct sockaddr_in6 in6 = {};
-
-	if (bpf_probe_read_kernel(&in6, sizeof(in6), from))
-		return GIVEN_NONE;
-	*port = bpf_ntohs(in6.sin6_port);
-	if (in6.sin6_family == STK_AF_INET6) {
-		__builtin_memcpy(to, &in6.sin6_addr, 16);
-		return GIVEN_ADDRESS;
-	}
-	/* struct sockaddr_in: the address stands where that of IPv6 has its flow. */
-	mapped(to, in6.sin6_flowinfo);
-	if (in6.sin6_family == STK_AF_INET)
-		return GIVEN_ADDRESS;
-	return in6.sin6_family == STK_AF_UNSPEC ? GIVEN_UNSPEC : GIVEN_NONE;
 }
 
 /*
@@ -361,7 +327,7 @@ static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 
 	if (stays_here(family))
 		return 0;
-	is = given(address, &port, to);
+	is = given(address, &port, to, false);
 	if ((__u32)(bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid) {
 		if (is != GIVEN_ADDRESS || !is_canary(address, port))
 			return 0;
@@ -465,7 +431,7 @@ static __always_inline int on_send(struct socket *sock, struct msghdr *msg)
 	}
 	if (!name)
 		return to_peer(sk, family, 0);
-	is = given(address, &port, (const void *)name);
+	is = given(address, &port, (const void *)name, false);
 	/* UDP takes it for IPv4, and on an IPv6 socket for none. */
 	if (is == GIVEN_UNSPEC && family == STK_AF_INET6)
 		return to_peer(sk, family, 0);
@@ -494,7 +460,7 @@ static __always_inline int on_bind(struct socket *sock, struct sockaddr *at)
 	if (is_own_blind(sk, family))
 		return refuse_blind(sk, 0, 0, STK_ACCESS_BIND);
 	/* Of another family: the kernel refuses it. */
-	if (given(address, &port, at) == GIVEN_NONE)
+	if (given(address, &port, at, false) == GIVEN_NONE)
 		return 0;
 	return refuse(sk, address, port, STK_ACCESS_BIND | ASKED_LOCAL | transport_of(sk));
 }

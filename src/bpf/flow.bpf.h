@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Addresses and ports: of sockets, and as calls are given them. */
+/* Addresses as calls are given them. */
 #ifndef STOCKADE_FLOW_BPF_H
 #define STOCKADE_FLOW_BPF_H
 
@@ -7,6 +7,7 @@
 #include <bpf/bpf_endian.h>
 
 /* include/linux/socket.h */
+#define STK_AF_UNSPEC 0
 #define STK_AF_UNIX   1
 #define STK_AF_INET   2
 #define STK_AF_INET6  10
@@ -21,24 +22,14 @@ static __always_inline void mapped(__u8 *to, __u32 address)
 	__builtin_memcpy(to + 12, &address, 4);
 }
 
-static __always_inline void flow_of(struct stk_flow *flow, struct sock *sk)
-{
-	flow->family = STK_GET(sock, sk, __sk_common.skc_family);
-	if (flow->family == STK_AF_INET6) {
-		BPF_CORE_READ_INTO(&flow->local, sk, __sk_common.skc_v6_rcv_saddr);
-		BPF_CORE_READ_INTO(&flow->remote, sk, __sk_common.skc_v6_daddr);
-	} else {
-		mapped(flow->local, STK_GET(sock, sk, __sk_common.skc_rcv_saddr));
-		mapped(flow->remote, STK_GET(sock, sk, __sk_common.skc_daddr));
-	}
-	/* Not skc_num: that is cleared before the state becomes TCP_CLOSE (tcp_set_state, net/ipv4/tcp.c). */
-	flow->local_port = bpf_ntohs(STK_GET(inet_sock, sk, inet_sport));
-	flow->remote_port = bpf_ntohs(STK_GET(sock, sk, __sk_common.skc_dport));
-	flow->protocol = STK_GET(sock, sk, sk_protocol);
-}
+enum given {
+	GIVEN_NONE, /* of a family that is none of these, or it cannot be read */
+	GIVEN_UNSPEC, /* read as if it was IPv4 */
+	GIVEN_ADDRESS,
+};
 
-/* The address that a call was given. What is no address of this family, or cannot be read, is none. */
-static __always_inline void address_given(__u8 *to, __u16 *port, const void *from, bool user)
+/* What is in an address that a call was given. */
+static __always_inline enum given given(__u8 *to, __u16 *port, const void *from, bool user)
 {
 	struct sockaddr_in6 in6 = {};
 	long failed;
@@ -47,17 +38,18 @@ static __always_inline void address_given(__u8 *to, __u16 *port, const void *fro
 		failed = bpf_probe_read_user(&in6, sizeof(in6), from);
 	else
 		failed = bpf_probe_read_kernel(&in6, sizeof(in6), from);
-	*port = 0;
-	if (!failed && in6.sin6_family == STK_AF_INET6) {
+	if (failed)
+		return GIVEN_NONE;
+	*port = bpf_ntohs(in6.sin6_port);
+	if (in6.sin6_family == STK_AF_INET6) {
 		__builtin_memcpy(to, &in6.sin6_addr, 16);
-		*port = bpf_ntohs(in6.sin6_port);
-	} else if (!failed && in6.sin6_family == STK_AF_INET) {
-		/* struct sockaddr_in: the address stands where that of IPv6 has its flow. */
-		mapped(to, in6.sin6_flowinfo);
-		*port = bpf_ntohs(in6.sin6_port);
-	} else {
-		__builtin_memset(to, 0, 16);
+		return GIVEN_ADDRESS;
 	}
+	/* struct sockaddr_in: the address stands where that of IPv6 has its flow. */
+	mapped(to, in6.sin6_flowinfo);
+	if (in6.sin6_family == STK_AF_INET)
+		return GIVEN_ADDRESS;
+	return in6.sin6_family == STK_AF_UNSPEC ? GIVEN_UNSPEC : GIVEN_NONE;
 }
 
 #endif

@@ -108,6 +108,31 @@ static __always_inline bool is_inet(struct sock *sk)
 	return family == STK_AF_INET || family == STK_AF_INET6;
 }
 
+static __always_inline void flow_of(struct stk_flow *flow, struct sock *sk)
+{
+	flow->family = STK_GET(sock, sk, __sk_common.skc_family);
+	if (flow->family == STK_AF_INET6) {
+		BPF_CORE_READ_INTO(&flow->local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&flow->remote, sk, __sk_common.skc_v6_daddr);
+	} else {
+		mapped(flow->local, STK_GET(sock, sk, __sk_common.skc_rcv_saddr));
+		mapped(flow->remote, STK_GET(sock, sk, __sk_common.skc_daddr));
+	}
+	/* Not skc_num: that is cleared before the state becomes TCP_CLOSE (tcp_set_state, net/ipv4/tcp.c). */
+	flow->local_port = bpf_ntohs(STK_GET(inet_sock, sk, inet_sport));
+	flow->remote_port = bpf_ntohs(STK_GET(sock, sk, __sk_common.skc_dport));
+	flow->protocol = STK_GET(sock, sk, sk_protocol);
+}
+
+/* The address that a call was given. What is no address of this family, or cannot be read, is none. */
+static __always_inline void address_given(__u8 *to, __u16 *port, const void *from, bool user)
+{
+	if (given(to, port, from, user) != GIVEN_ADDRESS) {
+		__builtin_memset(to, 0, 16);
+		*port = 0;
+	}
+}
+
 /* What TCP took in and sent, each byte once. */
 static __always_inline void bytes_of(struct sock *sk, __u64 *sent, __u64 *received)
 {
