@@ -195,6 +195,7 @@ mod linux {
                     .collect::<Vec<_>>(),
             );
         }
+        checks.push(seccomp());
         Ok(Examination {
             can_fence: fence.is_some(),
             fence: fence.map(|(state, _)| state),
@@ -344,6 +345,19 @@ mod linux {
                 found,
                 Some("run as root; before Linux 5.11 CAP_SYS_RESOURCE is needed too"),
             )
+        }
+    }
+
+    /// Refuses a call of a thread of ours.
+    fn seccomp() -> Check {
+        match crate::fence::try_seccomp() {
+            Ok(()) => check(
+                "system calls",
+                Status::Ok,
+                "refused by seccomp, to what 'run' starts",
+                None,
+            ),
+            Err(e) => failed("system calls", &e),
         }
     }
 

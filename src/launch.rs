@@ -1,5 +1,8 @@
 //! Starting a command that waits: it exists and can be put in scope, but has not run a single instruction of its own.
 
+#[cfg(stockade_kernel)]
+mod confinement;
+
 use std::io;
 #[cfg(stockade_kernel)]
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -8,6 +11,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 #[cfg(stockade_kernel)]
 use std::thread::JoinHandle;
+
+#[cfg(stockade_kernel)]
+pub(crate) use confinement::Confinement;
 
 #[cfg(not(stockade_kernel))]
 use crate::error::ErrorKind;
@@ -31,6 +37,7 @@ struct Inner {
     /// Closing it without writing makes the process give up.
     gate: Option<OwnedFd>,
     spawner: Option<JoinHandle<io::Result<Child>>>,
+    confinement: Confinement,
 }
 
 impl Held {
@@ -53,11 +60,20 @@ impl Held {
         match self.never {}
     }
 
-    /// Lets the command run. The inner error is exec's: no such program, not executable.
+    #[cfg(stockade_kernel)]
+    pub(crate) fn confinement(&self) -> Confinement {
+        self.inner.confinement.clone()
+    }
+
+    /// Lets the command run, with the filter of system calls that the session has for it
+    /// ([`SessionBuilder::command`](crate::SessionBuilder::command)). The inner error is exec's: no such program, not
+    /// executable.
     ///
     /// # Errors
     ///
-    /// [`Io`](crate::ErrorKind::Io) when the process has vanished meanwhile.
+    /// [`Io`](crate::ErrorKind::Io) when the process has vanished meanwhile;
+    /// [`NotEnforced`](crate::ErrorKind::NotEnforced) when the filter is refused, or does not refuse a call of our own: the
+    /// command has not run.
     pub fn release(self) -> Result<io::Result<Child>> {
         release(self)
     }
@@ -89,19 +105,16 @@ fn spawn(mut command: Command) -> Result<Held> {
     let (told, tell) = pipe()?;
     let (wait, gate) = pipe()?;
     let gate_copy = gate.as_raw_fd();
-    // SAFETY: between fork and exec only async-signal-safe calls are made: close, getpid, write, read.
+    let (confinement, mut inbox) = Confinement::new().map_err(|e| failed("mmap", e))?;
+    // SAFETY: between fork and exec only async-signal-safe calls are made: close, getpid, write, and those of the inbox.
     unsafe {
         command.pre_exec(move || {
             // The child's copy of the gate would keep `wait` open for ever if the parent died.
             libc::close(gate_copy);
             let pid = std::process::id().to_ne_bytes();
             rustix::io::write(&tell, &pid)?;
-            let mut go = [0u8];
-            match rustix::io::read(&wait, &mut go) {
-                Ok(1) => Ok(()),
-                Ok(_) => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
-                Err(e) => Err(e.into()),
-            }
+            // Last of all: what a filter refuses is nobody's need any more, but for exec.
+            inbox.wait(&wait)
         });
     }
     // Command::spawn returns only when exec has happened, so it waits on a thread of its own.
@@ -120,6 +133,7 @@ fn spawn(mut command: Command) -> Result<Held> {
                 pid: u32::from_ne_bytes(pid),
                 gate: Some(gate),
                 spawner: Some(spawner),
+                confinement,
             },
         }),
         // The fork itself failed: its error is the thread's result.
@@ -144,12 +158,29 @@ fn release(mut held: Held) -> Result<io::Result<Child>> {
     let (Some(gate), Some(spawner)) = (held.inner.gate.take(), held.inner.spawner.take()) else {
         return Err(failed("release", io::ErrorKind::NotFound.into()));
     };
-    rustix::io::write(&gate, &[1])
-        .map_err(|e| failed("the held command has vanished", e.into()))?;
+    let confinement = held.inner.confinement.clone();
+    let sent = confinement.send(&gate);
+    let sent = sent.map_err(|e| failed("the held command has vanished", e))?;
     drop(gate);
-    spawner
+    let started = spawner
         .join()
-        .map_err(|_| failed("the held command", io::Error::other("its thread panicked")))
+        .map_err(|_| failed("the held command", io::Error::other("its thread panicked")))?;
+    match (sent.proved(), started) {
+        (Ok(true), started) => Ok(started),
+        // It ended before it got there.
+        (Ok(false), Err(e)) => Err(failed("the held command has vanished", e)),
+        (unproved, started) => {
+            // Cannot be: it does not go on without its filter.
+            if let Ok(mut child) = started {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            unproved.and(Err(failed(
+                "the held command",
+                io::Error::other("it runs without its filter"),
+            )))
+        }
+    }
 }
 
 #[cfg(stockade_kernel)]

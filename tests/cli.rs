@@ -211,8 +211,17 @@ fn policies_are_checked_explained_tested_and_compared_as_the_page_says() {
             0,
             &["policy", "diff", "build.policy.yaml", "looser.policy.yaml"]
         ),
-        answers[2]
+        answers[3]
     );
+    let named = |text: &&String| text.contains("name: no-doors");
+    let no_doors = documented("yaml").iter().find(named).cloned();
+    program.write(
+        "no-doors.yaml",
+        &no_doors.expect("the example about system calls"),
+    );
+    let command = "stockade policy explain --policy no-doors.yaml ptrace";
+    let args: Vec<&str> = command.split(' ').skip(1).collect();
+    assert_eq!(format!("$ {command}\n{}", says(0, &args)), answers[2]);
     assert_eq!(
         says(0, &["policy", "test", "build.cases.yaml"]),
         "3 passed, 0 failed\n"
@@ -288,6 +297,64 @@ fn addresses_are_explained_tested_and_compared() {
     );
     assert!(told.contains("- /a: exec deny -> allow (none)\n"), "{told}");
     assert!(!told.contains("10.0.0.0/8:443"), "{told}");
+}
+
+#[test]
+fn system_calls_are_explained_tested_and_compared() {
+    let program = Program::new();
+    let policy =
+        |calls: &str| format!("version: 1\nsyscalls:\n  - {{ id: no, deny: [{calls}] }}\n");
+    program.write("p.yaml", &policy("ptrace, mkdirat"));
+    program.write("q.yaml", &policy("ptrace, setuid"));
+    program.write(
+        "cases.yaml",
+        "version: 1\npolicy: p.yaml\ncases:\n\
+         - { syscall: ptrace, expect: deny, rule: no }\n\
+         - { syscall: io_uring_setup, expect: deny, rule: no }\n\
+         - { syscall: read, expect: allow }\n",
+    );
+    let says = |code: i32, args: &[&str]| {
+        let output = program.run(args);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
+    };
+    assert_eq!(
+        says(0, &["policy", "check", "p.yaml"]),
+        "p.yaml: p.yaml, 1 rule on 2 system calls, enforce\n"
+    );
+    let explain = ["policy", "explain", "--policy", "p.yaml"];
+    assert_eq!(
+        says(0, &[&explain[..], &["ptrace", "read"]].concat()),
+        "syscall:ptrace (by seccomp)\n  call      deny   no (line 3); without that rule it is allowed\n\
+         syscall:read (by seccomp)\n  call      allow  no rule is about it\n"
+    );
+    assert_eq!(
+        says(
+            0,
+            &[&explain[..], &["--format", "json", "mkdirat"]].concat()
+        ),
+        "{\"syscall\":\"mkdirat\",\"mechanism\":\"seccomp\",\"access\":[\"call\"],\"verdict\":\"deny\",\
+         \"rule.id\":\"no\",\"rule.line\":3,\"then\":[]}\n"
+    );
+    assert_eq!(
+        says(0, &["policy", "test", "cases.yaml"]),
+        "3 passed, 0 failed\n"
+    );
+    let told = says(0, &["policy", "diff", "p.yaml", "q.yaml"]);
+    assert_eq!(
+        told,
+        "+ setuid: call allow -> deny (no)\n\
+         - mkdirat,io_uring_setup,io_uring_enter,io_uring_register: call deny -> allow (no)\n"
+    );
+    program.write(
+        "wrong.yaml",
+        "version: 1\ncases:\n  - { syscall: ptrace, access: call, expect: deny }\n",
+    );
+    let refused = says(1, &["policy", "test", "wrong.yaml"]);
+    assert!(
+        refused.contains("wrong.yaml:3:32: a system call has no \"access\"; leave it out"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use stockade::policy::{
-    Access, Cases, Contact, Effect, Environment, Mode, Pattern, Request, RuleSet, Verdict, diff,
-    evaluate, evaluate_contact,
+    Access, Cases, Contact, Effect, Environment, Mode, Pattern, Request, RuleSet, SystemCall,
+    Verdict, diff, evaluate, evaluate_call, evaluate_contact,
 };
 use stockade::{Error, ErrorKind};
 
@@ -142,8 +142,7 @@ fn columns_count_characters_and_lines_end_in_any_way() {
 
 #[test]
 fn empty_documents_are_refused() {
-    let sentence =
-        "the policy is empty; it needs \"version\", and \"files\", \"exec\" or \"network\"";
+    let sentence = "the policy is empty; it needs \"version\", and \"files\", \"exec\", \"network\" or \"syscalls\"";
     refused("", &format!("p.yaml:1:1: {sentence}"));
     refused("# only\n", &format!("p.yaml:2:1: {sentence}"));
     refused("{}\n", &format!("p.yaml:1:1: {sentence}"));
@@ -181,7 +180,7 @@ fn foreign_versions_are_refused_before_anything_else() {
 fn policies_without_rules_are_refused() {
     refused(
         "version: 1\n",
-        "p.yaml:1:1: the policy has no rules; \"files\", \"exec\" or \"network\" is missing",
+        "p.yaml:1:1: the policy has no rules; \"files\", \"exec\", \"network\" or \"syscalls\" is missing",
     );
     refused(
         "version: 1\nfiles:\n",
@@ -248,7 +247,6 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
     for (key, what) in [
-        ("syscalls", "system call rules"),
         ("limits", "limits"),
         ("include", "including other policies"),
         ("variables", "variables"),
@@ -327,7 +325,7 @@ fn wrong_exec_rules_are_refused() {
     );
     refused(
         &exec("{ id: a, deny: [/a], paths: [/b] }"),
-        "p.yaml:3:26: an exec rule has its paths in \"deny\" or \"allow\"",
+        "p.yaml:3:26: a rule of exec or syscalls has what it is about in \"deny\" or \"allow\"",
     );
     refused(
         &exec("{ id: a, deny: [/a], revoke: true }"),
@@ -862,7 +860,7 @@ fn rule_set_serializes_with_the_words_of_the_language() {
     let set = parse(&rule(&["deny: [read, link]", "paths: [/a]", "mode: audit"])).unwrap();
     assert_eq!(
         serde_json::to_string(&set).unwrap(),
-        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"refusal":{"errno":1,"kill":false},"line":3}],"network":[]}"#
+        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"refusal":{"errno":1,"kill":false},"line":3}],"network":[],"syscalls":[]}"#
     );
     let set = parse(
         "version: 1\nnetwork:\n  - { id: a, allow: connect, to: ['10.0.0.0/8:443', '::1'], protocol: tcp }\n",
@@ -870,6 +868,66 @@ fn rule_set_serializes_with_the_words_of_the_language() {
     assert_eq!(
         serde_json::to_string(&set.unwrap().network).unwrap(),
         r#"[{"id":"a","effect":"allow","access":["connect"],"addresses":["10.0.0.0/8:443","::1"],"transport":"tcp","mode":"enforce","priority":0,"refusal":{"errno":1,"kill":false},"line":3}]"#
+    );
+}
+
+#[test]
+fn rules_about_system_calls_name_them() {
+    let set = parse(
+        "version: 1\nsyscalls:\n  - { id: a, deny: [ptrace, 165], errno: ENOSYS, priority: 2 }\n  - { id: b, allow: [setuid32] }\n",
+    )
+    .unwrap();
+    assert_eq!(
+        serde_json::to_string(&set.syscalls).unwrap(),
+        r#"[{"id":"a","effect":"deny","calls":["ptrace","165"],"mode":"enforce","priority":2,"refusal":{"errno":38,"kill":false},"line":3},{"id":"b","effect":"allow","calls":["setuid32"],"mode":"enforce","priority":0,"refusal":{"errno":1,"kill":false},"line":4}]"#
+    );
+    let verdict = |name: &str| {
+        let decision = evaluate_call(&set, &SystemCall::named(name).unwrap());
+        (decision.verdict, decision.unlisted)
+    };
+    assert_eq!(verdict("ptrace"), (Verdict::Deny, false));
+    assert_eq!(verdict("read"), (Verdict::Deny, true));
+}
+
+#[test]
+fn wrong_rules_about_system_calls_are_refused() {
+    let calls = |rule: &str| format!("version: 1\nsyscalls:\n  - {rule}\n");
+    for (rule, said) in [
+        (
+            "{}",
+            "5: an empty syscall rule; it needs \"id\", and \"deny\" or \"allow\"",
+        ),
+        ("{ deny: [ptrace] }", "5: this syscall rule has no \"id\""),
+        (
+            "{ id: a, deny: ptrace }",
+            "20: \"deny\" must be a list of system calls, as in [\"ptrace\"]",
+        ),
+        (
+            "{ id: a, deny: [] }",
+            "20: \"deny\" of the rule \"a\" is empty",
+        ),
+        (
+            "{ id: a, deny: [ptrce] }",
+            "21: unknown system call \"ptrce\"; did you mean \"ptrace\"?",
+        ),
+        (
+            "{ id: a, deny: [960] }",
+            "21: no system call has the number \"960\"; they are less than 960",
+        ),
+        (
+            "{ id: a, deny: [ptrace], otherwise: kill }",
+            "30: \"otherwise\" (a second choice of action) is not supported by this version",
+        ),
+        (
+            "{ id: a, deny: [ptrace], action: log }",
+            "38: unknown action \"log\"; it is deny or kill",
+        ),
+    ] {
+        refused(&calls(rule), &format!("p.yaml:3:{said}"));
+    }
+    refused(
+        "version: 1\nsyscalls: [{ id: a, deny: [mount] }]\nexec: [{ id: a, deny: [/a] }]\n",
+        "p.yaml:3:14: the id \"a\" is already used by the rule on line 2",
     );
 }
 

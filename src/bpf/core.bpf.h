@@ -192,6 +192,9 @@ enum {
 /* arch/x86/entry/syscalls/syscall_32.tbl, arch/arm64/tools/syscall_32.tbl */
 enum {
 	STK_NR_COMPAT_exit = 1,
+	/* On x86 alone. */
+	STK_NR_COMPAT_socketcall = 102,
+	STK_NR_COMPAT_ipc = 117,
 	STK_NR_COMPAT_exit_group =
 #if defined(__TARGET_ARCH_x86)
 		252,

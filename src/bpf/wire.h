@@ -54,7 +54,8 @@ enum stk_kind {
 	/* Only where it is named. */
 	STK_KIND_TCP_STATE = 38,
 	STK_KIND_NET_DENIAL = 39,
-	STK_KIND_MAX = 40,
+	STK_KIND_CALL_DENIAL = 40,
+	STK_KIND_MAX = 41,
 };
 
 /* Why something did not arrive: lost, or left out on purpose. */
@@ -532,6 +533,29 @@ struct stk_net_denial {
 	__u8 own; /* an address of this end */
 	__u8 blind; /* there is no address: nobody can tell whom the socket reaches */
 	__u32 pad;
+};
+
+/* Where a table has what is said about a system call, for each of the two ABIs. */
+enum stk_call_slot {
+	STK_CALL_NUMBERS = 960, /* by number below; here all others */
+	STK_CALL_SOCKET = 961, /* what socketcall(2) is asked for */
+	STK_CALL_IPC = 985, /* ipc(2) */
+	STK_CALL_CANARY = 1022, /* no call */
+	STK_CALL_SLOTS = 1024,
+	STK_SOCKETCALLS = 21,
+	STK_IPC_CALLS = 25,
+};
+
+/* A system call was refused, or would have been. */
+struct stk_call_denial {
+	struct stk_hdr hdr;
+	__u64 args[6];
+	__u32 rule;
+	__u32 nr;
+	__u16 verdict;
+	__u16 error; /* errno that was answered; 0 for an audit */
+	__u16 abi; /* stk_abi */
+	__u16 pad;
 };
 
 struct stk_net_key {

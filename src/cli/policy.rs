@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Cases, Contact, Decision, FileRule, NetworkRule, Pattern, Reason, RuleSet, Verdict,
-    diff, diff_network, explain, explain_contact,
+    Access, Cases, Contact, Decision, FileRule, NetworkRule, Pattern, Reason, RuleSet, SyscallRule,
+    SystemCall, Verdict, diff, diff_calls, diff_network, explain, explain_call, explain_contact,
 };
 
 use super::{Format, Outcome, counted, environment, report};
@@ -20,7 +20,7 @@ use super::{Format, Outcome, counted, environment, report};
 Examples:
   stockade policy check build.policy.yaml
   stockade policy explain --policy build.policy.yaml ~/.ssh/id_ed25519
-  stockade policy explain --policy build.policy.yaml 192.0.2.1:443
+  stockade policy explain --policy build.policy.yaml 192.0.2.1:443 ptrace
   stockade policy test build.cases.yaml
   stockade policy diff old.policy.yaml new.policy.yaml")]
 pub(super) struct PolicyCommand {
@@ -60,11 +60,12 @@ enum What {
     },
 }
 
-/// Say which rule decides about a file or an address, and what would change that
+/// Say which rule decides about a file, an address or a system call, and what would change that
 #[derive(Debug, Args)]
 struct ExplainArgs {
-    /// Files, whose links are resolved, and addresses with a port: 192.0.2.1:443, [2001:db8::1]:53
-    #[arg(value_name = "PATH|ADDRESS", required = true)]
+    /// Files, whose links are resolved; addresses with a port: 192.0.2.1:443, [2001:db8::1]:53; and system calls by name,
+    /// where no file is called so
+    #[arg(value_name = "PATH|ADDRESS|SYSCALL", required = true)]
     paths: Vec<PathBuf>,
     /// What carries the bytes to the addresses
     #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = ["tcp", "udp"])]
@@ -82,7 +83,7 @@ struct ExplainArgs {
 
 /// The kinds that a policy can deny, by name.
 fn kinds() -> impl TypedValueParser<Value = Access> {
-    let all = Access::ALL | Access::NETWORK;
+    let all = Access::ALL | Access::NETWORK | Access::CALL;
     PossibleValuesParser::new(all.names())
         .try_map(|word| Access::from_name(&word).ok_or("no access kind"))
 }
@@ -108,15 +109,17 @@ fn check(files: &[PathBuf]) -> Outcome {
             Ok(set) => {
                 let paths: usize = set.rules.iter().map(|rule| rule.paths.len()).sum();
                 let addresses: usize = set.network.iter().map(|r| r.addresses.len()).sum();
-                let on = match addresses {
-                    0 => counted(paths, "path"),
-                    more if paths == 0 => counted(more, "address"),
-                    more => format!(
-                        "{} and {}",
-                        counted(paths, "path"),
-                        counted(more, "address")
-                    ),
-                };
+                let calls: usize = set.syscalls.iter().map(|r| r.calls.len()).sum();
+                let on: Vec<String> = [
+                    (paths, "path"),
+                    (addresses, "address"),
+                    (calls, "system call"),
+                ]
+                .into_iter()
+                .filter(|(n, _)| *n > 0)
+                .map(|(n, one)| counted(n, one))
+                .collect();
+                let on = on.join(" and ");
                 println!(
                     "{}: {}, {} on {on}, {}",
                     file.display(),
@@ -153,6 +156,10 @@ struct Explained<'a> {
     address: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syscall: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mechanism: Option<&'a str>,
     access: Access,
     verdict: Verdict,
     #[serde(rename = "rule.id", skip_serializing_if = "Option::is_none")]
@@ -173,7 +180,7 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
         rule.paths.extend(targets);
     }
     let named = args.access.iter().copied().reduce(|a, b| a | b);
-    let wanted = named.unwrap_or(Access::ALL | Access::NETWORK);
+    let wanted = named.unwrap_or(Access::ALL | Access::NETWORK | Access::CALL);
     for path in &args.paths {
         let text = path.to_string_lossy();
         if let Ok(address) = text.parse() {
@@ -184,14 +191,24 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
             let contact = Contact::new(address, Some(transport), Access::NETWORK);
             let reasons = explain_contact(&set, &contact);
             let told = reasons.iter().map(Told::of_network).collect();
-            print_reasons(&text, Some(&args.protocol), told, wanted, args.format)?;
+            let of = Of::Address(&text, &args.protocol);
+            print_reasons(of, told, wanted, args.format)?;
+            continue;
+        }
+        if let Some(call) = SystemCall::named(&text)
+            && path.symlink_metadata().is_err()
+        {
+            let reason = explain_call(&set, &call);
+            let told = vec![Told::of_calls(&reason)];
+            print_reasons(Of::Call(&call.to_string()), told, wanted, args.format)?;
             continue;
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
         let file = real(&file);
         let reasons = explain(&set, &file);
         let told = reasons.iter().map(Told::of_files).collect();
-        print_reasons(&file.to_string_lossy(), None, told, wanted, args.format)?;
+        let of = Of::File(&file.to_string_lossy());
+        print_reasons(of, told, wanted, args.format)?;
     }
     Ok(0)
 }
@@ -218,6 +235,10 @@ impl<'a> Told<'a> {
         Told::new(reason, |rule| (&rule.id, rule.line))
     }
 
+    fn of_calls(reason: &Reason<'a, SyscallRule>) -> Self {
+        Told::new(reason, |rule| (&rule.id, rule.line))
+    }
+
     fn new<R>(reason: &Reason<'a, R>, name: impl Fn(&'a R) -> Named<'a>) -> Self {
         let named = |decision: &Decision<'a, R>| decision.rule.map(&name);
         Told {
@@ -231,18 +252,29 @@ impl<'a> Told<'a> {
     }
 }
 
-/// Of a file, or of an address and what carries the bytes there.
+/// What reasons are about.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    File(&'a str),
+    /// And what carries the bytes there.
+    Address(&'a str, &'a str),
+    Call(&'a str),
+}
+
+/// What refuses system calls to a command that `run` starts.
+const OF_CALLS: &str = "seccomp";
+
 fn print_reasons(
-    shown: &str,
-    protocol: Option<&str>,
+    of: Of<'_>,
     reasons: Vec<Told<'_>>,
     wanted: Access,
     format: Format,
 ) -> anyhow::Result<()> {
     if format == Format::Text {
-        match protocol {
-            Some(protocol) => println!("{protocol}:{shown}"),
-            None => println!("{shown}"),
+        match of {
+            Of::File(path) => println!("{path}"),
+            Of::Address(address, protocol) => println!("{protocol}:{address}"),
+            Of::Call(call) => println!("syscall:{call} (by {OF_CALLS})"),
         }
     }
     for reason in reasons {
@@ -250,10 +282,18 @@ fn print_reasons(
             continue;
         }
         if format == Format::Json {
+            let (mut path, mut address, mut protocol, mut syscall) = (None, None, None, None);
+            match of {
+                Of::File(shown) => path = Some(shown),
+                Of::Address(shown, by) => (address, protocol) = (Some(shown), Some(by)),
+                Of::Call(shown) => syscall = Some(shown),
+            }
             let line = Explained {
-                path: protocol.is_none().then_some(shown),
-                address: protocol.is_some().then_some(shown),
+                path,
+                address,
                 protocol,
+                syscall,
+                mechanism: syscall.map(|_| OF_CALLS),
                 access: reason.access,
                 verdict: reason.verdict,
                 rule: reason.rule.map(|(id, _)| id),
@@ -276,6 +316,9 @@ fn print_reasons(
         };
         let then = match (&reason.without, &reason.then[..]) {
             _ if reason.unlisted => "allows it elsewhere".to_owned(),
+            ((Verdict::Allow, _), _) if reason.access == Access::CALL => {
+                "without that rule it is allowed".to_owned()
+            }
             ((Verdict::Allow, _), _) => format!("without {kind} in that rule it is allowed"),
             ((_, rule), []) => {
                 let rule = rule.map_or_else(String::new, |rule| ids(&[rule]));
@@ -369,6 +412,14 @@ fn compare(before: &Path, after: &Path, format: Format) -> Outcome {
             address,
             (change.access, change.before, change.after, &change.rule),
         );
+    }
+    for change in diff_calls(&before, &after) {
+        if format == Format::Json {
+            println!("{}", serde_json::to_string(&change)?);
+            continue;
+        }
+        let verdicts = (Access::CALL, change.before, change.after, &*change.rule);
+        told(change.calls.join(","), verdicts);
     }
     Ok(0)
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus};
 use anyhow::Context as _;
 use clap::Args;
 use stockade::launch::Held;
-use stockade::{Scope, Session, Watch};
+use stockade::{Session, Watch};
 
 use super::monitor::follow;
 use super::output::Output;
@@ -62,7 +62,7 @@ pub(super) fn main(args: RunArgs) -> Outcome {
     command.args(words);
     let held = Held::spawn(command)?;
 
-    let mut builder = Session::builder().scope(Scope::new().tree(held.pid()));
+    let mut builder = Session::builder().command(&held);
     builder = args
         .watch
         .apply(&args.monitors, args.intake.apply(builder))?;

@@ -152,7 +152,7 @@ pub struct FenceState {
     pub policy: String,
     /// `enforce` or `audit`.
     pub mode: String,
-    /// `lsm` or `fmod_ret`.
+    /// What refuses: `lsm` or `fmod_ret`, with `+seccomp` where rules are about system calls as well; `seccomp` where all are.
     pub mechanism: String,
     /// How files are recognised: `tag+key` or `key`; `none` where no rule is about files.
     pub identity: String,
@@ -163,12 +163,15 @@ pub struct FenceState {
     /// Addresses that they are about, each with its prefix and its ports.
     #[serde(default)]
     pub addresses: u32,
+    /// System calls that they are about.
+    #[serde(default)]
+    pub syscalls: u32,
     /// Accesses that had to be refused and were.
     pub canary_proofs: u32,
 }
 
 impl FenceState {
-    /// What the rules are about: `17 paths`, `2 addresses` or both.
+    /// What the rules are about: `17 paths`, `2 addresses`, `1 system call`, or several of them.
     #[must_use]
     pub fn objects(&self) -> String {
         let counted = |n: u32, one: &str| match n {
@@ -176,15 +179,14 @@ impl FenceState {
             n if one.ends_with('s') => format!("{n} {one}es"),
             n => format!("{n} {one}s"),
         };
-        match (self.files, self.addresses) {
-            (files, 0) => counted(files, "path"),
-            (0, addresses) => counted(addresses, "address"),
-            (files, addresses) => format!(
-                "{} and {}",
-                counted(files, "path"),
-                counted(addresses, "address")
-            ),
-        }
+        let of = [
+            (self.files, "path"),
+            (self.addresses, "address"),
+            (self.syscalls, "system call"),
+        ];
+        let of = of.iter().filter(|(n, _)| *n > 0);
+        let counted: Vec<String> = of.map(|(n, one)| counted(*n, one)).collect();
+        counted.join(" and ")
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failed, FileId, FilePath, Quoted, Transport};
+use super::{CallName, Failed, FileId, FilePath, Quoted, Transport, write_call};
 
 /// The fence refused an access, or would have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,17 @@ pub enum Denied {
         /// As it was asked for.
         protocol: u16,
     },
+    /// A system call.
+    Syscall {
+        /// Its name; empty when this version does not know the number. Of `socketcall` and `ipc`, what they were asked for.
+        name: Cow<'static, str>,
+        /// Its number, in the table of its architecture.
+        number: u32,
+        /// A call of a 32-bit program on a 64-bit kernel: another table of numbers.
+        compat: bool,
+        /// What was in the registers. Pointers are addresses in the caller's memory.
+        args: [u64; 6],
+    },
 }
 
 impl fmt::Display for Denied {
@@ -89,6 +100,15 @@ impl fmt::Display for Denied {
                     "socket={} protocol={protocol:#x}",
                     socket_family(*family)
                 )
+            }
+            Denied::Syscall {
+                name,
+                number,
+                compat,
+                args,
+            } => {
+                f.write_str("call=")?;
+                write_call(f, CallName(name, *number, *compat), args)
             }
         }
     }

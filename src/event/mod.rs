@@ -880,11 +880,7 @@ impl fmt::Display for Kind {
             Kind::Umount(e) => e.write(f, |flags, each| names::umount_flags(flags, each)),
             Kind::Denial(e) => e.fmt(f),
             Kind::Syscall(e) => {
-                write!(f, "{}(", CallName(&e.name, e.number, e.compat))?;
-                for (i, arg) in e.args.iter().enumerate() {
-                    write!(f, "{}{arg:#x}", if i > 0 { ", " } else { "" })?;
-                }
-                f.write_str(")")?;
+                write_call(f, CallName(&e.name, e.number, e.compat), &e.args)?;
                 if e.errno() == 0 {
                     write!(f, " = {}", e.result)?;
                 }
@@ -986,6 +982,15 @@ impl fmt::Display for Quoted<'_> {
 
 /// A system call's name, or its number where it has none, and whether it is one of the other table.
 struct CallName<'a>(&'a str, u32, bool);
+
+/// As it would be written in C.
+fn write_call(f: &mut fmt::Formatter<'_>, name: CallName<'_>, args: &[u64; 6]) -> fmt::Result {
+    write!(f, "{name}(")?;
+    for (i, arg) in args.iter().enumerate() {
+        write!(f, "{}{arg:#x}", if i > 0 { ", " } else { "" })?;
+    }
+    f.write_str(")")
+}
 
 impl fmt::Display for CallName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

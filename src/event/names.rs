@@ -346,6 +346,47 @@ pub(crate) fn syscall_numbers(name: &str) -> [Option<u32>; 2] {
     ]
 }
 
+/// What a call of 32-bit programs that stands for several is asked for by its first argument, and the bits that say so.
+pub(crate) fn asked_of(table: u32, name: &str) -> Option<(&'static [&'static str], u64)> {
+    match (table, name) {
+        (1, "socketcall") => Some((&OF_SOCKETCALL, u64::MAX)),
+        (1, "ipc") => Some((&OF_IPC, 0xffff)),
+        _ => None,
+    }
+}
+
+/// Of socketcall(2) (include/uapi/linux/net.h).
+#[rustfmt::skip]
+const OF_SOCKETCALL: [&str; 21] = [
+    "", "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "sendto", "recvfrom",
+    "sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg",
+];
+
+/// Of ipc(2) (include/uapi/linux/ipc.h).
+#[rustfmt::skip]
+const OF_IPC: [&str; 25] = [
+    "", "semop", "semget", "semctl", "semtimedop", "", "", "", "", "", "", "msgsnd", "msgrcv", "msgget", "msgctl", "", "",
+    "", "", "", "", "shmat", "shmdt", "shmget", "shmctl",
+];
+
+/// Every name that a system call has in one of the tables, some of them more than once.
+pub(crate) fn syscalls() -> impl Iterator<Item = &'static str> {
+    use syscalls::{aarch64, arm, x86, x86_64};
+    let names = |name: fn(usize) -> Option<&'static str>| {
+        // No table goes further.
+        (0..1024).filter_map(name)
+    };
+    names(|n| x86_64::Sysno::new(n).map(|s| s.name()))
+        .chain(names(|n| x86::Sysno::new(n).map(|s| s.name())))
+        .chain(names(|n| aarch64::Sysno::new(n).map(|s| s.name())))
+        .chain(names(|n| arm::Sysno::new(n).map(|s| s.name())))
+}
+
+/// Whether 64-bit programs on x86 have a system call of this name.
+pub(crate) fn is_syscall_of_x86_64(name: &str) -> bool {
+    name.parse::<syscalls::x86_64::Sysno>().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
+use super::calls::canary_filter;
 use super::file_key;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernel::seccomp::{self, Filter};
 use crate::kernel::{Records, Rings};
 use crate::wire::{FileKey, IdentityRecord, RULE_CANARY, denied_rule};
 
@@ -151,6 +153,52 @@ impl Proves for NetworkCanary {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
         connect(&socket, &address)
+    }
+}
+
+/// A system call that there is not, by a thread that has a filter for nothing else.
+#[derive(Debug)]
+pub(super) struct CallCanary {
+    filter: Filter,
+}
+
+impl CallCanary {
+    pub(super) fn new(secret: u64) -> Self {
+        CallCanary {
+            filter: canary_filter(secret),
+        }
+    }
+}
+
+impl Proves for CallCanary {
+    fn reachable(&self) -> Result<()> {
+        match seccomp::call_canary(self.filter.secret) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+            other => Err(Error::new(
+                ErrorKind::NotEnforced,
+                match other {
+                    Ok(()) => "a system call that there is not went through".to_owned(),
+                    Err(e) => format!(
+                        "a system call that there is not fails with {e}, even without a filter"
+                    ),
+                },
+            )
+            .with_hint("start it outside of the sandbox that answers so")),
+        }
+    }
+
+    fn access(&self) -> rustix::io::Result<()> {
+        let Filter { program, secret } = &self.filter;
+        let attempt = || seccomp::install(program).and_then(|()| seccomp::call_canary(*secret));
+        // A filter stays with its thread for good.
+        let result = std::thread::scope(|scope| scope.spawn(attempt).join());
+        match result {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => {
+                Err(rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))
+            }
+            Err(_) => Err(rustix::io::Errno::IO),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The hooks of the fence, as LSM programs and as their fmod_ret twins.
 
-use crate::kernel::Needs::{self, Function, Params};
+use crate::kernel::Needs::{self, Function, Params, PreemptibleTracepoints};
 use crate::kernel::Probe;
-use crate::kernel::Program::Auto;
+use crate::kernel::Program::{Auto, Tracepoint};
 use crate::kernel::Variant;
 
 const fn hook(name: &'static str, without: &'static str, variants: &'static [Variant]) -> Probe {
@@ -287,3 +287,51 @@ macro_rules! network {
 
 pub(super) const NETWORK_LSM: &[Probe] = network!("lsm");
 pub(super) const NETWORK_FMOD_RET: &[Probe] = network!("fmod_ret");
+
+macro_rules! call {
+    ($name:literal, $without:literal, $program:literal, $tracepoint:literal) => {
+        hook(
+            $name,
+            $without,
+            &[
+                Variant {
+                    name: "tracepoint",
+                    programs: &[Tracepoint(
+                        concat!($program, "__tp"),
+                        "raw_syscalls",
+                        $tracepoint,
+                    )],
+                    needs: &[PreemptibleTracepoints],
+                    blind: None,
+                },
+                Variant {
+                    name: "raw_tp",
+                    programs: &[Auto(concat!($program, "__raw_tp"))],
+                    needs: NONE,
+                    blind: None,
+                },
+            ],
+        )
+    };
+}
+
+const CALL_END: Probe = call!(
+    "fence.refused_call",
+    "what is told of refused system calls",
+    "fence_call_end",
+    "sys_exit"
+);
+
+/// It is seccomp that refuses system calls; these tell.
+pub(super) const CALLS: &[Probe] = &[CALL_END];
+
+/// With what would have been refused. Every begin of a call is one more program to run, on the whole machine.
+pub(super) const CALLS_AND_AUDIT: &[Probe] = &[
+    CALL_END,
+    call!(
+        "fence.call",
+        "system calls that would be refused",
+        "fence_call_begin",
+        "sys_enter"
+    ),
+];

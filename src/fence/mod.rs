@@ -3,6 +3,7 @@
 //! Invariant: nothing is armed before everything is known and in place; then one write flips the epoch, and an access
 //! of our own must be refused before anybody is told that the fence stands.
 
+mod calls;
 mod canary;
 mod contacts;
 mod hooks;
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernel::seccomp::Filter;
 use crate::kernel::{
     Asker, Attachments, KernelBtf, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
 };
@@ -21,8 +23,9 @@ use crate::wire::{
     Armed, FileKey, RULE_CANARY, RuleAction, armed_flag, bytes_of, read, ruling_flag,
 };
 
+use calls::Calls;
 pub(crate) use canary::is_canary;
-use canary::{Canary, NetworkCanary};
+use canary::{CallCanary, Canary, NetworkCanary};
 use contacts::Contacts;
 use identity::{Identity, Known, Part, Strength};
 use places::{FIRST_EPOCH, Here, Places, Said, Sets, Voice};
@@ -34,6 +37,23 @@ pub(crate) enum Mechanism {
     Lsm,
     /// fmod_ret programs on the security_* functions: works where `bpf` is not in `lsm=`, without inode tags.
     FmodRet,
+}
+
+/// Tries whether seccomp refuses a call of a thread of ours.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotEnforced`] when it does not, with the reason.
+pub(crate) fn try_seccomp() -> Result<()> {
+    use canary::Proves as _;
+    let canary = CallCanary::new(random()?);
+    canary.reachable()?;
+    let open = |why: String| Err(Error::new(ErrorKind::NotEnforced, why));
+    match canary.access() {
+        Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(e) => open(format!("seccomp cannot be used: {e}")),
+        Ok(()) => open("seccomp took a filter and let a call through".to_owned()),
+    }
 }
 
 impl Mechanism {
@@ -54,6 +74,12 @@ impl Mechanism {
     }
 }
 
+/// What tells of system calls, those that are not refused among them.
+pub(crate) const CALLS: (Object, &[Probe]) = (Object::FenceSyscall, hooks::CALLS_AND_AUDIT);
+
+/// What refuses system calls.
+const SECCOMP: &str = "seccomp";
+
 /// One file that is ruled by itself: tags tell it apart where keys do not.
 #[derive(Debug)]
 struct Target {
@@ -67,6 +93,7 @@ pub(crate) struct Plan {
     targets: Vec<Target>,
     places: Places,
     contacts: Contacts,
+    calls: Calls,
     /// How each rule refuses, by its number.
     refusals: Vec<Refusal>,
     sets: Sets,
@@ -80,6 +107,9 @@ pub(crate) struct Plan {
     /// Guarded by its tag alone, where tags are used.
     tag_canary: Canary,
     network_canary: NetworkCanary,
+    call_canary: CallCanary,
+    /// What refuses system calls, if any are.
+    filter: Option<Filter>,
     lsm_list: Option<String>,
     /// Files, and directories whose contents are meant, that rules are about.
     files: u32,
@@ -102,7 +132,27 @@ impl Plan {
         let refusals = ranked.iter().map(|rule| rule.refusal);
         let of_network = rules.ranked_network();
         let refusals = refusals.chain(of_network.iter().map(|rule| rule.refusal));
+        let of_calls = rules.ranked_syscalls();
+        let refusals = refusals.chain(of_calls.iter().map(|rule| rule.refusal));
         let refusals: Vec<Refusal> = refusals.collect();
+        let first_of_calls = ranked.len() + of_network.len();
+        let calls = Calls::new(&of_calls, u32::try_from(first_of_calls).unwrap_or(u32::MAX));
+        if let Some(number) = calls.refuses("execve") {
+            let rule = number
+                .checked_sub(first_of_calls)
+                .and_then(|n| of_calls.get(n));
+            return Err(Error::new(
+                ErrorKind::Policy,
+                format!(
+                    "the rule {} (line {}) refuses execve, by which the command itself is started",
+                    rule.map_or("", |rule| &rule.id),
+                    rule.map_or(0, |rule| rule.line),
+                ),
+            )
+            .with_hint("rules of exec say what may be run; where a rule allows system calls, let it allow execve"));
+        }
+        let secret = random()?;
+        let filter = calls.filter(&refusals, secret);
         let contacts = Contacts::new(
             (u32::try_from(ranked.len()).unwrap_or(u32::MAX)..)
                 .zip(of_network)
@@ -131,6 +181,7 @@ impl Plan {
             targets: Vec::new(),
             places: Places::default(),
             contacts,
+            calls,
             refusals,
             sets: Sets::default(),
             guards_files: !ranked.is_empty(),
@@ -139,6 +190,8 @@ impl Plan {
             canary,
             tag_canary,
             network_canary: NetworkCanary::new()?,
+            call_canary: CallCanary::new(secret),
+            filter,
             lsm_list,
             files: 0,
             self_tgid,
@@ -255,7 +308,14 @@ impl Plan {
             let mut attached = Attachments::default();
             let mut reports = Vec::new();
             let wanted = [self.guards_files, !self.contacts.is_empty()];
-            for ((object, probes), _) in mechanism.parts().into_iter().zip(wanted).filter(|p| p.1) {
+            let parts = mechanism.parts().into_iter().zip(wanted);
+            let of_hooks = parts.filter(|(_, wanted)| *wanted).map(|(part, _)| part);
+            let of_calls = match (self.calls.is_empty(), self.calls.audits()) {
+                (true, _) => None,
+                (false, true) => Some(CALLS),
+                (false, false) => Some((CALLS.0, hooks::CALLS)),
+            };
+            for (object, probes) in of_hooks.chain(of_calls) {
                 let (links, told) = loader.attach(object, probes)?;
                 attached.append(links);
                 reports.extend(told);
@@ -274,7 +334,8 @@ impl Plan {
                 tried.push(format!("{}: {}", mechanism.name(), missing.join(", ")));
                 continue;
             }
-            if !whole_host && !loader.has_function("create_io_thread")? {
+            let by_hooks = self.guards_files || !self.contacts.is_empty();
+            if by_hooks && !whole_host && !loader.has_function("create_io_thread")? {
                 return Err(Error::new(
                     ErrorKind::NotEnforced,
                     "io_uring works in kernel threads of its own here, which belong to no process and would get around the fence",
@@ -314,6 +375,9 @@ impl Plan {
             if !self.contacts.is_empty() {
                 canaries.push(&self.network_canary);
             }
+            if !self.calls.is_empty() {
+                canaries.push(&self.call_canary);
+            }
             for canary in &canaries {
                 canary.reachable()?;
             }
@@ -334,12 +398,18 @@ impl Plan {
                             attached,
                             armed_at,
                             reports,
-                            mechanism,
+                            mechanism: match (by_hooks, self.calls.is_empty()) {
+                                (true, true) => mechanism.name().to_owned(),
+                                (true, false) => format!("{}+{SECCOMP}", mechanism.name()),
+                                (false, _) => SECCOMP.to_owned(),
+                            },
                             tags,
                             proofs,
                             files: self.files,
                             guards_files: self.guards_files,
                             addresses: self.contacts.addresses,
+                            syscalls: self.calls.named,
+                            filter: self.filter,
                             _held: {
                                 let files = self.targets.into_iter();
                                 let mut held = self.held;
@@ -403,6 +473,13 @@ impl Plan {
             for (prefix, ruling) in &nets {
                 let what = "the rules of addresses";
                 to_nets.set(bytes_of(prefix), bytes_of(ruling), what)?;
+            }
+        }
+        if !self.calls.is_empty() {
+            let rules = loader.map("stk_call_rules")?;
+            for (slot, refused) in self.calls.table() {
+                let what = "the rules of a system call";
+                rules.set(&slot.to_ne_bytes(), &refused.to_ne_bytes(), what)?;
             }
         }
         let flag = |is: bool, bit| if is { bit } else { 0 };
@@ -483,12 +560,17 @@ pub(crate) struct Fence {
     /// Unlike its programs, it is over at once.
     armed_at: OwnTable,
     pub(crate) reports: Vec<ProbeReport>,
-    pub(crate) mechanism: Mechanism,
+    /// What refuses.
+    pub(crate) mechanism: String,
     tags: bool,
     pub(crate) proofs: u32,
     pub(crate) files: u32,
     /// Addresses that rules are about.
     pub(crate) addresses: u32,
+    /// System calls that they are about.
+    pub(crate) syscalls: u32,
+    /// What the command gets that is started; gone once it has been taken.
+    pub(crate) filter: Option<Filter>,
     guards_files: bool,
     /// Files that would lose their tag with their inode and have no key to get it back by.
     _held: Vec<OwnedFd>,

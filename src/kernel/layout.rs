@@ -3,8 +3,8 @@
 use std::mem::offset_of;
 
 use super::skel::{
-    allocation, disk, fence, fence_network, file, file_summary, identity, memory, network, process,
-    process_summary, profile, scope, syscall,
+    allocation, disk, fence, fence_network, fence_syscall, file, file_summary, identity, memory,
+    network, process, process_summary, profile, scope, syscall,
 };
 use crate::wire;
 
@@ -183,6 +183,18 @@ same_layout!(
         port,
         own,
         blind,
+        pad
+    }
+);
+same_layout!(
+    wire::CallDenialRecord = fence_syscall::types::stk_call_denial {
+        hdr,
+        args,
+        rule,
+        nr,
+        verdict,
+        error,
+        abi,
         pad
     }
 );

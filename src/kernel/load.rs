@@ -48,6 +48,7 @@ objects! {
     FileSummary, FILE_SUMMARY;
     Fence, FENCE;
     FenceNetwork, FENCE_NETWORK;
+    FenceSyscall, FENCE_SYSCALL;
     Syscall, SYSCALL;
     Network, NETWORK;
     Memory, MEMORY;

@@ -16,6 +16,7 @@ mod log;
 mod mapping;
 mod perf;
 mod ring;
+pub(crate) mod seccomp;
 mod skel;
 mod stats;
 mod steady;

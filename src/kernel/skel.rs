@@ -43,6 +43,7 @@ skeleton!(file, "file", FILE);
 skeleton!(file_summary, "file_summary", FILE_SUMMARY);
 skeleton!(fence, "fence", FENCE);
 skeleton!(fence_network, "fence_network", FENCE_NETWORK);
+skeleton!(fence_syscall, "fence_syscall", FENCE_SYSCALL);
 skeleton!(syscall, "syscall", SYSCALL);
 skeleton!(network, "network", NETWORK);
 skeleton!(memory, "memory", MEMORY);

@@ -1,4 +1,4 @@
-//! What can be done to a file, or on the network: the set of access kinds that a rule denies and a request asks for.
+//! What can be done to a file, on the network, or of the kernel: the set of access kinds that a rule denies and a request asks for.
 //!
 //! The bits are the contract with the kernel half: they are append-only and never renumbered.
 
@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 pub struct Access(u32);
 
 /// Every kind with its name, in the order of the bits.
-const KINDS: [(&str, Access); 14] = [
+const KINDS: [(&str, Access); 15] = [
     ("read", Access::READ),
     ("write", Access::WRITE),
     ("exec", Access::EXEC),
@@ -35,6 +35,7 @@ const KINDS: [(&str, Access); 14] = [
     ("bind", Access::BIND),
     ("listen", Access::LISTEN),
     ("accept", Access::ACCEPT),
+    ("call", Access::CALL),
 ];
 
 impl Access {
@@ -67,6 +68,8 @@ impl Access {
     pub const LISTEN: Access = Access(4096);
     /// Taking one.
     pub const ACCEPT: Access = Access(8192);
+    /// Making a system call.
+    pub const CALL: Access = Access(16384);
 
     /// Every kind of access to a file; `all` in a file rule.
     pub const ALL: Access = Access(511);
@@ -209,25 +212,27 @@ mod tests {
                 ("bind", 2048),
                 ("listen", 4096),
                 ("accept", 8192),
+                ("call", 16384),
             ]
         );
     }
 
     #[test]
     fn every_kind_is_of_one_side() {
-        let all = Access::ALL | Access::OUTWARDS | Access::OWN;
-        assert_eq!(all, Access::from_bits_truncate(u32::MAX));
-        for one in [Access::ALL, Access::OUTWARDS, Access::OWN] {
+        let sides = [Access::ALL, Access::OUTWARDS, Access::OWN, Access::CALL];
+        let all = sides.into_iter().reduce(|a, b| a | b);
+        assert_eq!(all, Some(Access::from_bits_truncate(u32::MAX)));
+        for one in sides {
             assert_eq!(one.kinds().reduce(|a, b| a | b), Some(one));
         }
-        let sides = [Access::ALL, Access::OUTWARDS, Access::OWN].map(|side| side.kinds().count());
+        let sides = sides.map(|side| side.kinds().count());
         assert_eq!(sides.iter().sum::<usize>(), KINDS.len());
     }
 
     #[test]
     fn unknown_bits_are_dropped() {
-        assert_eq!(Access::from_bits_truncate(u32::MAX).bits(), 16383);
-        assert_eq!(Access::from_bits_truncate(1 << 14), Access::default());
+        assert_eq!(Access::from_bits_truncate(u32::MAX).bits(), 32767);
+        assert_eq!(Access::from_bits_truncate(1 << 15), Access::default());
     }
 
     #[test]

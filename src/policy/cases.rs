@@ -4,14 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 
 use super::compile::{self, label};
 use super::document::{self, Value};
-use super::evaluate::{Request, Verdict, evaluate, evaluate_contact};
+use super::evaluate::{Request, Verdict, evaluate, evaluate_call, evaluate_contact};
 use super::fault::{Fault, Place, quoted, unknown};
 use super::pattern;
-use super::{Access, Contact, Environment, RuleSet};
+use super::{Access, Contact, Environment, RuleSet, SystemCall};
 use crate::error::Result;
 use crate::event::Transport;
 
@@ -34,6 +34,8 @@ struct Entry {
     #[serde(default, deserialize_with = "document::present")]
     address: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "document::present")]
+    syscall: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "document::present")]
     protocol: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "document::present")]
     access: Option<Spanned<Value<Spanned<String>>>>,
@@ -51,6 +53,8 @@ pub enum Accessed {
     File(PathBuf),
     /// An address and a port; `None`: by neither TCP nor UDP.
     Address(SocketAddr, Option<Transport>),
+    /// A system call.
+    Call(SystemCall),
 }
 
 impl fmt::Display for Accessed {
@@ -61,6 +65,7 @@ impl fmt::Display for Accessed {
                 write!(f, "{}:{address}", transport.name())
             }
             Accessed::Address(address, None) => address.fmt(f),
+            Accessed::Call(call) => call.fmt(f),
         }
     }
 }
@@ -129,6 +134,10 @@ impl Cases {
                         let decision = evaluate_contact(set, &contact);
                         (decision.verdict, decision.rule.map(|r| r.id.clone()))
                     }
+                    Accessed::Call(call) => {
+                        let decision = evaluate_call(set, call);
+                        (decision.verdict, decision.rule.map(|r| r.id.clone()))
+                    }
                 };
                 let as_expected =
                     verdict == case.expect && (case.rule.is_none() || case.rule == rule);
@@ -180,29 +189,48 @@ fn read(text: &str, env: &Environment) -> std::result::Result<Cases, Fault> {
     })
 }
 
+/// The kinds that a case asks for: of files, or of addresses.
+fn words_of_access(
+    value: &Value<Spanned<String>>,
+    place: Location,
+    is_file: bool,
+) -> std::result::Result<Access, Fault> {
+    match value {
+        Value::Word(word) if is_file => compile::kind(word, place),
+        Value::List(words) if is_file && !words.is_empty() => compile::kinds(words),
+        Value::Word(word) => compile::contact(word, place),
+        Value::List(words) if !words.is_empty() => compile::contacts(words),
+        Value::List(_) | Value::Nothing | Value::Mapping => Err(Fault::new(
+            place,
+            "\"access\" must be an access kind, or a list of them",
+        )),
+    }
+}
+
 fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, Fault> {
     let place = entry.referenced;
     let Entry {
         path,
         address,
+        syscall,
         protocol,
         access,
         expect,
         rule,
     } = entry.value;
     let missing = |key: &str| Fault::new(place, format!("this case has no {}", quoted(key)));
-    let object = match (path, address) {
-        (Some(path), None) => {
-            if let Some(protocol) = protocol {
-                return Err(Fault::new(
-                    protocol.referenced,
-                    "a file has no \"protocol\"; leave it out",
-                ));
-            }
+    if let (None, Some(protocol)) = (&address, &protocol) {
+        return Err(Fault::new(
+            protocol.referenced,
+            "only an address has a \"protocol\"; leave it out",
+        ));
+    }
+    let object = match (path, address, syscall) {
+        (Some(path), None, None) => {
             let absolute = pattern::absolute(Path::new(&path.value), env);
             Accessed::File(absolute.map_err(|sentence| Fault::new(path.referenced, sentence))?)
         }
-        (None, Some(address)) => {
+        (None, Some(address), None) => {
             let transport = protocol
                 .as_ref()
                 .map(compile::parse_transport)
@@ -218,30 +246,45 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
             })?;
             Accessed::Address(parsed, transport)
         }
-        (None, None) => {
-            let sentence = "this case has neither \"path\" nor \"address\"";
+        (None, None, Some(name)) => match SystemCall::named(&name.value) {
+            Some(call) => Accessed::Call(call),
+            None => {
+                let names = crate::event::names::syscalls();
+                let here = "; this machine has none of this name";
+                let sentence = unknown("system call", &name.value, names, here);
+                return Err(Fault::new(name.referenced, sentence));
+            }
+        },
+        (None, None, None) => {
+            let sentence = "this case has no \"path\", \"address\" or \"syscall\"";
             return Err(Fault::new(place, sentence));
         }
-        (Some(_), Some(address)) => {
+        (path, address, syscall) => {
+            let several = [path, address, syscall].into_iter().flatten();
+            let last = several.last().map_or(place, |named| named.referenced);
             return Err(Fault::new(
-                address.referenced,
-                "this case has both \"path\" and \"address\"; make it two",
+                last,
+                "this case has several of \"path\", \"address\" and \"syscall\"; make it as many",
             ));
         }
     };
-    let access = access.ok_or_else(|| missing("access"))?;
     let is_file = matches!(object, Accessed::File(_));
-    let access = match &access.value {
-        Value::Word(word) if is_file => compile::kind(word, access.referenced)?,
-        Value::List(words) if is_file && !words.is_empty() => compile::kinds(words)?,
-        Value::Word(word) => compile::contact(word, access.referenced)?,
-        Value::List(words) if !words.is_empty() => compile::contacts(words)?,
-        Value::List(_) | Value::Nothing | Value::Mapping => {
+    let access = match (access, &object) {
+        (None, Accessed::Call(_)) => None,
+        (Some(access), Accessed::Call(_)) => {
             return Err(Fault::new(
                 access.referenced,
-                "\"access\" must be an access kind, or a list of them",
+                "a system call has no \"access\"; leave it out",
             ));
         }
+        (access, _) => Some(access.ok_or_else(|| missing("access"))?),
+    };
+    let access = access
+        .as_ref()
+        .map(|access| (&access.value, access.referenced));
+    let access = match access {
+        None => Access::CALL,
+        Some((value, place)) => words_of_access(value, place, is_file)?,
     };
     let expect = expect.ok_or_else(|| missing("expect"))?;
     let verdict = Verdict::from_name(&expect.value).ok_or_else(|| {

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
-use super::document::{self, Document, ExecEntry, FileEntry, List, NetworkEntry, Value};
+use super::document::{self, Document, FileEntry, List, ListEntry, NetworkEntry, Value};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
 use super::{
-    Addresses, Effect, Environment, FileRule, Mode, NetworkRule, Pattern, Refusal, RuleSet,
+    Addresses, Called, Effect, Environment, FileRule, Mode, NetworkRule, Pattern, Refusal, RuleSet,
+    SyscallRule,
 };
 use crate::event::{Transport, names};
 
@@ -32,13 +33,14 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         files,
         exec,
         network,
+        syscalls,
     } = document.value;
 
-    let has_rules = files.is_some() || exec.is_some() || network.is_some();
+    let has_rules = files.is_some() || exec.is_some() || network.is_some() || syscalls.is_some();
     if version.is_none() && name.is_none() && mode.is_none() && !has_rules {
         return Err(Fault::new(
             start,
-            "the policy is empty; it needs \"version\", and \"files\", \"exec\" or \"network\"",
+            "the policy is empty; it needs \"version\", and \"files\", \"exec\", \"network\" or \"syscalls\"",
         ));
     }
     document::require_version(version.as_ref(), start)?;
@@ -54,7 +56,7 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     if !has_rules {
         return Err(Fault::new(
             start,
-            "the policy has no rules; \"files\", \"exec\" or \"network\" is missing",
+            "the policy has no rules; \"files\", \"exec\", \"network\" or \"syscalls\" is missing",
         ));
     }
     let mut found = Vec::new();
@@ -70,18 +72,21 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     for entry in entries(network, "network")? {
         contacts.push(network_rule(entry, mode)?);
     }
+    let mut calls = Vec::new();
+    for entry in entries(syscalls, "syscalls")? {
+        calls.push(syscall_rule(entry, mode)?);
+    }
 
-    let mut labels: Vec<(&str, u32, Location)> = Vec::with_capacity(found.len() + contacts.len());
-    labels.extend(
-        found
-            .iter()
-            .map(|(r, place)| (r.id.as_str(), r.line, *place)),
-    );
-    labels.extend(
-        contacts
-            .iter()
-            .map(|(r, place)| (r.id.as_str(), r.line, *place)),
-    );
+    let files = found
+        .iter()
+        .map(|(r, place)| (r.id.as_str(), r.line, *place));
+    let network = contacts
+        .iter()
+        .map(|(r, place)| (r.id.as_str(), r.line, *place));
+    let syscalls = calls
+        .iter()
+        .map(|(r, place)| (r.id.as_str(), r.line, *place));
+    let mut labels: Vec<(&str, u32, Location)> = files.chain(network).chain(syscalls).collect();
     labels.sort_by_key(|(_, line, _)| *line);
     let mut lines_by_id: HashMap<&str, u32> = HashMap::with_capacity(labels.len());
     for (id, line, place) in labels {
@@ -100,6 +105,7 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         mode,
         rules: found.into_iter().map(|(rule, _)| rule).collect(),
         network: contacts.into_iter().map(|(rule, _)| rule).collect(),
+        syscalls: calls.into_iter().map(|(rule, _)| rule).collect(),
     })
 }
 
@@ -272,14 +278,14 @@ fn parse_errno(errno: &Spanned<String>) -> Result<u16, Fault> {
         })
 }
 
-/// One rule, and where its id stands.
-fn exec_rule(
-    entry: Spanned<ExecEntry>,
+/// The head of a rule that is about what its `deny` or `allow` lists, and its tail.
+fn list_rule(
+    section: &str,
+    entry: Spanned<ListEntry>,
     default_mode: Mode,
-    env: &Environment,
-) -> Result<(FileRule, Location), Fault> {
+) -> Result<(Head, Tail), Fault> {
     let place = entry.referenced;
-    let ExecEntry {
+    let ListEntry {
         id,
         deny,
         allow,
@@ -291,14 +297,43 @@ fn exec_rule(
     if id.is_none() && deny.is_none() && allow.is_none() && mode.is_none() {
         return Err(Fault::new(
             place,
-            "an empty exec rule; it needs \"id\", and \"deny\" or \"allow\"",
+            format!("an empty {section} rule; it needs \"id\", and \"deny\" or \"allow\""),
         ));
     }
-    let head = head("exec", id, deny, allow, place)?;
+    let head = head(section, id, deny, allow, place)?;
+    let tail = tail([mode, action, errno], priority.as_ref(), default_mode)?;
+    Ok((head, tail))
+}
+
+/// One rule, and where its id stands.
+fn exec_rule(
+    entry: Spanned<ListEntry>,
+    default_mode: Mode,
+    env: &Environment,
+) -> Result<(FileRule, Location), Fault> {
+    let (head, tail) = list_rule("exec", entry, default_mode)?;
     let file = |path: &str| Pattern::parse(path, env);
     let paths = parse_paths(&head.list, head.key, &head.id, file)?;
-    let tail = tail([mode, action, errno], priority.as_ref(), default_mode)?;
     Ok(head.rule(Access::EXEC, paths, tail))
+}
+
+/// One rule, and where its id stands.
+fn syscall_rule(
+    entry: Spanned<ListEntry>,
+    default_mode: Mode,
+) -> Result<(SyscallRule, Location), Fault> {
+    let (head, tail) = list_rule("syscall", entry, default_mode)?;
+    let (list, key) = (&head.list, head.key);
+    let rule = SyscallRule {
+        effect: head.effect,
+        calls: parse_each(list, key, &head.id, "system calls", "ptrace", Called::parse)?,
+        mode: tail.mode,
+        priority: tail.priority,
+        refusal: tail.refusal,
+        line: Place::from(head.place).line,
+        id: head.id,
+    };
+    Ok((rule, head.id_place))
 }
 
 /// One rule, and where its id stands.

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use serde::Serialize;
 
 use super::evaluate::{Request, Verdict, decide};
-use super::{Access, Addresses, Contact, Effect, FileRule, NetworkRule, Pattern, RuleSet};
+use super::{Access, Addresses, Contact, Effect, FileRule, NetworkRule, Pattern, RuleSet, syscall};
 use crate::event::Transport;
 
 /// Kinds of access to one file on which two rule sets differ in the same way.
@@ -236,6 +236,89 @@ pub fn diff_network(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
         }
     }
     everywhere(changes)
+}
+
+/// System calls on which two rule sets differ in the same way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CallChange {
+    /// Their names, those of 32-bit programs marked where they differ by themselves; `others`: all that have no name.
+    pub calls: Vec<String>,
+    /// What the first set says.
+    pub before: Verdict,
+    /// What the second one says.
+    pub after: Verdict,
+    /// The id of the rule that the stricter verdict comes from.
+    pub rule: String,
+}
+
+/// The same as [`diff`] of system calls: in the order of their numbers.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use stockade::policy::{Environment, RuleSet, diff_calls};
+///
+/// let set = |calls: &str| {
+///     let text = format!("version: 1\nsyscalls:\n  - {{ id: a, deny: [{calls}] }}\n");
+///     RuleSet::parse(&text, "p.yaml", &Environment::new(None, PathBuf::from("/")))
+/// };
+/// let changes = diff_calls(&set("ptrace")?, &set("ptrace, mount")?);
+/// assert_eq!(changes[0].calls, ["mount"]);
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn diff_calls(before: &RuleSet, after: &RuleSet) -> Vec<CallChange> {
+    let (old, new) = (before.ranked_syscalls(), after.ranked_syscalls());
+    if old.is_empty() && new.is_empty() {
+        return Vec::new();
+    }
+    let mut changes: Vec<CallChange> = Vec::new();
+    for call in syscall::calls() {
+        let (before, after) = (
+            decide(&old, &call, Access::CALL),
+            decide(&new, &call, Access::CALL),
+        );
+        if before.verdict == after.verdict {
+            continue;
+        }
+        let stricter = if after.verdict > before.verdict {
+            after
+        } else {
+            before
+        };
+        let change = CallChange {
+            calls: Vec::new(),
+            before: before.verdict,
+            after: after.verdict,
+            rule: stricter.rule.map_or_else(String::new, |r| r.id.clone()),
+        };
+        let alike = |c: &CallChange| {
+            (c.before, c.after, &c.rule) == (change.before, change.after, &change.rule)
+        };
+        let at = changes.iter().position(alike).unwrap_or_else(|| {
+            changes.push(change);
+            changes.len() - 1
+        });
+        let told = &mut changes[at].calls;
+        // As 64-bit programs make it, it is there already.
+        let name = call.usual_name();
+        if !(call.compat && told.iter().any(|t| *t == name || *t == call.name)) {
+            let name = match (call.name, call.compat) {
+                ("", false) => "others".to_owned(),
+                ("", true) => "others (32-bit)".to_owned(),
+                _ => call.to_string(),
+            };
+            if !told.contains(&name) {
+                told.push(name);
+            }
+        }
+    }
+    for change in &mut changes {
+        if change.calls.iter().any(|name| name == "others") {
+            change.calls.retain(|name| name != "others (32-bit)");
+        }
+    }
+    changes
 }
 
 /// What is said alike of all addresses of both versions is said once.

@@ -33,9 +33,11 @@ pub(super) struct Document {
     #[serde(default, deserialize_with = "present")]
     pub(super) files: Option<Spanned<Value<Spanned<FileEntry>>>>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) exec: Option<Spanned<Value<Spanned<ExecEntry>>>>,
+    pub(super) exec: Option<Spanned<Value<Spanned<ListEntry>>>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) network: Option<Spanned<Value<Spanned<NetworkEntry>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) syscalls: Option<Spanned<Value<Spanned<ListEntry>>>>,
 }
 
 /// One entry of `files`.
@@ -62,10 +64,10 @@ pub(super) struct FileEntry {
     pub(super) errno: Option<Spanned<String>>,
 }
 
-/// One entry of `exec`.
+/// One entry of `exec`, or of `syscalls`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ExecEntry {
+pub(super) struct ListEntry {
     #[serde(default, deserialize_with = "present")]
     pub(super) id: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
@@ -109,8 +111,7 @@ pub(super) struct NetworkEntry {
 }
 
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
-const LATER_IN_DOCUMENT: [(&str, &str); 6] = [
-    ("syscalls", "system call rules"),
+const LATER_IN_DOCUMENT: [(&str, &str); 5] = [
     ("limits", "limits"),
     ("include", "including other policies"),
     ("variables", "variables"),
@@ -343,7 +344,7 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
     } else if has("id") && has("to") {
         ("a network rule", &LATER_IN_RULE)
     } else if has("id") {
-        ("an exec rule", &LATER_IN_RULE)
+        ("a rule of exec or syscalls", &LATER_IN_RULE)
     } else if has("expect") {
         ("a case", &[])
     } else if has("cases") {
@@ -358,7 +359,7 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
         return if has("to") {
             format!("{place} has no paths; it has addresses in \"to\" or \"at\"")
         } else {
-            format!("{place} has its paths in \"deny\" or \"allow\"")
+            format!("{place} has what it is about in \"deny\" or \"allow\"")
         };
     }
     format!(

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::network::{Contact, NetworkRule};
+use super::syscall::{SyscallRule, SystemCall};
 use super::{Effect, FileRule, Mode, RuleSet};
 
 /// What a rule set says about an access.
@@ -110,7 +111,7 @@ impl<R> Clone for Decision<'_, R> {
 impl<R> Copy for Decision<'_, R> {}
 
 /// A rule, to the one who decides among them.
-pub(super) trait Speaks<Q> {
+pub(crate) trait Speaks<Q> {
     fn effect(&self) -> Effect;
     fn mode(&self) -> Mode;
     fn access(&self) -> Access;
@@ -119,7 +120,7 @@ pub(super) trait Speaks<Q> {
 }
 
 macro_rules! speaks {
-    ($rule:ty, $request:ty) => {
+    ($rule:ty, $request:ty, $access:expr) => {
         impl Speaks<$request> for $rule {
             fn effect(&self) -> Effect {
                 self.effect
@@ -130,7 +131,8 @@ macro_rules! speaks {
             }
 
             fn access(&self) -> Access {
-                self.access
+                let access: fn(&$rule) -> Access = $access;
+                access(self)
             }
 
             fn speaks_of(&self, request: &$request, kind: Access) -> bool {
@@ -140,8 +142,9 @@ macro_rules! speaks {
     };
 }
 
-speaks!(FileRule, Request<'_>);
-speaks!(NetworkRule, Contact);
+speaks!(FileRule, Request<'_>, |rule| rule.access);
+speaks!(NetworkRule, Contact, |rule| rule.access);
+speaks!(SyscallRule, SystemCall, |_| Access::CALL);
 
 /// Decides one request.
 ///
@@ -187,32 +190,57 @@ pub fn evaluate_contact<'a>(set: &'a RuleSet, contact: &Contact) -> Decision<'a,
     decide(&set.ranked_network(), contact, contact.access)
 }
 
+/// Decides one system call, by the same rules.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use stockade::policy::{Environment, RuleSet, SystemCall, Verdict, evaluate_call};
+///
+/// let text = "version: 1\nsyscalls:\n  - { id: no-ptrace, deny: [ptrace] }\n";
+/// let set = RuleSet::parse(text, "p.yaml", &Environment::new(None, PathBuf::from("/")))?;
+/// let says = |name: &str| evaluate_call(&set, &SystemCall::named(name).unwrap()).verdict;
+/// assert_eq!((says("ptrace"), says("read")), (Verdict::Deny, Verdict::Allow));
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn evaluate_call<'a>(set: &'a RuleSet, call: &SystemCall) -> Decision<'a, SyscallRule> {
+    decide(&set.ranked_syscalls(), call, Access::CALL)
+}
+
+/// The number of the rule that refuses a kind, and whether that is for not being among what it allows; with the rules in
+/// audit mode or without.
+pub(crate) fn refusal<Q, R: Speaks<Q>>(
+    ranked: &[&R],
+    request: &Q,
+    kind: Access,
+    with_audit: bool,
+) -> Option<(usize, bool)> {
+    let first = |is_meant: &dyn Fn(&R) -> bool| {
+        let counts = |rule: &R| with_audit || rule.mode() == Mode::Enforce;
+        ranked
+            .iter()
+            .position(|rule| counts(rule) && is_meant(rule))
+    };
+    match first(&|rule| rule.speaks_of(request, kind)) {
+        Some(here) => (ranked[here].effect() == Effect::Deny).then_some((here, false)),
+        None => {
+            let elsewhere =
+                first(&|rule| rule.effect() == Effect::Allow && rule.access().contains(kind));
+            elsewhere.map(|number| (number, true))
+        }
+    }
+}
+
 /// The same among these rules, the stronger ones first.
 pub(super) fn decide<'a, Q, R: Speaks<Q>>(
     ranked: &[&'a R],
     request: &Q,
     access: Access,
 ) -> Decision<'a, R> {
-    // The number of the rule that refuses a kind, and whether that is for not being among what it allows.
-    let refusal = |kind: Access, with_audit: bool| {
-        let first = |is_meant: &dyn Fn(&R) -> bool| {
-            let counts = |rule: &R| with_audit || rule.mode() == Mode::Enforce;
-            ranked
-                .iter()
-                .position(|rule| counts(rule) && is_meant(rule))
-        };
-        match first(&|rule| rule.speaks_of(request, kind)) {
-            Some(here) => (ranked[here].effect() == Effect::Deny).then_some((here, false)),
-            None => {
-                let elsewhere =
-                    first(&|rule| rule.effect() == Effect::Allow && rule.access().contains(kind));
-                elsewhere.map(|number| (number, true))
-            }
-        }
-    };
     for (verdict, with_audit) in [(Verdict::Deny, false), (Verdict::Audit, true)] {
         let kinds = access.kinds();
-        if let Some((number, unlisted)) = kinds.filter_map(|kind| refusal(kind, with_audit)).min() {
+        let refused = kinds.filter_map(|kind| refusal(ranked, request, kind, with_audit));
+        if let Some((number, unlisted)) = refused.min() {
             return Decision {
                 verdict,
                 rule: Some(ranked[number]),
@@ -256,6 +284,7 @@ mod tests {
             mode: Mode::Enforce,
             rules,
             network: Vec::new(),
+            syscalls: Vec::new(),
         };
         let decision = evaluate(&set, &Request::new(Path::new(path), access));
         (decision.verdict, decision.rule.map(|r| r.id.clone()))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::evaluate::{Decision, Request, Speaks, decide};
-use super::{Access, Contact, FileRule, NetworkRule, RuleSet};
+use super::{Access, Contact, FileRule, NetworkRule, RuleSet, SyscallRule, SystemCall};
 
 /// What a rule set says about one kind of access to one thing.
 #[derive(Debug, Clone)]
@@ -64,6 +64,24 @@ pub fn explain_contact<'a>(set: &'a RuleSet, contact: &Contact) -> Vec<Reason<'a
     kinds
         .map(|access| reason(&ranked, contact, access))
         .collect()
+}
+
+/// The same for a system call.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use stockade::policy::{Environment, RuleSet, SystemCall, explain_call};
+///
+/// let text = "version: 1\nsyscalls:\n  - { id: no-files, deny: [openat] }\n";
+/// let set = RuleSet::parse(text, "p.yaml", &Environment::new(None, PathBuf::from("/")))?;
+/// // It would open files as well.
+/// let reason = explain_call(&set, &SystemCall::named("io_uring_setup").unwrap());
+/// assert_eq!(reason.decision.rule.map(|rule| rule.id.as_str()), Some("no-files"));
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn explain_call<'a>(set: &'a RuleSet, call: &SystemCall) -> Reason<'a, SyscallRule> {
+    reason(&set.ranked_syscalls(), call, Access::CALL)
 }
 
 fn reason<'a, Q, R: Speaks<Q>>(ranked: &[&'a R], request: &Q, access: Access) -> Reason<'a, R> {

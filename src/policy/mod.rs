@@ -32,6 +32,7 @@ mod explain;
 mod fault;
 mod network;
 mod pattern;
+mod syscall;
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -44,13 +45,16 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use access::Access;
 pub use cases::{Accessed, Case, Cases, Failure};
-pub use diff::{Change, NetworkChange, diff, diff_network};
-pub use evaluate::{Decision, Request, Verdict, evaluate, evaluate_contact};
-pub use explain::{Reason, explain, explain_contact};
+pub use diff::{CallChange, Change, NetworkChange, diff, diff_calls, diff_network};
+#[cfg(stockade_kernel)]
+pub(crate) use evaluate::refusal;
+pub use evaluate::{Decision, Request, Verdict, evaluate, evaluate_call, evaluate_contact};
+pub use explain::{Reason, explain, explain_call, explain_contact};
 #[cfg(stockade_kernel)]
 pub(crate) use network::is_about_any;
 pub use network::{Addresses, Contact, NetworkRule};
 pub use pattern::Pattern;
+pub use syscall::{Called, SyscallRule, SystemCall};
 
 /// Whether a rule refuses an access or only reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,8 +119,10 @@ pub struct RuleSet {
     pub mode: Mode,
     /// The rules about files in the order of the document.
     pub rules: Vec<FileRule>,
-    /// Those about the network. A set that was parsed has some of either kind.
+    /// Those about the network.
     pub network: Vec<NetworkRule>,
+    /// Those about system calls. A set that was parsed has some of one kind.
+    pub syscalls: Vec<SyscallRule>,
 }
 
 /// Whether a rule is for or against.
@@ -269,6 +275,7 @@ impl RuleSet {
             mode: Mode::Enforce,
             rules,
             network: Vec::new(),
+            syscalls: Vec::new(),
         })
     }
 
@@ -298,19 +305,22 @@ impl RuleSet {
         }
         self.rules.extend(other.rules);
         self.network.extend(other.network);
+        self.syscalls.extend(other.syscalls);
         Ok(self)
     }
 
     /// Ids and lines.
     fn labels(&self) -> impl Iterator<Item = (&str, u32)> {
         let files = self.rules.iter().map(|r| (r.id.as_str(), r.line));
-        files.chain(self.network.iter().map(|r| (r.id.as_str(), r.line)))
+        let network = self.network.iter().map(|r| (r.id.as_str(), r.line));
+        let syscalls = self.syscalls.iter().map(|r| (r.id.as_str(), r.line));
+        files.chain(network).chain(syscalls)
     }
 
     /// How many rules there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rules.len() + self.network.len()
+        self.rules.len() + self.network.len() + self.syscalls.len()
     }
 
     /// Whether there are none, which cannot be of a set that was parsed.
@@ -329,12 +339,21 @@ impl RuleSet {
         ranked(&self.network, |rule| (rule.priority, rule.effect))
     }
 
-    /// The ids as the fence numbers its rules: those about files, then those about the network, the stronger one first.
+    /// Those about system calls, the stronger one first.
+    pub(crate) fn ranked_syscalls(&self) -> Vec<&SyscallRule> {
+        ranked(&self.syscalls, |rule| (rule.priority, rule.effect))
+    }
+
+    /// The ids as the fence numbers its rules: those about files, about the network, and about system calls, the stronger
+    /// one first.
     #[cfg_attr(not(stockade_kernel), allow(dead_code))]
     pub(crate) fn numbered(&self) -> Vec<String> {
         let files = self.ranked().into_iter().map(|rule| rule.id.clone());
         let network = self.ranked_network().into_iter();
-        files.chain(network.map(|rule| rule.id.clone())).collect()
+        let network = network.map(|rule| rule.id.clone());
+        let syscalls = self.ranked_syscalls().into_iter();
+        let syscalls = syscalls.map(|rule| rule.id.clone());
+        files.chain(network).chain(syscalls).collect()
     }
 
     /// The set with every rule in this mode, also those that set their own; `--audit` is `with_mode(Mode::Audit)`.
@@ -345,6 +364,9 @@ impl RuleSet {
             rule.mode = mode;
         }
         for rule in &mut self.network {
+            rule.mode = mode;
+        }
+        for rule in &mut self.syscalls {
             rule.mode = mode;
         }
         self

@@ -25,6 +25,7 @@ pub use subscription::Subscription;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Certificate, Clock, Event, FenceState, LoadedProgram, ProbeState, Statistics};
+use crate::launch::Held;
 use crate::monitor::{Filter, Watch};
 use crate::policy::RuleSet;
 use crate::scope::Scope;
@@ -67,6 +68,12 @@ impl SensorBuilder {
     /// How often summaries are told; every 10 seconds where it is not set.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.session = self.session.interval(interval);
+        self
+    }
+
+    /// The scope is this command, as [`SessionBuilder::command`] has it.
+    pub fn command(mut self, held: &Held) -> Self {
+        self.session = self.session.command(held);
         self
     }
 

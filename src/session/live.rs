@@ -87,6 +87,7 @@ impl Live {
             record,
             sampling,
             process_limit,
+            command,
         } = builder;
         if monitors.is_empty() && policy.is_none() {
             return Err(Error::new(
@@ -103,6 +104,18 @@ impl Live {
             ));
         }
         filter.check(&monitors)?;
+        if let Some(rule) = policy.as_ref().and_then(|rules| rules.syscalls.first())
+            && command.as_ref().is_none_or(|(_, tree)| *tree != scope)
+        {
+            return Err(Error::new(
+                ErrorKind::NotEnforced,
+                format!(
+                    "the rule {} (line {}) is about system calls, which can only be refused to a command that is started with the fence",
+                    rule.id, rule.line
+                ),
+            )
+            .with_hint("start it with 'stockade run', or hand it over with SessionBuilder::command"));
+        }
         let recorder = record.as_deref().map(Recorder::create).transpose()?;
         let btf = KernelBtf::read()?;
         let asker = Asker::new(&btf)?;
@@ -224,7 +237,7 @@ impl Live {
             }
         }
         let mut early = Records::default();
-        let (fence, rings) = match plan {
+        let (mut fence, rings) = match plan {
             Some(plan) => {
                 // The scope's maps exist once any object is loaded; without monitors the fence brings them.
                 let (fence, rings) = plan.arm(
@@ -250,11 +263,12 @@ impl Live {
             certificate.fence = Some(FenceState {
                 policy: rules.name.clone(),
                 mode: rules.mode.name().into(),
-                mechanism: fence.mechanism.name().into(),
+                mechanism: fence.mechanism.clone(),
                 identity: fence.identity().into(),
                 rules: size(rules.len()),
                 files: fence.files,
                 addresses: fence.addresses,
+                syscalls: fence.syscalls,
                 canary_proofs: fence.proofs,
             });
         }
@@ -277,6 +291,10 @@ impl Live {
             recorder.open(&opening, &clock);
             recorder
         });
+        // From here on nothing fails: the command gets what stands.
+        if let (Some((confinement, _)), Some(fence)) = (command, &mut fence) {
+            confinement.set(fence.filter.take());
+        }
         Ok(Live {
             attached,
             fence,

@@ -27,6 +27,7 @@ use unsupported::Live;
 
 use crate::error::Result;
 use crate::event::{Certificate, Clock, Event, FenceState, LoadedProgram, ProbeState, Statistics};
+use crate::launch::Held;
 use crate::monitor::{Filter, Watch};
 use crate::policy::RuleSet;
 use crate::scope::Scope;
@@ -44,6 +45,9 @@ pub struct SessionBuilder {
     record: Option<PathBuf>,
     sampling: Sampling,
     process_limit: u32,
+    /// What a command that is held waits for, and the scope that is this command.
+    #[cfg(stockade_kernel)]
+    command: Option<(crate::launch::Confinement, Scope)>,
 }
 
 /// Monitors and, where asked for, a fence that are attached to this kernel.
@@ -54,6 +58,17 @@ impl SessionBuilder {
     /// Who is watched and fenced.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
+        self
+    }
+
+    /// The scope is this command, with all that it starts; rules about system calls need it. What refuses those goes with
+    /// the command when it is [released](Held::release), so that is to be done after the start.
+    pub fn command(mut self, held: &Held) -> Self {
+        self.scope = Scope::new().tree(held.pid());
+        #[cfg(stockade_kernel)]
+        {
+            self.command = Some((held.confinement(), self.scope.clone()));
+        }
         self
     }
 
@@ -145,6 +160,8 @@ impl Session {
             record: None,
             sampling: Sampling::default(),
             process_limit: 0,
+            #[cfg(stockade_kernel)]
+            command: None,
         }
     }
 

@@ -213,6 +213,8 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Denial(e) => match (&e.object, e.refused) {
             (Denied::File { .. }, true) => class!("denial", "alert", "file", "denied"),
             (Denied::File { .. }, false) => class!("denial", "alert", "file", "allowed"),
+            (Denied::Syscall { .. }, true) => class!("denial", "alert", "process", "denied"),
+            (Denied::Syscall { .. }, false) => class!("denial", "alert", "process", "allowed"),
             (_, true) => class!("denial", "alert", "network", "denied"),
             (_, false) => class!("denial", "alert", "network", "allowed"),
         },
@@ -339,6 +341,15 @@ impl Line<'_> {
                     self.file(file);
                 }
             }
+            Denied::Syscall {
+                name,
+                number,
+                compat,
+                args,
+            } => {
+                self.call(name, *number, *compat);
+                self.call_args(args);
+            }
             other => self.denied_contact(other),
         }
         self.error(e.errno);
@@ -346,13 +357,7 @@ impl Line<'_> {
 
     fn syscall(&mut self, e: &Syscall) {
         self.call(&e.name, e.number, e.compat);
-        self.raw(key!("stockade.syscall.args"));
-        for (i, arg) in e.args.iter().enumerate() {
-            // Arguments are addresses and flags as often as numbers.
-            self.raw(if i == 0 { b"[\"" } else { b"\",\"" });
-            self.hex(*arg);
-        }
-        self.raw(b"\"]");
+        self.call_args(&e.args);
         self.number(key!("stockade.syscall.result"), e.result);
         self.number(key!("event.duration"), e.duration_ns);
         self.error(e.errno());
@@ -372,6 +377,16 @@ impl Line<'_> {
         }
         self.number(key!("stockade.syscall.number"), number);
         self.flag(key!("stockade.syscall.compat"), compat);
+    }
+
+    fn call_args(&mut self, args: &[u64; 6]) {
+        self.raw(key!("stockade.syscall.args"));
+        for (i, arg) in args.iter().enumerate() {
+            // Arguments are addresses and flags as often as numbers.
+            self.raw(if i == 0 { b"[\"" } else { b"\",\"" });
+            self.hex(*arg);
+        }
+        self.raw(b"\"]");
     }
 
     fn loss(&mut self, e: &Loss) {

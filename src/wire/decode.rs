@@ -3,10 +3,10 @@
 use std::mem::offset_of;
 
 use super::{
-    ABI_COMPAT, ACCESS_NAMES, DenialRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header,
-    MemoryRecord, NAMESPACES, NO_LOGIN, NetDenialRecord, OomRecord, RawFileId, RawNamespaces,
-    RenameRecord, SyscallRecord, VERDICT_DENY, VERDICT_KILL, change, flag, kind, memory_call,
-    network, read,
+    ABI_COMPAT, ACCESS_NAMES, CallDenialRecord, DenialRecord, ExecRecord, ExitRecord, FileRecord,
+    ForkRecord, Header, MemoryRecord, NAMESPACES, NO_LOGIN, NetDenialRecord, OomRecord, RawFileId,
+    RawNamespaces, RenameRecord, SyscallRecord, VERDICT_DENY, VERDICT_KILL, change, flag, kind,
+    memory_call, network, read,
 };
 use crate::event::{
     Denial, Denied, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, Memory,
@@ -66,6 +66,7 @@ impl Decoder {
             kind::LINK..=kind::MOUNT => change::change(bytes, spare)?,
             kind::DENIAL => denial(bytes, spare)?,
             kind::NET_DENIAL => net_denial(bytes, spare)?,
+            kind::CALL_DENIAL => call_denial(bytes, spare)?,
             kind::SYSCALL => syscall(bytes)?,
             kind::CONNECT..=kind::RETRANSMIT => network::net(bytes)?,
             kind::UNIX_CONNECT => network::unix(bytes, spare)?,
@@ -626,21 +627,44 @@ fn denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
         file: file_id(rec.file),
     };
     let verdict = (rec.verdict, rec.error);
-    Ok(refusal(flags, rec.rule, rec.access, verdict, object, spare))
+    let access = access_names(rec.access, spare.string());
+    Ok(refusal(flags, rec.rule, access, verdict, object, spare))
 }
 
 fn net_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let rec: NetDenialRecord = fixed(bytes)?;
     let (flags, verdict) = (rec.hdr.flags, (rec.verdict, rec.error));
     let object = network::denied(&rec);
-    Ok(refusal(flags, rec.rule, rec.access, verdict, object, spare))
+    let access = access_names(rec.access, spare.string());
+    Ok(refusal(flags, rec.rule, access, verdict, object, spare))
+}
+
+fn call_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
+    let rec: CallDenialRecord = fixed(bytes)?;
+    let (flags, verdict) = (rec.hdr.flags, (rec.verdict, rec.error));
+    let abi = u32::from(rec.abi);
+    // What the call was to stand for is the better name.
+    let name = names::syscall(abi, rec.nr);
+    let asked = names::asked_of(abi, name).and_then(|(names, mask)| {
+        let which = usize::try_from(rec.args[0] & mask).ok()?;
+        names.get(which).copied().filter(|name| !name.is_empty())
+    });
+    let object = Denied::Syscall {
+        name: asked.unwrap_or(name).into(),
+        number: rec.nr,
+        compat: abi == ABI_COMPAT,
+        args: rec.args,
+    };
+    let mut access = spare.string();
+    access.push_str("call");
+    Ok(refusal(flags, rec.rule, access, verdict, object, spare))
 }
 
 /// What every denial says.
 fn refusal(
     flags: u32,
     rule: u32,
-    access: u32,
+    access: String,
     (verdict, errno): (u16, u16),
     object: Denied,
     spare: &mut Spare,
@@ -648,7 +672,7 @@ fn refusal(
     Kind::Denial(Denial {
         rule,
         rule_id: spare.string(),
-        access: access_names(access, spare.string()),
+        access,
         refused: verdict >= VERDICT_DENY,
         killed: verdict == VERDICT_KILL,
         errno,
@@ -663,6 +687,7 @@ pub(crate) fn denied_rule(bytes: &[u8]) -> Option<u32> {
     let at = match hdr.kind {
         kind::DENIAL => offset_of!(DenialRecord, rule),
         kind::NET_DENIAL => offset_of!(NetDenialRecord, rule),
+        kind::CALL_DENIAL => offset_of!(CallDenialRecord, rule),
         _ => return None,
     };
     read(bytes.get(at..)?)
@@ -882,7 +907,7 @@ mod tests {
     fn only_a_denial_names_a_rule() {
         for kind in KINDS {
             let bytes = record(kind, 0, [b"f\0", b"", b""], RULE_CANARY);
-            let is_denial = matches!(kind, kind::DENIAL | kind::NET_DENIAL);
+            let is_denial = kind == kind::DENIAL;
             let rule = is_denial.then_some(RULE_CANARY);
             assert_eq!(denied_rule(&bytes), rule, "{kind}");
         }

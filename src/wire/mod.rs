@@ -51,7 +51,8 @@ pub(crate) mod kind {
     pub(crate) const RAW_SOCKET: u32 = 35;
     pub(crate) const TCP_STATE: u32 = 38;
     pub(crate) const NET_DENIAL: u32 = 39;
-    pub(crate) const MAX: u32 = 40;
+    pub(crate) const CALL_DENIAL: u32 = 40;
+    pub(crate) const MAX: u32 = 41;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -95,6 +96,7 @@ pub(crate) mod kind {
         "allocation",
         "tcp_state",
         "net_denial",
+        "call_denial",
     ];
 
     /// Records that are told as events of other names than theirs.
@@ -136,6 +138,16 @@ pub(crate) mod flag {
     pub(crate) const MEMFD: u32 = 1 << 11;
     pub(crate) const ENV_CUT: u32 = 1 << 12;
     pub(crate) const UNLISTED: u32 = 1 << 14;
+}
+
+/// Values of `enum stk_call_slot`.
+#[cfg_attr(not(stockade_kernel), allow(dead_code))]
+pub(crate) mod call_slot {
+    pub(crate) const NUMBERS: u32 = 960;
+    pub(crate) const SOCKET: u32 = 961;
+    pub(crate) const IPC: u32 = 985;
+    pub(crate) const CANARY: u32 = 1022;
+    pub(crate) const SLOTS: u32 = 1024;
 }
 
 /// Values of `enum stk_env`.
@@ -352,6 +364,20 @@ record!(
         duration_ns: u64,
         nr: u32,
         abi: u32,
+    }
+);
+
+record!(
+    /// `struct stk_call_denial`.
+    CallDenialRecord {
+        hdr: Header,
+        args: [u64; 6],
+        rule: u32,
+        nr: u32,
+        verdict: u16,
+        error: u16,
+        abi: u16,
+        pad: u16,
     }
 );
 
@@ -766,6 +792,7 @@ mod tests {
             ("STK_KIND_RAW_SOCKET", kind::RAW_SOCKET),
             ("STK_KIND_TCP_STATE", kind::TCP_STATE),
             ("STK_KIND_NET_DENIAL", kind::NET_DENIAL),
+            ("STK_KIND_CALL_DENIAL", kind::CALL_DENIAL),
             ("STK_KIND_CREATE", kind::CREATE),
             ("STK_KIND_LINK", kind::LINK),
             ("STK_KIND_MOUNT", kind::MOUNT),
@@ -810,6 +837,11 @@ mod tests {
             ("STK_ACCESS_KINDS", u32::try_from(ACCESS_KINDS).unwrap()),
             ("STK_RULE_CANARY", RULE_CANARY),
             ("STK_RULE_NONE", RULE_NONE),
+            ("STK_CALL_NUMBERS", call_slot::NUMBERS),
+            ("STK_CALL_SOCKET", call_slot::SOCKET),
+            ("STK_CALL_IPC", call_slot::IPC),
+            ("STK_CALL_CANARY", call_slot::CANARY),
+            ("STK_CALL_SLOTS", call_slot::SLOTS),
             ("STK_NAME_MAX", u32::try_from(NAME_MAX).unwrap()),
             ("STK_RULING_CANARY", ruling_flag::CANARY),
             ("STK_RULING_LENGTHS", ruling_flag::LENGTHS),

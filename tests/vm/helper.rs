@@ -187,6 +187,7 @@ fn operation(words: &[&str]) -> Result<()> {
     let second = words.get(2).copied().unwrap_or_default();
     match words[0] {
         "net" => crate::contacts::operation(path, second),
+        "call" => crate::calls::operation(path, second),
         "open" => open(path, OFlags::RDONLY).map(drop),
         "open-write" => open(path, OFlags::WRONLY).map(drop),
         "open-rdwr" => open(path, OFlags::RDWR).map(drop),

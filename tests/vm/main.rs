@@ -4,6 +4,8 @@
 #![cfg_attr(not(target_os = "linux"), allow(missing_docs))]
 
 #[cfg(target_os = "linux")]
+mod calls;
+#[cfg(target_os = "linux")]
 mod contacts;
 #[cfg(target_os = "linux")]
 mod disk;
@@ -84,6 +86,7 @@ fn main() {
             places::TESTS,
             contacts::TESTS,
             refusals::TESTS,
+            calls::TESTS,
             scope::TESTS,
             lifetime::TESTS,
             monitor::TESTS,

@@ -63,6 +63,8 @@ const FOR: &[(&str, &str, Version, Version)] = &[
     ("network.payload", "raw_tp", (5, 15), END),
     ("network.socket", "tracepoint", (5, 15), END),
     ("syscall.calls", "tracepoint", (7, 0), END),
+    ("fence.call", "tracepoint", (7, 0), END),
+    ("fence.refused_call", "tracepoint", (7, 0), END),
     ("memory.mmap", "tracepoint/preemptible", (7, 0), END),
     ("memory.mmap", "tracepoint", (5, 15), END),
     ("memory.munmap", "tracepoint/preemptible", (7, 0), END),

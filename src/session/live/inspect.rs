@@ -45,6 +45,13 @@ impl Live {
     }
 
     pub(crate) fn follow(&self, scope: Scope) -> Result<()> {
+        if self.fence.as_ref().is_some_and(|fence| fence.syscalls > 0) {
+            return Err(Error::new(
+                ErrorKind::NotEnforced,
+                "rules about system calls cannot be made to hold for a process that runs already",
+            )
+            .with_hint("start it with the fence, or leave the rules of syscalls out"));
+        }
         self.part(scope)?.seed(&self.loader, &self.asker)
     }
 
