@@ -330,20 +330,50 @@ static __always_inline bool of_layer(struct file *file)
 	return KEEPS_USER_PATH && (file->f_mode & STK_FMODE_NOACCOUNT);
 }
 
-/* By its name and by what it is in: the tag cannot be read through a number. */
+/* By its key, by its name and by what it is in: the tag cannot be read through a number. */
+static __always_inline int judge_numbers(__u64 dentry, __u64 mnt, __u32 access)
+{
+	struct stk_armed *armed = armed_now();
+	struct stk_ruling *ruling;
+	struct dentry *of;
+	struct stk_key key;
+	__u64 inode, own = 0;
+	bool self;
+
+	if (!armed || !concerned(&self) || self)
+		return 0;
+	of = STK_AS(dentry, dentry);
+	inode = STK_NUMBER_AT(&of->d_inode);
+	key_of(&key, inode);
+	ruling = bpf_map_lookup_elem(&stk_keys, &key);
+	if (ruling && ruling->epoch == armed->epoch && !(ruling->flags & STK_RULING_CANARY))
+		own = ruling->own;
+	if (!own && !armed->flags)
+		return 0;
+	return bounded(refused(inode, dentry, mnt, access | own << 32));
+}
+
 static __always_inline int judge_of_layer(__u64 file)
 {
 	struct backing_file *backing = (struct backing_file *)file;
-	struct stk_armed *armed = armed_now();
-	__u64 dentry, inode, mnt;
-	bool self;
 
-	if (!armed || !armed->flags || !concerned(&self) || self)
+	return judge_numbers((__u64)BPF_CORE_READ(backing, user_path.dentry),
+			     (__u64)BPF_CORE_READ(backing, user_path.mnt), STK_ACCESS_EXEC);
+}
+
+/*
+ * Who connects to a UNIX socket, or sends to it, asks for what the kernel itself asks for: to write to the socket at that
+ * path. The hooks know the socket, and it knows where it was bound, by which name and mount it was found now. One that has
+ * no path, of a pair or with an abstract name, is no file.
+ */
+static __always_inline int judge_socket(__u64 sk)
+{
+	struct unix_sock *to = (struct unix_sock *)sk;
+	__u64 dentry = (__u64)BPF_CORE_READ(to, path.dentry);
+
+	if (!dentry)
 		return 0;
-	dentry = (__u64)BPF_CORE_READ(backing, user_path.dentry);
-	inode = (__u64)BPF_CORE_READ(backing, user_path.dentry, d_inode);
-	mnt = (__u64)BPF_CORE_READ(backing, user_path.mnt);
-	return bounded(refused(inode, dentry, mnt, STK_ACCESS_EXEC));
+	return judge_numbers(dentry, (__u64)BPF_CORE_READ(to, path.mnt), STK_ACCESS_WRITE);
 }
 
 static __always_inline __u32 attr_access(struct iattr *attr)
@@ -594,6 +624,33 @@ int BPF_PROG(fence_movemount__fmod_ret, const struct path *from_path, const stru
 	     int ret)
 {
 	return VERDICT(ON_MOUNT(to_path));
+}
+
+SEC("?lsm/unix_stream_connect")
+int BPF_PROG(fence_unixconn__lsm, struct sock *sock, struct sock *other, struct sock *newsk,
+	     int ret)
+{
+	return VERDICT(judge_socket(stk_number(other)));
+}
+
+SEC("?fmod_ret/security_unix_stream_connect")
+int BPF_PROG(fence_unixconn__fmod_ret, struct sock *sock, struct sock *other, struct sock *newsk,
+	     int ret)
+{
+	return VERDICT(judge_socket(stk_number(other)));
+}
+
+/* Asked when a datagram socket is connected, and for each datagram, whether it names somebody or not. */
+SEC("?lsm/unix_may_send")
+int BPF_PROG(fence_unixsend__lsm, struct socket *sock, struct socket *other, int ret)
+{
+	return VERDICT(judge_socket(STK_NUMBER_AT(&other->sk)));
+}
+
+SEC("?fmod_ret/security_unix_may_send")
+int BPF_PROG(fence_unixsend__fmod_ret, struct socket *sock, struct socket *other, int ret)
+{
+	return VERDICT(judge_socket(STK_NUMBER_AT(&other->sk)));
 }
 
 /*

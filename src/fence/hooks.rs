@@ -89,6 +89,16 @@ pub(super) const LSM: &[Probe] = &[
         variants!["lsm" "fence_movemount__lsm" NONE],
     ),
     hook(
+        "fence.unix_connect",
+        "connects to UNIX sockets",
+        variants!["lsm" "fence_unixconn__lsm" NONE],
+    ),
+    hook(
+        "fence.unix_send",
+        "datagrams to UNIX sockets",
+        variants!["lsm" "fence_unixsend__lsm" NONE],
+    ),
+    hook(
         "fence.setattr",
         "truncations and changes of attributes",
         variants![
@@ -200,6 +210,16 @@ pub(super) const FMOD_RET: &[Probe] = &[
         "fence.move_mount",
         "mounts by descriptors",
         variants!["fmod_ret" "fence_movemount__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.unix_connect",
+        "connects to UNIX sockets",
+        variants!["fmod_ret" "fence_unixconn__fmod_ret" NONE],
+    ),
+    hook(
+        "fence.unix_send",
+        "datagrams to UNIX sockets",
+        variants!["fmod_ret" "fence_unixsend__fmod_ret" NONE],
     ),
     hook(
         "fence.setattr",

@@ -41,7 +41,7 @@ const KINDS: [(&str, Access); 15] = [
 impl Access {
     /// Reading the contents: open for reading in any way.
     pub const READ: Access = Access(1);
-    /// Changing the contents: open for writing, truncate in any form.
+    /// Changing the contents: open for writing, truncate in any form. Connecting to a UNIX socket at a path, or sending to it.
     pub const WRITE: Access = Access(2);
     /// Running the file: execve and its kind, as the program, the interpreter or the loader, and executable mappings.
     pub const EXEC: Access = Access(4);

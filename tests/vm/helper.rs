@@ -188,6 +188,7 @@ fn operation(words: &[&str]) -> Result<()> {
     match words[0] {
         "net" => crate::contacts::operation(path, second),
         "call" => crate::calls::operation(path, second),
+        "unix" => crate::sockets::operation(path, second),
         "open" => open(path, OFlags::RDONLY).map(drop),
         "open-write" => open(path, OFlags::WRONLY).map(drop),
         "open-rdwr" => open(path, OFlags::RDWR).map(drop),

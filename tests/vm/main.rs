@@ -50,6 +50,8 @@ mod scope;
 #[cfg(target_os = "linux")]
 mod sensor;
 #[cfg(target_os = "linux")]
+mod sockets;
+#[cfg(target_os = "linux")]
 mod summaries;
 #[cfg(target_os = "linux")]
 mod variants;
@@ -85,6 +87,7 @@ fn main() {
             fence::TESTS,
             places::TESTS,
             contacts::TESTS,
+            sockets::TESTS,
             refusals::TESTS,
             calls::TESTS,
             scope::TESTS,
