@@ -237,6 +237,34 @@ fn policies_are_checked_explained_tested_and_compared_as_the_page_says() {
 }
 
 #[test]
+fn kinds_of_files_are_counted_and_looked_up() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = Program::new();
+    program.write(
+        "p.yaml",
+        "version: 1\nname: p\nexec: [{ id: kinds, deny: [setuid, fileless] }]\n",
+    );
+    let says = |args: &[&str]| {
+        let output = program.run(args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let check = says(&["policy", "check", "p.yaml"]);
+    assert_eq!(check, "p.yaml: p, 1 rule on 2 file kinds, enforce\n");
+    for (mode, verdict) in [(0o755, "allow"), (0o4755, "deny"), (0o2755, "deny")] {
+        program.write("tool", "");
+        let tool = program.dir.path().join("tool");
+        std::fs::set_permissions(tool, std::fs::Permissions::from_mode(mode)).expect("a mode");
+        let told = says(&[
+            "policy", "explain", "--policy", "p.yaml", "--access", "exec", "--format", "json",
+            "tool",
+        ]);
+        let told: serde_json::Value = serde_json::from_str(&told).expect("one object");
+        assert_eq!(told["verdict"], verdict, "{mode:o}");
+    }
+}
+
+#[test]
 fn addresses_are_explained_tested_and_compared() {
     let program = Program::new();
     let network = "network:\n  - { id: only, allow: [connect, send], to: ['10.0.0.0/8:443'] }\n";

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use stockade::policy::{
-    Access, Cases, Contact, Effect, Environment, Mode, Pattern, Request, RuleSet, SystemCall,
-    Verdict, diff, evaluate, evaluate_call, evaluate_contact,
+    Access, Cases, Contact, Effect, Environment, FileKind, Mode, Pattern, Request, RuleSet,
+    SystemCall, Verdict, diff, evaluate, evaluate_call, evaluate_contact,
 };
 use stockade::{Error, ErrorKind};
 
@@ -303,6 +303,61 @@ fn exec_rules_are_about_running_what_they_name() {
 }
 
 #[test]
+fn words_in_exec_rules_are_kinds_of_files() {
+    let text = "version: 1\nexec:\n  - { id: kinds, deny: [fileless, setuid, ./setuid] }\n\
+        \x20 - { id: these, allow: [\"/usr/**\"] }\n\
+        \x20 - { id: sudo, allow: [/usr/bin/sudo], priority: 1 }\n";
+    let set = parse(text).unwrap();
+    assert_eq!(
+        set.rules[0].paths,
+        [
+            Pattern::Kind(FileKind::Fileless),
+            Pattern::Kind(FileKind::Setuid),
+            Pattern::File("/work/job/setuid".into())
+        ]
+    );
+    let says = |set: &RuleSet, path: &str, of: &[FileKind], access| {
+        let request = Request::new(Path::new(path), access).of(of);
+        evaluate(set, &request).rule.map(|rule| rule.id.clone())
+    };
+    let is = |path: &str, of: &[FileKind]| says(&set, path, of, Access::EXEC);
+    let denied = Some("kinds".to_owned());
+    assert_eq!(is("/usr/bin/su", &[FileKind::Setuid]), denied);
+    assert_eq!(is("/usr/bin/removed", &[FileKind::Fileless]), denied);
+    assert_eq!(is("", &[FileKind::Fileless]), denied);
+    assert_eq!(is("/usr/bin/sudo", &[FileKind::Setuid]), None);
+    assert_eq!(is("/usr/bin/cc", &[]), None);
+    let read = says(&set, "/usr/bin/su", &[FileKind::Setuid], Access::READ);
+    assert_eq!(read, None);
+    // What never was in a directory is in none that is allowed.
+    let all = parse("version: 1\nexec: [{ id: all, allow: [\"/**\"] }]\n").unwrap();
+    let memfd = |set: &RuleSet| says(set, "", &[FileKind::Fileless], Access::EXEC);
+    assert_eq!(memfd(&all), Some("all".to_owned()));
+    let but = "version: 1\nexec: [{ id: all, allow: [\"/**\", fileless] }]\n";
+    assert_eq!(memfd(&parse(but).unwrap()), None);
+
+    let none = parse("version: 1\nexec: [{ id: kinds, deny: [fileless] }]\n").unwrap();
+    let only = parse("version: 1\nexec: [{ id: kinds, deny: [setuid] }]\n").unwrap();
+    let told: Vec<_> = diff(&none, &only)
+        .into_iter()
+        .map(|c| (c.path.to_string(), c.access, c.after))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("fileless".to_owned(), Access::EXEC, Verdict::Allow),
+            ("setuid".to_owned(), Access::EXEC, Verdict::Deny),
+        ]
+    );
+    let cases = "version: 1\ncases:\n\
+        - { path: /usr/bin/su, of: setuid, access: exec, expect: deny, rule: kinds }\n\
+        - { path: /usr/bin/su, access: exec, expect: allow }\n";
+    let cases = Cases::parse(cases, "c.yaml", &env()).unwrap();
+    assert_eq!(cases.failures(&set), []);
+    assert_eq!(cases.failures(&none).len(), 1);
+}
+
+#[test]
 fn wrong_exec_rules_are_refused() {
     let exec = |rule: &str| format!("version: 1\nexec:\n  - {rule}\n");
     let empty = "an empty exec rule; it needs \"id\", and \"deny\" or \"allow\"";
@@ -322,6 +377,14 @@ fn wrong_exec_rules_are_refused() {
     refused(
         &exec("{ id: a, allow: [] }"),
         "p.yaml:3:21: \"allow\" of the rule \"a\" is empty",
+    );
+    refused(
+        &exec("{ id: a, deny: [setiud] }"),
+        "p.yaml:3:21: unknown kind of file \"setiud\"; did you mean \"setuid\"? A file of this name is written \"./setiud\"",
+    );
+    refused(
+        &exec("{ id: a, allow: [/a, setuid] }"),
+        "p.yaml:3:26: \"setuid\" can only be denied; allow such programs by their paths",
     );
     refused(
         &exec("{ id: a, deny: [/a], paths: [/b] }"),

@@ -18,6 +18,20 @@ STK_EXPORT(stk_name);
 /* include/linux/dcache.h: found by its inode number, and nobody has looked for its directory. */
 #define DCACHE_DISCONNECTED 0x20
 
+/* include/uapi/linux/stat.h */
+#define STK_S_ISUID 04000
+#define STK_S_ISGID 02000
+#define STK_S_IXGRP 00010
+/* Where the group may not run it, the bit was about locks. */
+#define SETGID (STK_S_ISGID | STK_S_IXGRP)
+
+/* With an access, above its kinds: the file is opened to be run, and not mapped. */
+#define ASKED_RUN (1U << 31)
+/* With the number of a set: what kind of file it is. */
+#define OF_FILELESS (1U << 30)
+#define OF_SETUID   (1U << 31)
+#define OF_KINDS    (OF_FILELESS | OF_SETUID)
+
 enum {
 	/* Directories and mounts on the way up. What lies deeper counts as lost. */
 	MAX_DEPTH = 128,
@@ -58,6 +72,21 @@ static __always_inline void no_file_id(struct stk_file_id *id, __u64 dentry)
 	id->mode = 0;
 }
 
+static __always_inline __u32 links_of(__u64 inode)
+{
+	return BPF_CORE_READ((struct inode *)inode, i_nlink);
+}
+
+/* What memfd_create(2) makes has a name, and is in no directory. */
+static __always_inline __u32 name_without_place(struct stk_denial *rec, __u64 dentry)
+{
+	struct dentry *of = STK_AS(dentry, dentry);
+	long n = bpf_probe_read_kernel_str(rec->path, STK_NAME_MAX,
+					   (const void *)STK_NUMBER_AT(&of->d_name.name));
+
+	return n > 1 ? n | STK_WALK_DELETED : 0;
+}
+
 /*
  * Reports a verdict. A global function with numbers for arguments, so that the verifier looks at it once and not behind
  * every branch of every hook. `mnt` is 0 where the hook knows none; `what` is the access below a verdict as told_of()
@@ -84,7 +113,7 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 	else
 		no_file_id(&rec->file, dentry);
 	rec->rule = rule;
-	rec->access = (__u32)what;
+	rec->access = (__u32)what & ~ASKED_RUN;
 	rec->verdict = verdict_in(what);
 	rec->error = what >> TOLD_ERROR;
 	if (what & TOLD_UNLISTED)
@@ -100,6 +129,8 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 		/* Another program took the scratch over: no path rather than a mixed one. A failed read clears. */
 		bpf_probe_read_kernel(rec->path, sizeof(rec->path), NULL);
 		off = STK_WALK_CUT;
+	} else if (!off && inode && !links_of(inode)) {
+		off = name_without_place(rec, dentry);
 	}
 	if (off & STK_WALK_CUT)
 		rec->hdr.flags |= STK_FLAG_PATH_CUT;
@@ -191,8 +222,8 @@ __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __
 
 /*
  * The strongest refusals, as codes: of rules that are enforced, and below it of all. Adds those of one kind of access;
- * `asked` is its number, and above it the set of the file's own rules. By itself, or the verifier would look at each kind
- * behind every outcome of the one before.
+ * `asked` is its number, and above it the set of the file's own rules, with what kind of file it is. By itself, or the
+ * verifier would look at each kind behind every outcome of the one before.
  */
 __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked, __u64 so_far)
 {
@@ -202,12 +233,31 @@ __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked,
 
 	if (!armed)
 		return so_far;
-	now = with_set(now, own, kind);
+	now = with_set(now, own & ~OF_KINDS, kind);
+	if (own & OF_FILELESS)
+		now = with_set(now, armed->fileless, kind);
+	if (own & OF_SETUID)
+		now = with_set(now, armed->setuid, kind);
 	if (armed->flags & STK_ARMED_BELOW)
 		now = around(dentry, mount, now, kind);
 	else if (armed->flags & STK_ARMED_NAMES)
 		now = said_in(stk_parent_of(dentry), dentry, now, kind | STK_LEAF);
 	return with_refusals(so_far, now, said_by(&armed->otherwise, kind));
+}
+
+/* What kind of file is run. Mapped by somebody else, it gives nobody its owner's rights. */
+static __always_inline __u32 kinds_of(__u64 inode, __u32 access)
+{
+	__u32 of = 0, mode;
+
+	if (!(access & STK_ACCESS_EXEC))
+		return 0;
+	if (!links_of(inode))
+		of |= OF_FILELESS;
+	mode = STK_GET(inode, inode, i_mode);
+	if ((access & ASKED_RUN) && ((mode & STK_S_ISUID) || (mode & SETGID) == SETGID))
+		of |= OF_SETUID;
+	return of;
 }
 
 /*
@@ -218,12 +268,12 @@ __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u6
 {
 	__u64 mount = stk_mount_of((struct vfsmount *)mnt);
 	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
-	__u64 own = asked >> 32 << 32;
 	__u32 access = asked, kind;
+	__u64 about = (asked >> 32 << 32) | (__u64)kinds_of(inode, access) << 32;
 
 	for (kind = 0; kind < STK_ACCESS_FILE_KINDS; kind++) {
 		if (access & (1U << kind))
-			found = refusals(dentry, mount, own | kind, found);
+			found = refusals(dentry, mount, about | kind, found);
 	}
 	told = told_of(found);
 	if (!told)
@@ -251,6 +301,12 @@ static __always_inline bool in_named(struct dentry *dentry, __u32 epoch)
 	return ruling && ruling->epoch == epoch && may_name(ruling, dentry->d_name.len);
 }
 
+/* What there is to say about a file that no rule names by itself. */
+static __always_inline __u32 besides(struct stk_armed *armed, __u32 access)
+{
+	return access & STK_ACCESS_EXEC ? armed->flags : armed->flags & ~STK_ARMED_KINDS;
+}
+
 /* 0 or -errno. */
 static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode, __u32 access,
 				 bool self, struct dentry *dentry, struct vfsmount *mnt)
@@ -264,10 +320,12 @@ static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode,
 	    self == !!(ruling->flags & STK_RULING_CANARY))
 		own = ruling->own;
 	if (!own) {
+		__u32 flags = besides(armed, access);
+
 		/* The tool itself is only ever held by the canary rule. */
-		if (self || !armed->flags)
+		if (self || !flags)
 			return 0;
-		if (armed->flags == STK_ARMED_NAMES && !in_named(dentry, armed->epoch))
+		if (flags == STK_ARMED_NAMES && !in_named(dentry, armed->epoch))
 			return 0;
 	}
 	return bounded(refused(stk_number(inode), stk_number(dentry), stk_number(mnt),
@@ -304,7 +362,7 @@ static __always_inline __u32 open_access(struct file *file)
 	__u32 access = 0, mode = file->f_mode;
 
 	if (file->f_flags & STK_FMODE_EXEC)
-		return STK_ACCESS_EXEC;
+		return STK_ACCESS_EXEC | ASKED_RUN;
 	if (mode & STK_FMODE_READ)
 		access |= STK_ACCESS_READ;
 	if (mode & STK_FMODE_WRITE)
@@ -348,7 +406,7 @@ static __always_inline int judge_numbers(__u64 dentry, __u64 mnt, __u32 access)
 	ruling = bpf_map_lookup_elem(&stk_keys, &key);
 	if (ruling && ruling->epoch == armed->epoch && !(ruling->flags & STK_RULING_CANARY))
 		own = ruling->own;
-	if (!own && !armed->flags)
+	if (!own && !besides(armed, access))
 		return 0;
 	return bounded(refused(inode, dentry, mnt, access | own << 32));
 }

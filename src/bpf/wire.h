@@ -185,6 +185,7 @@ enum stk_armed_flag {
 	STK_ARMED_NAMES = 1 << 0, /* there are rules for names */
 	STK_ARMED_BELOW = 1 << 1, /* and for all that is in a directory */
 	STK_ARMED_OTHERWISE = 1 << 2, /* and about all that no rule names */
+	STK_ARMED_KINDS = 1 << 3, /* and about kinds of files that are run */
 };
 
 /* Starts every record. */
@@ -932,6 +933,9 @@ struct stk_armed {
 	struct stk_set lost;
 	__u32 kinds; /* one bit for each kind of access that a rule is about */
 	__u32 canary_port; /* of UDP on 127.0.0.1, where the monitor must not reach; 0: none */
+	/* Entries of stk_sets, 0: nothing. For files that have no link, and for those that run with their owner's rights. */
+	__u32 fileless;
+	__u32 setuid;
 };
 
 /* Written before load, constant afterwards: branches that are off cost nothing. */

@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Cases, Contact, Decision, FileRule, NetworkRule, Pattern, Reason, RuleSet, SyscallRule,
-    SystemCall, Verdict, diff, diff_calls, diff_network, explain, explain_call, explain_contact,
+    Access, Cases, Contact, Decision, FileKind, FileRule, NetworkRule, Pattern, Reason, RuleSet,
+    SyscallRule, SystemCall, Verdict, diff, diff_calls, diff_network, explain_call,
+    explain_contact, explain_file,
 };
 
 use super::{Format, Outcome, counted, environment, report};
@@ -107,11 +108,14 @@ fn check(files: &[PathBuf]) -> Outcome {
     for file in files {
         match RuleSet::read(file, &env) {
             Ok(set) => {
-                let paths: usize = set.rules.iter().map(|rule| rule.paths.len()).sum();
+                let named = || set.rules.iter().flat_map(|rule| &rule.paths);
+                let kinds = named().filter(|p| matches!(p, Pattern::Kind(_))).count();
+                let paths = named().count() - kinds;
                 let addresses: usize = set.network.iter().map(|r| r.addresses.len()).sum();
                 let calls: usize = set.syscalls.iter().map(|r| r.calls.len()).sum();
                 let on: Vec<String> = [
                     (paths, "path"),
+                    (kinds, "file kind"),
                     (addresses, "address"),
                     (calls, "system call"),
                 ]
@@ -145,6 +149,25 @@ fn real(path: &Path) -> PathBuf {
     found
         .or_else(in_directory)
         .unwrap_or_else(|| path.to_owned())
+}
+
+/// What kind of file that is, where rules can be about it. What a path leads to has a name.
+fn kind_of(file: &Path) -> Option<FileKind> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let about = std::fs::metadata(file)
+            .ok()
+            .filter(std::fs::Metadata::is_file)?;
+        let mode = about.permissions().mode();
+        let is_setuid = mode & 0o4000 != 0 || mode & 0o2010 == 0o2010;
+        is_setuid.then_some(FileKind::Setuid)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        None
+    }
 }
 
 /// A line of `explain --format json`.
@@ -205,7 +228,7 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
         let file = real(&file);
-        let reasons = explain(&set, &file);
+        let reasons = explain_file(&set, &file, kind_of(&file).as_slice());
         let told = reasons.iter().map(Told::of_files).collect();
         let of = Of::File(&file.to_string_lossy());
         print_reasons(of, told, wanted, args.format)?;

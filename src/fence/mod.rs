@@ -18,7 +18,7 @@ use crate::kernel::seccomp::Filter;
 use crate::kernel::{
     Asker, Attachments, KernelBtf, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
 };
-use crate::policy::{Access, Effect, FileRule, Mode, Refusal, RuleSet};
+use crate::policy::{Access, Effect, FileKind, FileRule, Mode, Pattern, Refusal, RuleSet};
 use crate::wire::{
     Armed, FileKey, RULE_CANARY, RuleAction, armed_flag, bytes_of, read, ruling_flag,
 };
@@ -101,6 +101,8 @@ pub(crate) struct Plan {
     guards_files: bool,
     /// What is said about files that no rule names.
     otherwise: Said,
+    /// What is said about kinds of files, in the order of [`FileKind::ALL`].
+    of_kinds: [Said; FileKind::ALL.len()],
     /// Directories that would lose their keys with their inodes.
     held: Vec<OwnedFd>,
     canary: Canary,
@@ -163,12 +165,17 @@ impl Plan {
             (voice, *rule)
         });
         let mut otherwise = Said::NOTHING;
+        let mut of_kinds = [Said::NOTHING; FileKind::ALL.len()];
         let mut wanted = Vec::new();
         for (voice, rule) in voices {
             if rule.effect == Effect::Allow {
                 otherwise.add_rest(voice, rule.access);
             }
             for pattern in &rule.paths {
+                if let Pattern::Kind(kind) = pattern {
+                    of_kinds[*kind as usize].add(voice, rule.access);
+                    continue;
+                }
                 let opened = identity::open(rule, pattern)?;
                 wanted.extend(opened.into_iter().map(|one| (voice, rule, one)));
             }
@@ -186,6 +193,7 @@ impl Plan {
             sets: Sets::default(),
             guards_files: !ranked.is_empty(),
             otherwise,
+            of_kinds,
             held: Vec::new(),
             canary,
             tag_canary,
@@ -207,6 +215,7 @@ impl Plan {
                 .said()
                 .chain(plan.targets.iter().map(|t| &t.said))
                 .chain(plan.contacts.said())
+                .chain(&plan.of_kinds)
                 .chain([&canary_rule()]),
         );
         Ok(plan)
@@ -483,11 +492,13 @@ impl Plan {
             }
         }
         let flag = |is: bool, bit| if is { bit } else { 0 };
+        let [fileless, setuid] = self.of_kinds.map(|said| self.sets.number(&said));
         let armed = Armed {
             epoch: 0,
             flags: flag(self.places.has_names(), armed_flag::NAMES)
                 | flag(self.places.has_below(), armed_flag::BELOW)
-                | flag(self.otherwise != Said::NOTHING, armed_flag::OTHERWISE),
+                | flag(self.otherwise != Said::NOTHING, armed_flag::OTHERWISE)
+                | flag(fileless != 0 || setuid != 0, armed_flag::KINDS),
             hash_key,
             otherwise: self.otherwise.both(&self.contacts.otherwise).numbers(),
             lost: self
@@ -500,6 +511,8 @@ impl Plan {
                 true => 0,
                 false => self.network_canary.port().into(),
             },
+            fileless,
+            setuid,
         };
         arm(&loader.own_map("stk_armed_at")?, &armed)
     }

@@ -274,7 +274,9 @@ same_layout!(
         otherwise,
         lost,
         kinds,
-        canary_port
+        canary_port,
+        fileless,
+        setuid
     }
 );
 same_layout!(

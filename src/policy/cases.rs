@@ -11,7 +11,7 @@ use super::document::{self, Value};
 use super::evaluate::{Request, Verdict, evaluate, evaluate_call, evaluate_contact};
 use super::fault::{Fault, Place, quoted, unknown};
 use super::pattern;
-use super::{Access, Contact, Environment, RuleSet, SystemCall};
+use super::{Access, Contact, Environment, FileKind, RuleSet, SystemCall};
 use crate::error::Result;
 use crate::event::Transport;
 
@@ -37,6 +37,8 @@ struct Entry {
     syscall: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "document::present")]
     protocol: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "document::present")]
+    of: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "document::present")]
     access: Option<Spanned<Value<Spanned<String>>>>,
     #[serde(default, deserialize_with = "document::present")]
@@ -76,6 +78,8 @@ impl fmt::Display for Accessed {
 pub struct Case {
     /// To what.
     pub object: Accessed,
+    /// What kind of file it is, where that is one that rules can be about.
+    pub of: Option<FileKind>,
     /// One kind, or several at once.
     pub access: Access,
     /// What the policy should say.
@@ -126,7 +130,8 @@ impl Cases {
             .filter_map(|case| {
                 let (verdict, rule) = match &case.object {
                     Accessed::File(path) => {
-                        let decision = evaluate(set, &Request::new(path, case.access));
+                        let decision =
+                            evaluate(set, &Request::new(path, case.access).of(case.of.as_slice()));
                         (decision.verdict, decision.rule.map(|r| r.id.clone()))
                     }
                     Accessed::Address(address, transport) => {
@@ -214,6 +219,7 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
         address,
         syscall,
         protocol,
+        of,
         access,
         expect,
         rule,
@@ -269,6 +275,18 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
         }
     };
     let is_file = matches!(object, Accessed::File(_));
+    let of = match of {
+        None => None,
+        Some(of) if !is_file => {
+            let sentence = "only a file has an \"of\"; leave it out";
+            return Err(Fault::new(of.referenced, sentence));
+        }
+        Some(of) => Some(FileKind::from_name(&of.value).ok_or_else(|| {
+            let instead = "; it is fileless or setuid";
+            let sentence = unknown("kind of file", &of.value, FileKind::names(), instead);
+            Fault::new(of.referenced, sentence)
+        })?),
+    };
     let access = match (access, &object) {
         (None, Accessed::Call(_)) => None,
         (Some(access), Accessed::Call(_)) => {
@@ -304,6 +322,7 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
     };
     Ok(Case {
         object,
+        of,
         access,
         expect: verdict,
         rule,
@@ -375,6 +394,18 @@ mod tests {
         refused(
             &one("{ path: /a, access: read, expect: allow, rule: x }"),
             "c.yaml:3:52: no rule is named by an access that is allowed; leave \"rule\" out",
+        );
+        refused(
+            &one("{ path: /a, of: setudi, access: exec, expect: allow }"),
+            "c.yaml:3:21: unknown kind of file \"setudi\"; did you mean \"setuid\"?",
+        );
+        refused(
+            &one("{ address: 'a:1', of: setuid, access: exec, expect: allow }"),
+            "c.yaml:3:16: \"a:1\" is no address with a port; write one as 10.0.0.1:443 or [2001:db8::1]:443",
+        );
+        refused(
+            &one("{ address: '10.0.0.1:1', of: setuid, access: exec, expect: allow }"),
+            "c.yaml:3:34: only a file has an \"of\"; leave it out",
         );
         refused(
             &one("{ path: /a, acces: read, expect: allow }"),

@@ -312,7 +312,7 @@ fn exec_rule(
     env: &Environment,
 ) -> Result<(FileRule, Location), Fault> {
     let (head, tail) = list_rule("exec", entry, default_mode)?;
-    let file = |path: &str| Pattern::parse(path, env);
+    let file = |path: &str| Pattern::parse_program(path, head.effect, env);
     let paths = parse_paths(&head.list, head.key, &head.id, file)?;
     Ok(head.rule(Access::EXEC, paths, tail))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use serde::Serialize;
@@ -60,15 +60,21 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
             Pattern::File(path) | Pattern::Inode(path) => path.clone(),
             // No rule can name this one.
             Pattern::Below(directory) => directory.join("\0"),
+            // Of no path, but for what other rules say about that.
+            Pattern::Kind(_) => PathBuf::new(),
         };
-        let (old, new) = (old.about(&path), new.about(&path));
+        let file_kind = match pattern {
+            Pattern::Kind(kind) => std::slice::from_ref(kind),
+            _ => &[],
+        };
+        let (old, new) = (old.about(&path, pattern), new.about(&path, pattern));
         let rules = |of: &[&FileRule], access| {
             let about = of.iter().copied();
             let about: Vec<&FileRule> = about.filter(|r| r.access.contains(access)).collect();
             let request = Request {
                 // What comes to be at a path is another question than the file that is there now.
                 replaced: !pattern.is_inode(),
-                ..Request::new(&path, access)
+                ..Request::new(&path, access).of(file_kind)
             };
             let decision = decide(&about, &request, access);
             (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
@@ -128,14 +134,15 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// Those that name the path or allow others, the stronger ones first.
-    fn about(&self, path: &Path) -> Vec<&'a FileRule> {
+    /// Those that name the path or the pattern, or allow others, the stronger ones first.
+    fn about(&self, path: &Path, pattern: &Pattern) -> Vec<&'a FileRule> {
         let above = path.ancestors().skip(1);
         let patterns = above.map(|directory| Pattern::Below(directory.to_owned()));
         let mut numbers: Vec<usize> = patterns
             .chain([
                 Pattern::File(path.to_owned()),
                 Pattern::Inode(path.to_owned()),
+                pattern.clone(),
             ])
             .filter_map(|pattern| self.by_pattern.get(&pattern))
             .flatten()

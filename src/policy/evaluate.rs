@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::access::Access;
 use super::network::{Contact, NetworkRule};
 use super::syscall::{SyscallRule, SystemCall};
-use super::{Effect, FileRule, Mode, RuleSet};
+use super::{Effect, FileKind, FileRule, Mode, RuleSet};
 
 /// What a rule set says about an access.
 ///
@@ -60,12 +60,14 @@ impl fmt::Display for Verdict {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Request<'a> {
-    /// Absolute, with links resolved.
+    /// Absolute, with links resolved; empty for a file that never had a name.
     pub path: &'a Path,
     /// One kind or several at once, as an open for reading and writing has; denied if one of them is.
     pub access: Access,
     /// Whether the file that was there when the policy was armed is gone, and another one has come to be there.
     pub replaced: bool,
+    /// What the file is, to rules about kinds of files.
+    pub of: &'a [FileKind],
 }
 
 impl<'a> Request<'a> {
@@ -76,7 +78,14 @@ impl<'a> Request<'a> {
             path,
             access,
             replaced: false,
+            of: &[],
         }
+    }
+
+    /// The same access to a file of these kinds.
+    #[must_use]
+    pub fn of(self, of: &'a [FileKind]) -> Self {
+        Request { of, ..self }
     }
 
     /// The same access to what comes to be at the path instead, made anew or by a rename.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::evaluate::{Decision, Request, Speaks, decide};
-use super::{Access, Contact, FileRule, NetworkRule, RuleSet, SyscallRule, SystemCall};
+use super::{Access, Contact, FileKind, FileRule, NetworkRule, RuleSet, SyscallRule, SystemCall};
 
 /// What a rule set says about one kind of access to one thing.
 #[derive(Debug, Clone)]
@@ -35,9 +35,15 @@ pub struct Reason<'a, R = FileRule> {
 /// ```
 #[must_use]
 pub fn explain<'a>(set: &'a RuleSet, path: &Path) -> Vec<Reason<'a>> {
+    explain_file(set, path, &[])
+}
+
+/// The same of a file of these kinds.
+#[must_use]
+pub fn explain_file<'a>(set: &'a RuleSet, path: &Path, of: &[FileKind]) -> Vec<Reason<'a>> {
     let ranked = set.ranked();
     let kinds = Access::ALL.kinds();
-    let reasons = kinds.map(|access| reason(&ranked, &Request::new(path, access), access));
+    let reasons = kinds.map(|access| reason(&ranked, &Request::new(path, access).of(of), access));
     reasons.collect()
 }
 

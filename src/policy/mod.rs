@@ -49,11 +49,11 @@ pub use diff::{CallChange, Change, NetworkChange, diff, diff_calls, diff_network
 #[cfg(stockade_kernel)]
 pub(crate) use evaluate::refusal;
 pub use evaluate::{Decision, Request, Verdict, evaluate, evaluate_call, evaluate_contact};
-pub use explain::{Reason, explain, explain_call, explain_contact};
+pub use explain::{Reason, explain, explain_call, explain_contact, explain_file};
 #[cfg(stockade_kernel)]
 pub(crate) use network::is_about_any;
 pub use network::{Addresses, Contact, NetworkRule};
-pub use pattern::Pattern;
+pub use pattern::{FileKind, Pattern};
 pub use syscall::{Called, SyscallRule, SystemCall};
 
 /// Whether a rule refuses an access or only reports it.
@@ -189,7 +189,10 @@ impl FileRule {
     #[must_use]
     pub fn speaks_of(&self, request: &Request<'_>, kind: Access) -> bool {
         let path = request.path;
-        let names = |p: &Pattern| p.names(path) && !(request.replaced && p.is_inode());
+        let names = |p: &Pattern| match p {
+            Pattern::Kind(of) => request.of.contains(of),
+            p => p.names(path) && !(request.replaced && p.is_inode()),
+        };
         self.access.contains(kind) && self.paths.iter().any(names)
             || self.pins(kind) && self.paths.iter().any(|p| p.leads_through(path))
     }

@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use super::Environment;
-use super::fault::quoted;
+use super::fault::{did_you_mean, quoted};
+use super::{Effect, Environment};
 
 /// Behind a directory: all that is in it.
 const BELOW: &str = "**";
@@ -14,7 +14,48 @@ const BELOW: &str = "**";
 /// Characters that will have a meaning in patterns, refused so that no document changes its meaning then.
 const KEPT: [char; 5] = ['*', '?', '[', '{', '\\'];
 
-/// One path of a rule. Absolute, without `.` and `..`; links in it are not resolved.
+/// Files that are meant wherever they are, by what they are when they are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// No name leads to it: made by memfd_create(2) or with `O_TMPFILE`, or removed. Its inode has no link.
+    Fileless,
+    /// It runs with the rights of the user or the group that it belongs to: set-user-ID, or set-group-ID where its group
+    /// may run it.
+    Setuid,
+}
+
+impl FileKind {
+    /// Every kind.
+    pub const ALL: [FileKind; 2] = [FileKind::Fileless, FileKind::Setuid];
+
+    /// The word for it in a policy document.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FileKind::Fileless => "fileless",
+            FileKind::Setuid => "setuid",
+        }
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        FileKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        FileKind::ALL.into_iter().map(FileKind::name)
+    }
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One path of a rule, or a kind of file. Absolute, without `.` and `..`; links in it are not resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Pattern {
@@ -24,6 +65,8 @@ pub enum Pattern {
     Below(PathBuf),
     /// The file that is at this path when the policy is armed, wherever it is later, and nothing that takes its place.
     Inode(PathBuf),
+    /// All files of this kind.
+    Kind(FileKind),
 }
 
 impl Pattern {
@@ -51,28 +94,56 @@ impl Pattern {
     pub(super) fn parse_inode(written: &str, env: &Environment) -> Result<Self, String> {
         match Pattern::parse(written, env)? {
             Pattern::File(path) => Ok(Pattern::Inode(path)),
-            Pattern::Below(_) | Pattern::Inode(_) => Err(format!(
+            Pattern::Below(_) | Pattern::Inode(_) | Pattern::Kind(_) => Err(format!(
                 "{} is no single file; it can stand in \"paths\"",
                 quoted(written)
             )),
         }
     }
 
-    /// The path of the file, or of the directory.
+    /// As it is written in an exec rule, where a word can be a kind of file; the error is a sentence.
+    pub(super) fn parse_program(
+        written: &str,
+        effect: Effect,
+        env: &Environment,
+    ) -> Result<Self, String> {
+        if let Some(kind) = FileKind::from_name(written) {
+            if kind == FileKind::Setuid && effect == Effect::Allow {
+                return Err(format!(
+                    "{} can only be denied; allow such programs by their paths",
+                    quoted(written)
+                ));
+            }
+            return Ok(Pattern::Kind(kind));
+        }
+        let meant = did_you_mean(written, FileKind::names());
+        if !written.contains('/') && !meant.is_empty() {
+            return Err(format!(
+                "unknown kind of file {}{meant} A file of this name is written {}",
+                quoted(written),
+                quoted(&format!("./{written}"))
+            ));
+        }
+        Pattern::parse(written, env)
+    }
+
+    /// The path of the file, or of the directory; empty for a kind of file.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
             Pattern::File(path) | Pattern::Below(path) | Pattern::Inode(path) => path,
+            Pattern::Kind(_) => Path::new(""),
         }
     }
 
-    /// The same pattern with another path.
+    /// The same pattern with another path; a kind of file has none.
     #[must_use]
     pub fn at(&self, path: PathBuf) -> Self {
         match self {
             Pattern::File(_) => Pattern::File(path),
             Pattern::Below(_) => Pattern::Below(path),
             Pattern::Inode(_) => Pattern::Inode(path),
+            Pattern::Kind(kind) => Pattern::Kind(*kind),
         }
     }
 
@@ -82,6 +153,7 @@ impl Pattern {
         match self {
             Pattern::File(file) | Pattern::Inode(file) => file == path,
             Pattern::Below(directory) => path != directory && path.starts_with(directory),
+            Pattern::Kind(_) => false,
         }
     }
 
@@ -98,7 +170,7 @@ impl Pattern {
             Pattern::File(file) => file != path && file.starts_with(path),
             Pattern::Below(directory) => directory.starts_with(path),
             // Moved, it is the same.
-            Pattern::Inode(_) => false,
+            Pattern::Inode(_) | Pattern::Kind(_) => false,
         }
     }
 }
@@ -109,12 +181,13 @@ impl fmt::Display for Pattern {
             Pattern::File(path) => path.display().fmt(f),
             Pattern::Below(path) => path.join(BELOW).display().fmt(f),
             Pattern::Inode(path) => write!(f, "inode of {}", path.display()),
+            Pattern::Kind(kind) => kind.fmt(f),
         }
     }
 }
 
 impl Serialize for Pattern {
-    /// As it is written, absolute; an inode as `inode of PATH`.
+    /// As it is written, absolute; an inode as `inode of PATH`, a kind of file as its word.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

@@ -561,6 +561,8 @@ record!(
         lost: RuleNumbers,
         kinds: u32,
         canary_port: u32,
+        fileless: u32,
+        setuid: u32,
     }
 );
 
@@ -726,6 +728,7 @@ pub(crate) mod armed_flag {
     pub(crate) const NAMES: u32 = 1 << 0;
     pub(crate) const BELOW: u32 = 1 << 1;
     pub(crate) const OTHERWISE: u32 = 1 << 2;
+    pub(crate) const KINDS: u32 = 1 << 3;
 }
 
 /// The bytes of a record, for a map.
@@ -848,6 +851,7 @@ mod tests {
             ("STK_ARMED_NAMES", armed_flag::NAMES),
             ("STK_ARMED_BELOW", armed_flag::BELOW),
             ("STK_ARMED_OTHERWISE", armed_flag::OTHERWISE),
+            ("STK_ARMED_KINDS", armed_flag::KINDS),
             ("STK_FLAG_UNLISTED", flag::UNLISTED),
             ("STK_TASK_FOLLOW", TASK_FOLLOW),
             ("STK_TASK_ENDED", TASK_ENDED),

@@ -188,6 +188,7 @@ fn operation(words: &[&str]) -> Result<()> {
     match words[0] {
         "net" => crate::contacts::operation(path, second),
         "call" => crate::calls::operation(path, second),
+        "program" => crate::programs::operation(&words[1..]),
         "unix" => crate::sockets::operation(path, second),
         "open" => open(path, OFlags::RDONLY).map(drop),
         "open-write" => open(path, OFlags::WRONLY).map(drop),

@@ -42,6 +42,8 @@ mod process;
 #[cfg(target_os = "linux")]
 mod profile;
 #[cfg(target_os = "linux")]
+mod programs;
+#[cfg(target_os = "linux")]
 mod recording;
 #[cfg(target_os = "linux")]
 mod refusals;
@@ -86,6 +88,7 @@ fn main() {
             variants::TESTS,
             fence::TESTS,
             places::TESTS,
+            programs::TESTS,
             contacts::TESTS,
             sockets::TESTS,
             refusals::TESTS,

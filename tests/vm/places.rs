@@ -353,7 +353,7 @@ fn directory(ctx: &Ctx, kind: &str) -> Outcome {
 }
 
 /// The program loader, as the interpreter of a program of this system.
-fn loader() -> PathBuf {
+pub(crate) fn loader() -> PathBuf {
     let elf = fs::read("/bin/true").unwrap();
     let start = elf.windows(5).position(|w| w == b"/lib6" || w == b"/lib/");
     let name = elf[start.expect("/bin/true has an interpreter")..].split(|b| *b == 0);
@@ -439,24 +439,34 @@ fn exec(ctx: &Ctx, kind: &str) -> Outcome {
     Outcome::Passed
 }
 
-/// Whoever may run needs its loader and its libraries. The helper has copies of its own, because on the machine's they
-/// lie on overlayfs, where no rule can allow; the others have none.
+/// Whoever may run needs its loader and its libraries. The helper gets copies of its own in a new directory, because the
+/// machine's lie on overlayfs, where no rule can allow. The command by which it runs there.
+pub(crate) fn provision(ctx: &Ctx, directory: &Path) -> [PathBuf; 4] {
+    fs::create_dir(directory).unwrap();
+    let needed = std::process::Command::new("ldd").arg(&ctx.helper).output();
+    let needed = String::from_utf8(needed.unwrap().stdout).unwrap();
+    let libraries = needed.split_whitespace().filter(|w| w.starts_with("/lib"));
+    let copy = |of: &Path| directory.join(of.file_name().unwrap());
+    for file in libraries.map(Path::new).chain([&*loader(), &ctx.helper]) {
+        fs::copy(file, copy(file)).unwrap();
+    }
+    [
+        copy(&loader()),
+        "--library-path".into(),
+        directory.to_owned(),
+        copy(&ctx.helper),
+    ]
+}
+
 fn allow_exec(ctx: &Ctx) -> Outcome {
     let (root, _mounted) = file_system(ctx, "ext4");
     let (good, other) = (root.join("good"), root.join("other"));
-    fs::create_dir(&good).unwrap();
+    let command = provision(ctx, &good);
     fs::create_dir(&other).unwrap();
     let (tool, foreign) = (good.join("true"), other.join("true"));
     for copy in [&tool, &foreign] {
         fs::copy("/bin/busybox", copy).unwrap();
     }
-    let needed = std::process::Command::new("ldd").arg(&ctx.helper).output();
-    let needed = String::from_utf8(needed.unwrap().stdout).unwrap();
-    let libraries = needed.split_whitespace().filter(|w| w.starts_with("/lib"));
-    for file in libraries.map(Path::new).chain([&*loader(), &ctx.helper]) {
-        fs::copy(file, good.join(file.file_name().unwrap())).unwrap();
-    }
-    let copy = |of: &Path| good.join(of.file_name().unwrap());
     let cases = [
         case("allowed", None, &[&"execve", &tool]),
         case("allowed, mapped", None, &[&"map-exec", &tool]),
@@ -470,10 +480,13 @@ fn allow_exec(ctx: &Ctx) -> Outcome {
     let rules = format!("exec:\n  - {{ id: these, allow: ['{good_text}/**'] }}");
     let policy = policy_of(ctx, &rules);
     let out = ctx.path("results");
-    let (loader, helper) = (copy(&loader()), copy(&ctx.helper));
-    let command = [&*loader, "--library-path".as_ref(), &good, &helper];
     let rules = ["--policy", text(&policy)];
-    let args = confined_as(rules, &command.map(text), &out, &steps);
+    let args = confined_as(
+        rules,
+        &command.each_ref().map(|path| text(path)),
+        &out,
+        &steps,
+    );
     let ended = stockade(ctx, args);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let (_, done) = results(&out);
