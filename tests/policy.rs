@@ -1055,11 +1055,14 @@ fn documented_access_kinds_are_those_of_the_code() {
 #[test]
 fn every_starter_policy_compiles_under_its_own_name() {
     let mut count = 0;
+    let page = std::fs::read_to_string(file("docs/POLICY.md")).unwrap();
     for entry in std::fs::read_dir(file("policies")).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         let set = RuleSet::parse(&text, &path.display().to_string(), &env()).unwrap();
         assert_eq!(path.file_stem().unwrap().to_str(), Some(set.name.as_str()));
+        let row = format!("\n| `{}.yaml` |", set.name);
+        assert!(page.contains(&row), "{} is not in docs/POLICY.md", set.name);
         count += 1;
     }
     assert!(count >= 1);

@@ -54,6 +54,8 @@ mod sensor;
 #[cfg(target_os = "linux")]
 mod sockets;
 #[cfg(target_os = "linux")]
+mod starters;
+#[cfg(target_os = "linux")]
 mod summaries;
 #[cfg(target_os = "linux")]
 mod variants;
@@ -92,6 +94,7 @@ fn main() {
             contacts::TESTS,
             sockets::TESTS,
             refusals::TESTS,
+            starters::TESTS,
             calls::TESTS,
             scope::TESTS,
             lifetime::TESTS,
