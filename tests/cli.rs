@@ -386,6 +386,39 @@ fn system_calls_are_explained_tested_and_compared() {
 }
 
 #[test]
+fn how_an_access_is_refused_is_explained_and_compared() {
+    let program = Program::new();
+    let policy = |how: &str| {
+        format!("version: 1\nfiles:\n  - {{ id: no, deny: [read], paths: [/a], {how} }}\n")
+    };
+    program.write("p.yaml", &policy("errno: ENOENT"));
+    program.write("q.yaml", &policy("action: kill"));
+    let says = |args: &[&str]| {
+        let output = program.run(args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let explain = ["policy", "explain", "--access", "read", "/a", "--policy"];
+    assert_eq!(
+        says(&[&explain[..], &["p.yaml"]].concat()),
+        "/a\n  read      deny ENOENT no (line 3); without read in that rule it is allowed\n"
+    );
+    assert_eq!(
+        says(&[&explain[..], &["q.yaml"]].concat()),
+        "/a\n  read      kill   no (line 3); without read in that rule it is allowed\n"
+    );
+    let json = says(&[&explain[..], &["q.yaml", "--format", "json"]].concat());
+    assert!(
+        json.contains(r#""verdict":"deny","answer":"kill""#),
+        "{json}"
+    );
+    assert_eq!(
+        says(&["policy", "diff", "p.yaml", "q.yaml"]),
+        "~ /a: read deny ENOENT -> kill (no)\n"
+    );
+}
+
+#[test]
 fn policy_commands_end_with_1_where_something_is_wrong() {
     let program = Program::new();
     program.write(

@@ -340,7 +340,7 @@ fn words_in_exec_rules_are_kinds_of_files() {
     let only = parse("version: 1\nexec: [{ id: kinds, deny: [setuid] }]\n").unwrap();
     let told: Vec<_> = diff(&none, &only)
         .into_iter()
-        .map(|c| (c.path.to_string(), c.access, c.after))
+        .map(|c| (c.path.to_string(), c.access, c.after.verdict))
         .collect();
     assert_eq!(
         told,
@@ -549,7 +549,7 @@ fn inodes_are_files_and_not_what_takes_their_place() {
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert_eq!(changes[0].path, Pattern::File("/etc/key".into()));
     assert_eq!(
-        (changes[0].before, changes[0].after),
+        (changes[0].before.verdict, changes[0].after.verdict),
         (Verdict::Deny, Verdict::Allow)
     );
     let both = "version: 1\nfiles:\n  - { id: a, allow: [read], paths: [/a], inodes: [/b] }\n";

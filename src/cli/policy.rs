@@ -1,5 +1,6 @@
 //! `stockade policy`: what a policy says, asked of the reference evaluator.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -8,8 +9,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Cases, Contact, Decision, FileKind, FileRule, NetworkRule, Pattern, Reason, RuleSet,
-    SyscallRule, SystemCall, Verdict, diff, diff_calls, diff_network, explain_call,
+    Access, Answer, Cases, Contact, Decision, FileKind, FileRule, NetworkRule, Pattern, Reason,
+    Rule, RuleSet, SyscallRule, SystemCall, Verdict, diff, diff_calls, diff_network, explain_call,
     explain_contact, explain_file,
 };
 
@@ -185,6 +186,9 @@ struct Explained<'a> {
     mechanism: Option<&'a str>,
     access: Access,
     verdict: Verdict,
+    /// Where it says more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<Answer>,
     #[serde(rename = "rule.id", skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
     #[serde(rename = "rule.line", skip_serializing_if = "Option::is_none")]
@@ -242,7 +246,7 @@ type Named<'a> = (&'a str, u32);
 /// A reason, whatever the rules are about.
 struct Told<'a> {
     access: Access,
-    verdict: Verdict,
+    answer: Answer,
     rule: Option<Named<'a>>,
     unlisted: bool,
     without: (Verdict, Option<Named<'a>>),
@@ -262,11 +266,11 @@ impl<'a> Told<'a> {
         Told::new(reason, |rule| (&rule.id, rule.line))
     }
 
-    fn new<R>(reason: &Reason<'a, R>, name: impl Fn(&'a R) -> Named<'a>) -> Self {
+    fn new<R: Rule>(reason: &Reason<'a, R>, name: impl Fn(&'a R) -> Named<'a>) -> Self {
         let named = |decision: &Decision<'a, R>| decision.rule.map(&name);
         Told {
             access: reason.access,
-            verdict: reason.decision.verdict,
+            answer: reason.decision.answer(),
             rule: named(&reason.decision),
             unlisted: reason.decision.unlisted,
             without: (reason.without.verdict, named(&reason.without)),
@@ -318,7 +322,8 @@ fn print_reasons(
                 syscall,
                 mechanism: syscall.map(|_| OF_CALLS),
                 access: reason.access,
-                verdict: reason.verdict,
+                verdict: reason.answer.verdict,
+                answer: Some(reason.answer).filter(|a| a.to_string() != a.verdict.name()),
                 rule: reason.rule.map(|(id, _)| id),
                 line: reason.rule.map(|(_, line)| line),
                 unlisted: reason.unlisted,
@@ -327,14 +332,14 @@ fn print_reasons(
             println!("{}", serde_json::to_string(&line)?);
             continue;
         }
-        let (kind, verdict) = (reason.access.to_string(), reason.verdict);
+        let (kind, answer) = (reason.access.to_string(), reason.answer);
         let Some((id, line)) = reason.rule else {
             let why = if reason.then.is_empty() {
                 "no rule is about it".to_owned()
             } else {
                 format!("allowed by {}", ids(&reason.then))
             };
-            println!("  {kind:<9} {verdict:<6} {why}");
+            println!("  {kind:<9} {answer:<6} {why}");
             continue;
         };
         let then = match (&reason.without, &reason.then[..]) {
@@ -349,7 +354,7 @@ fn print_reasons(
             }
             (_, then) => format!("without it, {}", ids(then)),
         };
-        println!("  {kind:<9} {verdict:<6} {id} (line {line}); {then}");
+        println!("  {kind:<9} {answer:<6} {id} (line {line}); {then}");
     }
     Ok(())
 }
@@ -410,8 +415,12 @@ fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
 fn compare(before: &Path, after: &Path, format: Format) -> Outcome {
     let env = environment()?;
     let (before, after) = (RuleSet::read(before, &env)?, RuleSet::read(after, &env)?);
-    let told = |what: String, (access, before, after, rule): (Access, Verdict, Verdict, &str)| {
-        let sign = if after > before { '+' } else { '-' };
+    let told = |what: String, (access, before, after, rule): (Access, Answer, Answer, &str)| {
+        let sign = match before.verdict.cmp(&after.verdict) {
+            Ordering::Less => '+',
+            Ordering::Equal => '~',
+            Ordering::Greater => '-',
+        };
         println!("{sign} {what}: {access} {before} -> {after} ({rule})");
     };
     for change in diff(&before, &after) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use serde::Serialize;
 
-use super::evaluate::{Request, Verdict, decide};
+use super::evaluate::{Answer, Decision, Request, Rule, decide};
 use super::{Access, Addresses, Contact, Effect, FileRule, NetworkRule, Pattern, RuleSet, syscall};
 use crate::event::Transport;
 
@@ -20,10 +20,10 @@ pub struct Change {
     /// The kinds.
     pub access: Access,
     /// What the first set says.
-    pub before: Verdict,
+    pub before: Answer,
     /// What the second one says.
-    pub after: Verdict,
-    /// The id of the rule that the stricter verdict comes from.
+    pub after: Answer,
+    /// The id of the rule that the stricter verdict comes from; where they are as strict, the second one's.
     pub rule: String,
 }
 
@@ -40,7 +40,8 @@ pub struct Change {
 /// let after = RuleSet::deny_files(["b"].map(PathBuf::from), &env)?;
 /// let changes = diff(&before, &after);
 /// assert_eq!(changes.len(), 1);
-/// assert_eq!((changes[0].before, changes[0].after), (Verdict::Deny, Verdict::Allow));
+/// let verdicts = (changes[0].before.verdict, changes[0].after.verdict);
+/// assert_eq!(verdicts, (Verdict::Deny, Verdict::Allow));
 /// # Ok::<(), stockade::Error>(())
 /// ```
 #[must_use]
@@ -68,31 +69,24 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
             _ => &[],
         };
         let (old, new) = (old.about(&path, pattern), new.about(&path, pattern));
-        let rules = |of: &[&FileRule], access| {
-            let about = of.iter().copied();
-            let about: Vec<&FileRule> = about.filter(|r| r.access.contains(access)).collect();
-            let request = Request {
-                // What comes to be at a path is another question than the file that is there now.
-                replaced: !pattern.is_inode(),
-                ..Request::new(&path, access).of(file_kind)
-            };
-            let decision = decide(&about, &request, access);
-            (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
+        let request = |access| Request {
+            // What comes to be at a path is another question than the file that is there now.
+            replaced: !pattern.is_inode(),
+            ..Request::new(&path, access).of(file_kind)
         };
         let first = changes.len();
         for access in Access::ALL.kinds() {
-            let ((before, old_rule), (after, new_rule)) =
-                (rules(&old, access), rules(&new, access));
-            if before == after {
+            let request = request(access);
+            let (old, new) = (of_kind(&old, &request), of_kind(&new, &request));
+            let Some((before, after, rule)) = difference(&old, &new) else {
                 continue;
-            }
-            let rule = if after > before { new_rule } else { old_rule };
+            };
             let change = Change {
                 path: pattern.clone(),
                 access,
                 before,
                 after,
-                rule: rule.unwrap_or_default(),
+                rule,
             };
             // What differs in the same way is told together.
             let alike = |c: &&mut Change| {
@@ -105,6 +99,15 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
         }
     }
     changes
+}
+
+/// What these rules say, of which many can be about other kinds of access.
+fn of_kind<'a>(rules: &[&'a FileRule], request: &Request<'_>) -> Decision<'a> {
+    let about = rules.iter().copied();
+    let about: Vec<&FileRule> = about
+        .filter(|rule| rule.access.contains(request.access))
+        .collect();
+    decide(&about, request, request.access)
 }
 
 /// Finds the rules about a path without a look at all of them.
@@ -166,10 +169,10 @@ pub struct NetworkChange {
     /// The kinds.
     pub access: Access,
     /// What the first set says.
-    pub before: Verdict,
+    pub before: Answer,
     /// What the second one says.
-    pub after: Verdict,
-    /// The id of the rule that the stricter verdict comes from.
+    pub after: Answer,
+    /// The id of the rule that the stricter verdict comes from; where they are as strict, the second one's.
     pub rule: String,
 }
 
@@ -252,10 +255,10 @@ pub struct CallChange {
     /// Their names, those of 32-bit programs marked where they differ by themselves; `others`: all that have no name.
     pub calls: Vec<String>,
     /// What the first set says.
-    pub before: Verdict,
+    pub before: Answer,
     /// What the second one says.
-    pub after: Verdict,
-    /// The id of the rule that the stricter verdict comes from.
+    pub after: Answer,
+    /// The id of the rule that the stricter verdict comes from; where they are as strict, the second one's.
     pub rule: String,
 }
 
@@ -281,23 +284,18 @@ pub fn diff_calls(before: &RuleSet, after: &RuleSet) -> Vec<CallChange> {
     }
     let mut changes: Vec<CallChange> = Vec::new();
     for call in syscall::calls() {
-        let (before, after) = (
+        let (old, new) = (
             decide(&old, &call, Access::CALL),
             decide(&new, &call, Access::CALL),
         );
-        if before.verdict == after.verdict {
+        let Some((before, after, rule)) = difference(&old, &new) else {
             continue;
-        }
-        let stricter = if after.verdict > before.verdict {
-            after
-        } else {
-            before
         };
         let change = CallChange {
             calls: Vec::new(),
-            before: before.verdict,
-            after: after.verdict,
-            rule: stricter.rule.map_or_else(String::new, |r| r.id.clone()),
+            before,
+            after,
+            rule,
         };
         let alike = |c: &CallChange| {
             (c.before, c.after, &c.rule) == (change.before, change.after, &change.rule)
@@ -376,7 +374,22 @@ struct Row {
 }
 
 /// Before, after, and the rule of the stricter one.
-type Outcome = (Verdict, Verdict, String);
+type Outcome = (Answer, Answer, String);
+
+/// What differs between two decisions about the same, if anything does.
+fn difference<R: Rule>(old: &Decision<'_, R>, new: &Decision<'_, R>) -> Option<Outcome> {
+    let (before, after) = (old.answer(), new.answer());
+    if before == after {
+        return None;
+    }
+    let stricter = if before.verdict > after.verdict {
+        old
+    } else {
+        new
+    };
+    let rule = stricter.rule.map_or("", |rule| rule.id());
+    Some((before, after, rule.to_owned()))
+}
 
 impl Row {
     fn change(&self, net: Option<IpNet>) -> NetworkChange {
@@ -404,22 +417,8 @@ fn rows(old: &[&NetworkRule], new: &[&NetworkRule], ip: IpAddr, begins: &[u16]) 
     let new: Vec<&NetworkRule> = new.iter().copied().filter(here).collect();
     let outcome = |port, transport, access| -> Option<Outcome> {
         let contact = Contact::new(SocketAddr::new(ip, port), transport, access);
-        let (before, after) = (
-            decide(&old, &contact, access),
-            decide(&new, &contact, access),
-        );
-        if before.verdict == after.verdict {
-            return None;
-        }
-        let stricter = if after.verdict > before.verdict {
-            after
-        } else {
-            before
-        };
-        let rule = stricter
-            .rule
-            .map_or_else(String::new, |rule| rule.id.clone());
-        Some((before.verdict, after.verdict, rule))
+        let old = decide(&old, &contact, access);
+        difference(&old, &decide(&new, &contact, access))
     };
     let mut rows: Vec<Row> = Vec::new();
     for access in Access::NETWORK.kinds() {
@@ -477,6 +476,7 @@ fn rows(old: &[&NetworkRule], new: &[&NetworkRule], ip: IpAddr, begins: &[u16]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Verdict;
     use crate::policy::{Environment, Mode};
 
     fn set(text: &str) -> RuleSet {
@@ -493,7 +493,11 @@ mod tests {
         let parsed = |rules: &str| set(&format!("version: 1\nnetwork:\n{rules}"));
         let changes = diff_network(&parsed(before), &parsed(after));
         let line = |c: &NetworkChange| {
-            let sign = if c.after > c.before { '+' } else { '-' };
+            let sign = if c.after.verdict > c.before.verdict {
+                '+'
+            } else {
+                '-'
+            };
             format!(
                 "{sign} {} {} {} {}",
                 c.protocol, c.address, c.access, c.rule
@@ -553,7 +557,15 @@ mod tests {
             set("version: 1\nfiles:\n- { id: keep, deny: [read, write, link], paths: [/a] }\n");
         let told: Vec<_> = diff(&before, &after)
             .into_iter()
-            .map(|c| (c.path.to_string(), c.access, c.before, c.after, c.rule))
+            .map(|c| {
+                (
+                    c.path.to_string(),
+                    c.access,
+                    c.before.verdict,
+                    c.after.verdict,
+                    c.rule,
+                )
+            })
             .collect();
         let (allow, audit, deny) = (Verdict::Allow, Verdict::Audit, Verdict::Deny);
         assert_eq!(
@@ -594,7 +606,7 @@ mod tests {
             - { id: b, deny: [write], paths: ['/a/b/**'] }\n");
         let told: Vec<_> = diff(&before, &after)
             .into_iter()
-            .map(|c| (c.path.to_string(), c.access, c.after))
+            .map(|c| (c.path.to_string(), c.access, c.after.verdict))
             .collect();
         assert_eq!(
             told,
@@ -603,5 +615,33 @@ mod tests {
                 ("/a/**".to_owned(), Access::WRITE, Verdict::Allow),
             ]
         );
+    }
+
+    #[test]
+    fn another_way_to_refuse_is_a_difference() {
+        let rules = |more: &str| {
+            set(&format!(
+                "version: 1\nfiles: [{{ id: f, deny: [read], paths: [/a]{more} }}]\n\
+                 network: [{{ id: n, deny: connect, to: [10.0.0.1]{more} }}]\n\
+                 syscalls: [{{ id: s, deny: [ptrace]{more} }}]\n"
+            ))
+        };
+        let (plain, missing) = (rules(""), rules(", errno: ENOENT"));
+        let deadly = rules(", action: kill");
+        let told = |before: &RuleSet, after: &RuleSet| {
+            let files = diff(before, after).into_iter().map(|c| (c.before, c.after));
+            let network = diff_network(before, after).into_iter();
+            let calls = diff_calls(before, after).into_iter();
+            let all = files
+                .chain(network.map(|c| (c.before, c.after)))
+                .chain(calls.map(|c| (c.before, c.after)));
+            all.map(|(before, after)| format!("{before} -> {after}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(&plain, &missing), ["deny -> deny ENOENT"; 3]);
+        assert_eq!(told(&missing, &deadly), ["deny ENOENT -> kill"; 3]);
+        // Nothing is refused, in whatever way.
+        let audit = |set: &RuleSet| set.clone().with_mode(Mode::Audit);
+        assert_eq!(told(&audit(&plain), &audit(&deadly)), [""; 0]);
     }
 }

@@ -6,12 +6,13 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::access::Access;
 use super::network::{Contact, NetworkRule};
 use super::syscall::{SyscallRule, SystemCall};
-use super::{Effect, FileKind, FileRule, Mode, RuleSet};
+use super::{Effect, FileKind, FileRule, Mode, Refusal, RuleSet};
+use crate::event::names;
 
 /// What a rule set says about an access.
 ///
@@ -53,6 +54,38 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// What becomes of an access: the verdict, and of one that is refused how.
+///
+/// It is shown, and written into JSON, as `allow`, `audit`, `deny`, `deny ENOENT` or `kill`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Answer {
+    /// What is decided.
+    pub verdict: Verdict,
+    /// How it is refused; `None` where it is not.
+    pub refusal: Option<Refusal>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.refusal {
+            Some(Refusal { kill: true, .. }) => f.pad("kill"),
+            Some(Refusal { errno, .. }) if errno != Refusal::default().errno => {
+                let name = names::errno(errno).map_or_else(|| errno.to_string(), str::to_owned);
+                f.pad(&format!("{} {name}", self.verdict))
+            }
+            _ => self.verdict.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Answer {
+    /// As it is shown.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -119,6 +152,26 @@ impl<R> Clone for Decision<'_, R> {
 
 impl<R> Copy for Decision<'_, R> {}
 
+impl<R: Rule> Decision<'_, R> {
+    /// The verdict, and how it is refused.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        let refused = self.rule.filter(|_| self.verdict == Verdict::Deny);
+        Answer {
+            verdict: self.verdict,
+            refusal: refused.map(Rule::refusal),
+        }
+    }
+}
+
+/// What every rule has.
+pub trait Rule {
+    /// What it is called.
+    fn id(&self) -> &str;
+    /// How it refuses.
+    fn refusal(&self) -> Refusal;
+}
+
 /// A rule, to the one who decides among them.
 pub(crate) trait Speaks<Q> {
     fn effect(&self) -> Effect;
@@ -130,6 +183,16 @@ pub(crate) trait Speaks<Q> {
 
 macro_rules! speaks {
     ($rule:ty, $request:ty, $access:expr) => {
+        impl Rule for $rule {
+            fn id(&self) -> &str {
+                &self.id
+            }
+
+            fn refusal(&self) -> Refusal {
+                self.refusal
+            }
+        }
+
         impl Speaks<$request> for $rule {
             fn effect(&self) -> Effect {
                 self.effect

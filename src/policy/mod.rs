@@ -48,7 +48,9 @@ pub use cases::{Accessed, Case, Cases, Failure};
 pub use diff::{CallChange, Change, NetworkChange, diff, diff_calls, diff_network};
 #[cfg(stockade_kernel)]
 pub(crate) use evaluate::refusal;
-pub use evaluate::{Decision, Request, Verdict, evaluate, evaluate_call, evaluate_contact};
+pub use evaluate::{
+    Answer, Decision, Request, Rule, Verdict, evaluate, evaluate_call, evaluate_contact,
+};
 pub use explain::{Reason, explain, explain_call, explain_contact, explain_file};
 #[cfg(stockade_kernel)]
 pub(crate) use network::is_about_any;
