@@ -4,6 +4,7 @@ use crate::kernel::Needs::{self, Function, Params, PreemptibleTracepoints};
 use crate::kernel::Probe;
 use crate::kernel::Program::{Auto, Tracepoint};
 use crate::kernel::Variant;
+use crate::policy::Access;
 
 const fn hook(name: &'static str, without: &'static str, variants: &'static [Variant]) -> Probe {
     Probe {
@@ -21,6 +22,35 @@ macro_rules! variants {
 }
 
 const NONE: &[Needs] = &[];
+
+/// The kinds of access that a hook for files judges. Opens are always judged: the canary is one.
+fn judges(probe: &Probe) -> Access {
+    match probe.name {
+        "fence.mmap" | "fence.mprotect" => Access::EXEC,
+        "fence.unlink" | "fence.rmdir" => Access::DELETE,
+        "fence.rename" => Access::DELETE | Access::REPLACE | Access::CREATE,
+        "fence.link" => Access::LINK | Access::CREATE,
+        "fence.create" | "fence.mkdir" | "fence.mknod" | "fence.symlink" => Access::CREATE,
+        "fence.mount" | "fence.move_mount" => Access::MOUNT,
+        "fence.unix_connect" | "fence.unix_send" => Access::WRITE,
+        "fence.setattr" => Access::WRITE | Access::METADATA,
+        "fence.setxattr" | "fence.removexattr" | "fence.set_acl" | "fence.remove_acl"
+        | "fence.file_setattr" => Access::METADATA,
+        _ => Access::ALL,
+    }
+}
+
+/// The hooks for files without which rules about these kinds would have a gap. The others are not loaded: each is work for
+/// the verifier, and for everybody who comes by it.
+pub(super) fn needed(
+    probes: &'static [Probe],
+    kinds: Access,
+) -> impl Iterator<Item = &'static Probe> {
+    let needed = move |probe: &&Probe| probe.name == OPEN || judges(probe).intersects(kinds);
+    probes.iter().filter(needed)
+}
+
+const OPEN: &str = "fence.open";
 
 pub(super) const LSM: &[Probe] = &[
     hook(
@@ -355,3 +385,29 @@ pub(super) const CALLS_AND_AUDIT: &[Probe] = &[
         "sys_enter"
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(probes: &'static [Probe], kinds: Access) -> Vec<&'static str> {
+        needed(probes, kinds).map(|probe| probe.name).collect()
+    }
+
+    #[test]
+    fn every_hook_is_needed_for_some_kind_and_both_lists_are_the_same() {
+        for probes in [LSM, FMOD_RET] {
+            let all: Vec<_> = probes.iter().map(|probe| probe.name).collect();
+            assert_eq!(names(probes, Access::ALL), all);
+            // What is not named above would be judged in vain.
+            let unnamed = probes.iter().filter(|probe| judges(probe) == Access::ALL);
+            assert_eq!(unnamed.map(|probe| probe.name).collect::<Vec<_>>(), [OPEN]);
+            assert_eq!(names(probes, Access::READ), [OPEN]);
+            assert_eq!(
+                names(probes, Access::EXEC),
+                [OPEN, "fence.mmap", "fence.mprotect"]
+            );
+        }
+        assert_eq!(names(LSM, Access::ALL), names(FMOD_RET, Access::ALL));
+    }
+}

@@ -99,6 +99,8 @@ pub(crate) struct Plan {
     sets: Sets,
     /// There are rules about files.
     guards_files: bool,
+    /// The kinds of access to files that they refuse.
+    kinds: Access,
     /// What is said about files that no rule names.
     otherwise: Said,
     /// What is said about kinds of files, in the order of [`FileKind::ALL`].
@@ -164,6 +166,13 @@ impl Plan {
             let voice = Voice::new(number, rule.effect, rule.mode);
             (voice, *rule)
         });
+        let mut kinds = Access::default();
+        for rule in &ranked {
+            kinds |= rule.access;
+            for moved in Access::MOVES.kinds().filter(|kind| rule.pins(*kind)) {
+                kinds |= moved;
+            }
+        }
         let mut otherwise = Said::NOTHING;
         let mut of_kinds = [Said::NOTHING; FileKind::ALL.len()];
         let mut wanted = Vec::new();
@@ -192,6 +201,7 @@ impl Plan {
             refusals,
             sets: Sets::default(),
             guards_files: !ranked.is_empty(),
+            kinds,
             otherwise,
             of_kinds,
             held: Vec::new(),
@@ -325,7 +335,13 @@ impl Plan {
                 (false, false) => Some((CALLS.0, hooks::CALLS)),
             };
             for (object, probes) in of_hooks.chain(of_calls) {
-                let (links, told) = loader.attach(object, probes)?;
+                let (links, told) = match object {
+                    Object::Fence => {
+                        let needed = hooks::needed(probes, self.kinds);
+                        loader.attach(object, needed)?
+                    }
+                    _ => loader.attach(object, probes)?,
+                };
                 attached.append(links);
                 reports.extend(told);
             }
