@@ -41,7 +41,8 @@ struct Inner {
 }
 
 impl Held {
-    /// Forks and stops before exec.
+    /// Forks and stops before exec. A command that gives up its rights by `uid` or `gid` cannot be given rules about system
+    /// calls: have it do that itself.
     ///
     /// # Errors
     ///
@@ -66,8 +67,9 @@ impl Held {
     }
 
     /// Lets the command run, with the filter of system calls that the session has for it
-    /// ([`SessionBuilder::command`](crate::SessionBuilder::command)). The inner error is exec's: no such program, not
-    /// executable.
+    /// ([`SessionBuilder::command`](crate::session::SessionBuilder::command)). The inner error is exec's: no such program, not
+    /// executable. Where writing is refused to the command, exec's error does not come through, and it is a command that has
+    /// aborted.
     ///
     /// # Errors
     ///
@@ -186,10 +188,36 @@ fn release(mut held: Held) -> Result<io::Result<Child>> {
 #[cfg(stockade_kernel)]
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.gate = None;
+        if let Some(gate) = self.gate.take() {
+            // Another held command can have a copy of the gate, so that closing it says nothing.
+            confinement::give_up(&gate);
+        }
         if let Some(spawner) = self.spawner.take() {
-            // The child sees the closed gate and ends; its spawn fails, which is what we want.
+            // The child ends, and its spawn fails, which is what we want.
             let _ = spawner.join();
         }
+    }
+}
+
+#[cfg(all(test, stockade_kernel))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_of_two_held_commands_can_be_given_up() {
+        let held = || Held::spawn(Command::new("true")).unwrap();
+        // The second one has a copy of the first one's gate.
+        let (first, second) = (held(), held());
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(first);
+            tell.send(())
+        });
+        told.recv_timeout(Duration::from_secs(20))
+            .expect("the first command ends");
+        let ran = second.release().unwrap().unwrap().wait().unwrap();
+        assert!(ran.success());
     }
 }

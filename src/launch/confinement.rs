@@ -22,8 +22,19 @@ const INSTRUCTION: usize = 8;
 /// The side that holds the command. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Confinement {
-    filter: Arc<Mutex<Option<Filter>>>,
+    plan: Arc<Mutex<Plan>>,
     outcome: Arc<SharedWord>,
+}
+
+/// What the command is to get.
+#[derive(Debug, Default)]
+enum Plan {
+    /// Nothing so far.
+    #[default]
+    Free,
+    Filtered(Filter),
+    /// It has been let go, and can be given nothing any more.
+    Gone,
 }
 
 /// The side of the command, between fork and exec.
@@ -50,18 +61,34 @@ impl Confinement {
             program: Vec::with_capacity(seccomp::MAX_INSTRUCTIONS),
             outcome: Arc::clone(&outcome),
         };
-        let filter = Arc::default();
-        Ok((Confinement { filter, outcome }, inbox))
+        let plan = Arc::default();
+        Ok((Confinement { plan, outcome }, inbox))
     }
 
-    /// What the command is to get; nothing where it is not set.
-    pub(crate) fn set(&self, filter: Option<Filter>) {
-        *self.filter.lock().unwrap_or_else(PoisonError::into_inner) = filter;
+    /// What the command is to get.
+    pub(crate) fn set(&self, filter: Filter) -> Result<()> {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = match *plan {
+            Plan::Free => {
+                *plan = Plan::Filtered(filter);
+                return Ok(());
+            }
+            Plan::Filtered(_) => "it has been given some already",
+            Plan::Gone => "it has been let go",
+        };
+        Err(Error::new(
+            ErrorKind::NotEnforced,
+            format!("the command cannot be given rules about system calls any more: {why}"),
+        ))
     }
 
     /// Lets the command go.
     pub(super) fn send(&self, to: &OwnedFd) -> io::Result<Sent<'_>> {
-        let filter = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let filter = match std::mem::replace(&mut *plan, Plan::Gone) {
+            Plan::Filtered(filter) => Some(filter),
+            Plan::Free | Plan::Gone => None,
+        };
         let message = message_of(filter.as_ref());
         let mut rest = &message[..];
         while !rest.is_empty() {
@@ -139,6 +166,11 @@ impl Inbox {
             _ => Err(io::ErrorKind::PermissionDenied.into()),
         }
     }
+}
+
+/// Tells the command to end: what follows is longer than anything that can come.
+pub(super) fn give_up(to: &OwnedFd) {
+    let _ = rustix::io::write(to, &[0xff; HEAD]);
 }
 
 fn message_of(filter: Option<&Filter>) -> Vec<u8> {
@@ -224,6 +256,26 @@ impl Drop for SharedWord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_takes_one_filter_and_none_when_it_is_gone() {
+        let filter = || Filter {
+            program: Vec::new(),
+            secret: 1,
+        };
+        let (confinement, _inbox) = Confinement::new().unwrap();
+        assert!(confinement.set(filter()).is_ok());
+        let second = confinement.set(filter()).expect_err("two filters");
+        assert_eq!(second.kind(), ErrorKind::NotEnforced);
+        assert!(
+            second.to_string().contains("given some already"),
+            "{second}"
+        );
+        let (_read, write) = rustix::pipe::pipe().unwrap();
+        assert!(confinement.send(&write).unwrap().filtered);
+        let late = confinement.set(filter()).expect_err("a filter for nobody");
+        assert!(late.to_string().contains("let go"), "{late}");
+    }
 
     #[test]
     fn a_filter_arrives_as_it_was_sent() {

@@ -291,9 +291,11 @@ impl Live {
             recorder.open(&opening, &clock);
             recorder
         });
-        // From here on nothing fails: the command gets what stands.
-        if let (Some((confinement, _)), Some(fence)) = (command, &mut fence) {
-            confinement.set(fence.filter.take());
+        // From here on nothing else fails: the command gets what stands.
+        if let (Some((confinement, _)), Some(fence)) = (command, &mut fence)
+            && let Some(filter) = fence.filter.take()
+        {
+            confinement.set(filter)?;
         }
         Ok(Live {
             attached,
