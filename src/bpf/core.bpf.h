@@ -331,12 +331,13 @@ static __always_inline void stk_syscall_args(__u64 *args, struct pt_regs *regs, 
 {
 #if defined(__TARGET_ARCH_x86)
 	if (compat) {
-		args[0] = BPF_CORE_READ(regs, bx);
-		args[1] = BPF_CORE_READ(regs, cx);
-		args[2] = BPF_CORE_READ(regs, dx);
-		args[3] = BPF_CORE_READ(regs, si);
-		args[4] = BPF_CORE_READ(regs, di);
-		args[5] = BPF_CORE_READ(regs, bp);
+		/* A 64-bit program can come this way with more in its registers, of which the kernel takes no notice. */
+		args[0] = (__u32)BPF_CORE_READ(regs, bx);
+		args[1] = (__u32)BPF_CORE_READ(regs, cx);
+		args[2] = (__u32)BPF_CORE_READ(regs, dx);
+		args[3] = (__u32)BPF_CORE_READ(regs, si);
+		args[4] = (__u32)BPF_CORE_READ(regs, di);
+		args[5] = (__u32)BPF_CORE_READ(regs, bp);
 		return;
 	}
 #endif

@@ -31,8 +31,7 @@ static __always_inline __u32 slot_of(const __u64 *args, __u64 nr, bool compat)
 	return STK_CALL_SLOTS + (nr < STK_CALL_NUMBERS ? nr : STK_CALL_NUMBERS);
 }
 
-static __always_inline int tell(struct pt_regs *regs, const __u64 *args, __u32 nr, bool compat,
-				__u32 rule, __u64 told)
+static __always_inline int tell(const __u64 *args, __u32 nr, bool compat, __u32 rule, __u64 told)
 {
 	struct stk_call_denial *rec;
 
@@ -81,7 +80,7 @@ static __always_inline int judge(struct pt_regs *regs, long nr, bool begin, long
 	/* Only what came back as the filter answers it has been refused: a new process comes back as well. */
 	if (!begin && result != -(long)(told >> TOLD_ERROR))
 		return 0;
-	tell(regs, args, nr, compat, rule_in(found), told);
+	tell(args, nr, compat, rule_in(found), told);
 	if (verdict_in(told) == STK_VERDICT_KILL)
 		bpf_send_signal(STK_SIGKILL);
 	return 0;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::seccomp::Filter;
+use crate::kernel::seccomp::{Filter, MAX_INSTRUCTIONS};
 use crate::kernel::{
     Asker, Attachments, KernelBtf, Loader, Object, OwnTable, Probe, ProbeReport, Records, Rings,
 };
@@ -157,6 +157,18 @@ impl Plan {
         }
         let secret = random()?;
         let filter = calls.filter(&refusals, secret);
+        if let Some(filter) = &filter
+            && filter.program.len() > MAX_INSTRUCTIONS
+        {
+            return Err(Error::new(
+                ErrorKind::Policy,
+                format!(
+                    "the rules about system calls take {} instructions, and seccomp takes {MAX_INSTRUCTIONS}",
+                    filter.program.len()
+                ),
+            )
+            .with_hint("name fewer calls whose neighbours are not named"));
+        }
         let contacts = Contacts::new(
             (u32::try_from(ranked.len()).unwrap_or(u32::MAX)..)
                 .zip(of_network)

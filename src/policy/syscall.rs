@@ -47,13 +47,17 @@ const ALIASES: [(&str, &str); 30] = [
 ];
 
 /// What io_uring does without the call, up to Linux 7.2 (`enum io_uring_op`).
-const IN_RINGS: [&str; 69] = [
+const IN_RINGS: [&str; 85] = [
     "accept",
     "accept4",
     "bind",
+    "clock_nanosleep",
     "close",
     "connect",
     "creat",
+    "dup",
+    "dup2",
+    "dup3",
     "epoll_ctl",
     "epoll_pwait",
     "epoll_pwait2",
@@ -63,19 +67,26 @@ const IN_RINGS: [&str; 69] = [
     "fdatasync",
     "fgetxattr",
     "fsetxattr",
+    "fstat",
     "fsync",
     "ftruncate",
     "futex",
     "futex_wait",
     "futex_waitv",
     "futex_wake",
+    "getpeername",
+    "getsockname",
     "getxattr",
+    "ioctl",
     "link",
     "linkat",
     "listen",
+    "lstat",
     "madvise",
     "mkdir",
     "mkdirat",
+    "nanosleep",
+    "newfstatat",
     "open",
     "openat",
     "openat2",
@@ -83,6 +94,7 @@ const IN_RINGS: [&str; 69] = [
     "pipe2",
     "poll",
     "ppoll",
+    "pselect6",
     "pread64",
     "preadv",
     "preadv2",
@@ -98,6 +110,8 @@ const IN_RINGS: [&str; 69] = [
     "renameat",
     "renameat2",
     "rmdir",
+    "select",
+    "sendfile",
     "sendmmsg",
     "sendmsg",
     "sendto",
@@ -107,6 +121,7 @@ const IN_RINGS: [&str; 69] = [
     "shutdown",
     "socket",
     "splice",
+    "stat",
     "statx",
     "symlink",
     "symlinkat",
@@ -114,6 +129,7 @@ const IN_RINGS: [&str; 69] = [
     "tee",
     "unlink",
     "unlinkat",
+    "wait4",
     "waitid",
     "write",
     "writev",
@@ -142,7 +158,14 @@ impl SystemCall {
     pub fn named(name: &str) -> Option<Self> {
         let [native, compat] = names::syscall_numbers(name);
         let native = native.map(|number| SystemCall::numbered(number, false));
-        native.or_else(|| compat.map(|number| SystemCall::numbered(number, true)))
+        let compat = || compat.map(|number| SystemCall::numbered(number, true));
+        // A name of another machine's can be one of a call that this one has.
+        let elsewhere = || {
+            let known = names::syscalls().find(|known| *known == name)?;
+            let usual = Some(usual(known)).filter(|usual| *usual != name)?;
+            SystemCall::named(usual)
+        };
+        native.or_else(compat).or_else(elsewhere)
     }
 
     /// The call of this number.
@@ -171,21 +194,22 @@ impl SystemCall {
             .collect()
     }
 
-    /// What 64-bit programs on x86 call it, where they have it.
     pub(super) fn usual_name(self) -> &'static str {
-        if names::is_syscall_of_x86_64(self.name) {
-            return self.name;
-        }
-        let alias = ALIASES.iter().find(|(name, _)| *name == self.name);
-        let narrower = ["_time64", "64", "32"]
-            .iter()
-            .filter_map(|width| self.name.strip_suffix(width))
-            .find(|name| names::is_syscall_of_x86_64(name));
-        alias
-            .map(|(_, usual)| *usual)
-            .or(narrower)
-            .unwrap_or(self.name)
+        usual(self.name)
     }
+}
+
+/// What 64-bit programs on x86 call it, where they have it.
+fn usual(name: &'static str) -> &'static str {
+    if names::is_syscall_of_x86_64(name) {
+        return name;
+    }
+    let alias = ALIASES.iter().find(|(known, _)| *known == name);
+    let narrower = ["_time64", "64", "32"]
+        .iter()
+        .filter_map(|width| name.strip_suffix(width))
+        .find(|name| names::is_syscall_of_x86_64(name));
+    alias.map(|(_, usual)| *usual).or(narrower).unwrap_or(name)
 }
 
 impl fmt::Display for SystemCall {
@@ -206,7 +230,7 @@ impl fmt::Display for SystemCall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Called {
-    /// By its name: as 64-bit programs make it and as 32-bit programs do.
+    /// By a name that it has: as 64-bit programs make it and as 32-bit programs do.
     Name(&'static str),
     /// By its number in the machine's own table.
     Number(u32),
@@ -234,15 +258,13 @@ impl Called {
     fn means(self, call: &SystemCall) -> bool {
         match self {
             Called::Number(number) => !call.compat && call.number == number,
-            Called::Name(name) => {
-                name == call.name || call.by == Some(name) || name == call.usual_name()
-            }
+            Called::Name(name) => usual(name) == call.usual_name() || call.by == Some(name),
         }
     }
 
     fn is_done_in_rings(self) -> bool {
         match self {
-            Called::Name(name) => IN_RINGS.contains(&name),
+            Called::Name(name) => IN_RINGS.contains(&usual(name)),
             Called::Number(number) => {
                 IN_RINGS.contains(&SystemCall::numbered(number, false).usual_name())
             }
@@ -348,6 +370,12 @@ mod tests {
         for name in ["setgid32", "munmap", "clock_gettime64"] {
             speaks(&deny, compat(name), false);
         }
+        // By whichever name.
+        let umount = rule(Effect::Deny, &["umount", "setuid32"]);
+        for name in ["umount2", "setuid"] {
+            speaks(&umount, SystemCall::named(name).unwrap(), true);
+        }
+        speaks(&umount, compat("umount2"), true);
         // A call that has its own name in both tables is no other one's.
         speaks(
             &rule(Effect::Deny, &["getdents"]),

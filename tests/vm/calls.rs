@@ -126,7 +126,8 @@ mod x86 {
                 "xchg rbx, {first}",
                 "int 0x80",
                 "xchg rbx, {first}",
-                first = inout(reg) u64::from(first) => _,
+                // The kernel takes no notice of the upper half.
+                first = inout(reg) u64::from(first) | 1 << 32 => _,
                 inout("eax") result,
                 in("ecx") second,
                 in("edx") 0,
