@@ -87,7 +87,7 @@ fn cases(dir: &Path) -> Vec<Case> {
             step("a service", &[&"unix", &"stream", &SOCKET]),
             [
                 Some("nobody-else-works"),
-                None,
+                Some("nobody-else-works"),
                 Some("nobody-else-works"),
                 None,
             ],
