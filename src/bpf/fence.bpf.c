@@ -33,10 +33,21 @@ STK_EXPORT(stk_name);
 #define OF_KINDS    (OF_FILELESS | OF_SETUID)
 
 enum {
-	/* Directories and mounts on the way up. What lies deeper counts as lost. */
-	MAX_DEPTH = 128,
+	/* Directories that one function looks at on the way up. */
+	STRETCH = 16,
+	/* Turns beyond the first, for directories that lie deeper. What is not found out by then counts as lost. */
+	STRETCHES = 16,
+	MAX_MOUNTS = 32,
 	STK_LEAF = 1U << 31,
 };
+
+/*
+ * How far a climb came, with what is said so far, where codes leave bits free. Without either it came to a root. With both
+ * it did not come to where it should.
+ */
+#define CLIMB_ON    (1ULL << 63)
+#define CLIMB_LOST  (1ULL << 31)
+#define CLIMB_AGAIN (CLIMB_ON | CLIMB_LOST)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
@@ -156,8 +167,7 @@ static __always_inline bool may_name(const struct stk_ruling *ruling, __u32 len)
 
 /*
  * What is said about a file or directory by rules for its name in `dir` and for all below `dir`. `child` is 0 where it
- * has no name there; `kind` has STK_LEAF where it is what is accessed and not on the way there. A global function, and
- * the loop around it another: the verifier looks at one turn, once.
+ * has no name there; `kind` has STK_LEAF where it is what is accessed and not on the way there.
  */
 __attribute__((noinline)) __u64 said_in(__u64 dir, __u64 child, __u64 so_far, __u32 kind)
 {
@@ -184,6 +194,79 @@ __attribute__((noinline)) __u64 said_in(__u64 dir, __u64 child, __u64 so_far, __
 }
 
 /*
+ * What is said on a stretch of the way up from a dentry: to the root, or to the directory `to`, which must be met; 0 takes
+ * it as far as it goes. The way up is cut into stretches, each a global function, because the verifier goes through every
+ * turn of a loop, in each program again: sixteen stretches of sixteen are a few hundred instructions, and a loop of as many
+ * turns is tens of thousands.
+ */
+__attribute__((noinline)) __u64 climb(__u64 dentry, __u64 to, __u64 so_far, __u32 kind)
+{
+	__u32 i;
+
+	for (i = 0; i < STRETCH; i++) {
+		__u64 dir = stk_parent_of(dentry);
+
+		if (!dir)
+			return so_far | CLIMB_LOST;
+		/* A root, or what looks like one. */
+		if (dir == dentry) {
+			__u32 flags = STK_GET(dentry, dentry, d_flags);
+
+			return flags & DCACHE_DISCONNECTED ? so_far | CLIMB_LOST : so_far;
+		}
+		so_far = said_in(dir, dentry, so_far, kind);
+		kind &= ~STK_LEAF;
+		dentry = dir;
+		if (dentry == to)
+			return so_far | CLIMB_ON;
+	}
+	return so_far | CLIMB_AGAIN;
+}
+
+/* Where a stretch ends, if nobody moves a directory meanwhile. */
+__attribute__((noinline)) __u64 above(__u64 dentry)
+{
+	__u32 i;
+
+	for (i = 0; i < STRETCH; i++)
+		dentry = stk_parent_of(dentry);
+	return dentry;
+}
+
+/*
+ * What is said on the way up to the root of a file system. Most files are within one stretch of it. Where they are not, the
+ * end of each is found first and then climbed to: one that was found afterwards could lie further up, past directories that
+ * nobody has asked about, if one had been moved between. A stretch that misses its end is climbed again.
+ */
+__attribute__((noinline)) __u64 said_up(__u64 dentry, __u64 so_far, __u32 kind)
+{
+	__u32 i;
+
+	so_far = climb(dentry, 0, so_far, kind);
+	for (i = 0; i < STRETCHES && so_far & CLIMB_ON; i++) {
+		__u64 end = above(dentry);
+
+		so_far = climb(dentry, end, so_far & ~CLIMB_AGAIN, kind);
+		if ((so_far & CLIMB_AGAIN) == CLIMB_ON) {
+			kind &= ~STK_LEAF;
+			dentry = end;
+		}
+	}
+	return so_far & CLIMB_ON ? so_far | CLIMB_LOST : so_far;
+}
+
+/* By themselves, for the same reason as climb(). */
+__attribute__((noinline)) __u64 outer_mount(__u64 mnt)
+{
+	return stk_outer_mount(mnt);
+}
+
+__attribute__((noinline)) __u64 mountpoint(__u64 mnt)
+{
+	return stk_mountpoint(mnt);
+}
+
+/*
  * What else is said about a file: by rules for its name, and for all below the directories that it is in. They are those
  * up to the root of its file system, by whatever mount it was reached, and then those up from where that is mounted. A
  * hook that knows no mount is taken up from the file system's first one.
@@ -191,33 +274,25 @@ __attribute__((noinline)) __u64 said_in(__u64 dir, __u64 child, __u64 so_far, __
 __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __u32 kind)
 {
 	struct stk_armed *armed = armed_now();
-	__u32 leaf = STK_LEAF, i;
+	__u32 i;
 
 	if (!armed)
 		return so_far;
-	for (i = 0; i < MAX_DEPTH; i++) {
-		__u64 dir = stk_parent_of(dentry);
+	if (!mnt)
+		mnt = stk_first_mount(dentry);
+	so_far = said_up(dentry, so_far, kind | STK_LEAF);
+	for (i = 0; i < MAX_MOUNTS && !(so_far & CLIMB_LOST); i++) {
+		__u64 outer = outer_mount(mnt);
 
-		if (!dir)
-			break;
-		if (dir != dentry) {
-			so_far = said_in(dir, dentry, so_far, kind | leaf);
-			dentry = dir;
-		} else {
-			/* A root, or what looks like one. */
-			if (STK_GET(dentry, dentry, d_flags) & DCACHE_DISCONNECTED)
-				break;
-			if (!mnt)
-				mnt = stk_first_mount(dentry);
-			dentry = stk_mounted_at(&mnt);
-			if (!dentry)
-				return so_far;
-			/* The directory below the mount is hidden, and can have a rule from before. */
-			so_far = said_in(dentry, 0, so_far, kind);
-		}
-		leaf = 0;
+		if (!outer)
+			return so_far;
+		dentry = mountpoint(mnt);
+		mnt = outer;
+		/* The directory below a mount is hidden, and can have a rule from before. */
+		so_far = said_in(dentry, 0, so_far, kind);
+		so_far = said_up(dentry, so_far, kind);
 	}
-	return both(so_far, said_by(&armed->lost, kind));
+	return both(so_far & ~CLIMB_AGAIN, said_by(&armed->lost, kind));
 }
 
 /*

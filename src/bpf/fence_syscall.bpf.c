@@ -9,7 +9,10 @@
 
 STK_EXPORT(stk_call_denial);
 
-/* What is refused, by slot: the strongest refusal that is enforced and the strongest of all, each as a code, inverted. */
+/*
+ * What is refused, by slot: the strongest refusal that is enforced and the strongest of all, each as a code, less
+ * the bits of STK_RULE_NONE: 0 is free.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2 * STK_CALL_SLOTS);
@@ -73,7 +76,7 @@ static __always_inline int judge(struct pt_regs *regs, long nr, bool begin, long
 	rules = bpf_map_lookup_elem(&stk_call_rules, &slot);
 	if (!rules)
 		return 0;
-	found = ~*rules;
+	found = *rules ^ said(STK_RULE_NONE, STK_RULE_NONE);
 	told = told_of(found);
 	if (!told || begin != (verdict_in(told) == STK_VERDICT_AUDIT))
 		return 0;

@@ -69,12 +69,15 @@ int identity_above__iter(struct bpf_iter__task_file *ctx)
 	root = (__u64)BPF_CORE_READ((struct mount *)mnt, mnt.mnt_root);
 	for (turn = 0; turn < MAX_TURNS; turn++) {
 		if (dentry == root) {
-			dentry = stk_mounted_at(&mnt);
-			if (!dentry) {
+			__u64 outer = stk_outer_mount(mnt);
+
+			if (!outer) {
 				out.depth = 0;
 				bpf_seq_write(seq, &out, sizeof(out));
 				break;
 			}
+			dentry = stk_mountpoint(mnt);
+			mnt = outer;
 			/* Hidden by what is mounted there; the way goes on in the directory that it is in. */
 			root = (__u64)BPF_CORE_READ((struct mount *)mnt, mnt.mnt_root);
 			continue;

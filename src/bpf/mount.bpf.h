@@ -54,16 +54,18 @@ static __always_inline __u64 stk_first_mount(__u64 dentry)
 	return first - bpf_core_field_offset(struct mount, mnt_instance);
 }
 
-/* Where a mount is mounted, and the mount that this is in; 0 where it is the outermost one. */
-static __always_inline __u64 stk_mounted_at(__u64 *mnt)
+/* The mount that a mount is in; 0 for the outermost one. */
+static __always_inline __u64 stk_outer_mount(__u64 mnt)
 {
-	struct mount *mount = (struct mount *)*mnt;
-	__u64 parent = (__u64)BPF_CORE_READ(mount, mnt_parent);
+	__u64 outer = (__u64)BPF_CORE_READ((struct mount *)mnt, mnt_parent);
 
-	if (!parent || parent == *mnt)
-		return 0;
-	*mnt = parent;
-	return (__u64)BPF_CORE_READ(mount, mnt_mountpoint);
+	return outer == mnt ? 0 : outer;
+}
+
+/* The directory there that it is mounted on. */
+static __always_inline __u64 stk_mountpoint(__u64 mnt)
+{
+	return (__u64)BPF_CORE_READ((struct mount *)mnt, mnt_mountpoint);
 }
 
 #endif

@@ -208,6 +208,10 @@ struct stk_scratch {
 		__type(value, struct stk_scratch); \
 	} map_name SEC(".maps")
 
+enum {
+	STK_STRETCH = 16 /* turns of a walk in one function */
+};
+
 enum stk_step {
 	STK_STEP_ON = 0,
 	STK_STEP_DONE = 1,
@@ -271,8 +275,9 @@ static __always_inline int stk_walk_step(struct stk_scratch *s)
  * with its NUL, and returns the new offset with the flags above it.
  *
  * The walk goes through the dentries and mounts and not through d_path: it runs in every program type, and a chroot is
- * seen from outside. Both functions are global, with numbers for arguments and the state in the map: the verifier then
- * looks at one turn, once. As a loop in one function it went through a million instructions and refused.
+ * seen from outside. The functions are global, with numbers for arguments and the state in the map: the verifier then
+ * looks at one turn, once, and at few turns of each of the two loops around it. As a loop in one function it went through
+ * a million instructions and refused.
  */
 #define STK_SCRATCH_WALK(map_name, fn)                                                      \
 	__attribute__((noinline)) int fn##_step(void)                                       \
@@ -281,12 +286,20 @@ static __always_inline int stk_walk_step(struct stk_scratch *s)
 		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);               \
 		return s ? stk_walk_step(s) : STK_STEP_CUT;                                 \
 	}                                                                                   \
+	__attribute__((noinline)) int fn##_steps(void)                                      \
+	{                                                                                   \
+		int step = STK_STEP_ON;                                                     \
+		__u32 i;                                                                    \
+		for (i = 0; i < STK_STRETCH && step == STK_STEP_ON; i++)                    \
+			step = fn##_step();                                                 \
+		return step;                                                                \
+	}                                                                                   \
 	__attribute__((noinline)) __u32 fn(__u64 dentry, __u64 mnt, __u32 off, __u32 limit) \
 	{                                                                                   \
 		__u32 cpu = bpf_get_smp_processor_id();                                     \
 		struct stk_scratch *s = bpf_map_lookup_elem(&map_name, &cpu);               \
 		__u32 i;                                                                    \
-		int step = STK_STEP_CUT;                                                    \
+		int step = STK_STEP_ON;                                                     \
 		if (!s)                                                                     \
 			return off;                                                         \
 		s->leaf = dentry;                                                           \
@@ -297,11 +310,8 @@ static __always_inline int stk_walk_step(struct stk_scratch *s)
 		s->off = off;                                                               \
 		s->limit = limit;                                                           \
 		s->flags = 0;                                                               \
-		for (i = 0; i < STK_PATH_DEPTH; i++) {                                      \
-			step = fn##_step();                                                 \
-			if (step)                                                           \
-				break;                                                      \
-		}                                                                           \
+		for (i = 0; i < STK_PATH_DEPTH && step == STK_STEP_ON; i += STK_STRETCH)    \
+			step = fn##_steps();                                                \
 		if (step != STK_STEP_DONE)                                                  \
 			s->flags |= STK_WALK_CUT;                                           \
 		return s->off | s->flags;                                                   \

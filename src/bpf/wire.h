@@ -125,6 +125,7 @@ enum stk_verdict {
 enum stk_limits {
 	STK_COMM_LEN = 16,
 	STK_NAME_MAX = 256, /* NAME_MAX + NUL */
+	STK_HASHED_PIECE = 32, /* bytes of a name that are hashed at a time */
 	STK_PATH_MAX = 4096,
 	STK_PATH_BUF =
 		4352, /* STK_PATH_MAX + one component, so that an append needs no second check */
@@ -168,11 +169,11 @@ enum stk_abi {
 
 /*
  * Numbers of rules, the stronger one first; and what comes from us. In a set a number is doubled, and 1 is added where the
- * rule allows.
+ * rule allows: a code, which leaves the uppermost bit free.
  */
 enum stk_rule {
-	STK_RULE_CANARY = 0x7fffffff,
-	STK_RULE_NONE = 0xffffffff, /* in a set, and as much as allowed */
+	STK_RULE_CANARY = 0x3fffffff,
+	STK_RULE_NONE = 0x7fffffff, /* in a set, and as much as allowed */
 };
 
 enum stk_ruling_flag {
@@ -879,7 +880,7 @@ struct stk_key {
 /* Key of stk_names: a name in a directory. */
 struct stk_name {
 	struct stk_key dir;
-	__u64 hash; /* SipHash-1-3 of the name, with the key in stk_armed */
+	__u64 hash; /* of the name, piece by piece, with the key in stk_armed */
 };
 
 /* What is ruled at a place; value of stk_keys, of stk_names and of the inode tag. Entries of stk_sets; 0: nothing. */

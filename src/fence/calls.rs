@@ -34,6 +34,17 @@ const FREE: Refused = Refused {
     all: RULE_NONE,
 };
 
+impl Refused {
+    fn codes(self) -> u64 {
+        u64::from(self.enforced) << 32 | u64::from(self.all)
+    }
+
+    /// As the kernel half has it: an entry that was never written is free.
+    fn word(self) -> u64 {
+        self.codes() ^ FREE.codes()
+    }
+}
+
 /// Everything that is said about system calls.
 #[derive(Debug)]
 pub(super) struct Calls {
@@ -109,7 +120,7 @@ impl Calls {
                 slot => (slot, refused),
             })
             .filter(|(_, refused)| *refused != FREE)
-            .map(|(slot, r)| (slot, !(u64::from(r.enforced) << 32 | u64::from(r.all))))
+            .map(|(slot, refused)| (slot, refused.word()))
             .collect()
     }
 
@@ -440,7 +451,7 @@ mod tests {
             let found = table
                 .iter()
                 .find(|(s, _)| *s == slot)
-                .map(|(_, value)| !value);
+                .map(|(_, word)| word ^ FREE.codes());
             found.map(|value| ((value >> 32) as u32, value as u32))
         };
         let number = |name: &str| SystemCall::named(name).unwrap().number;

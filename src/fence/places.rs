@@ -7,7 +7,9 @@ use siphasher::sip::SipHasher13;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Access, Effect, FileRule, Mode};
-use crate::wire::{ACCESS_KINDS, FileKey, NameKey, RULE_NONE, RuleNumbers, Ruling, ruling_flag};
+use crate::wire::{
+    ACCESS_KINDS, FileKey, HASHED_PIECE, NameKey, RULE_NONE, RuleNumbers, Ruling, ruling_flag,
+};
 
 /// The epoch of a first policy; a reload counts on.
 pub(super) const FIRST_EPOCH: u32 = 1;
@@ -217,9 +219,7 @@ impl Places {
     pub(super) fn names(&self, sets: &Sets, hash_key: [u64; 2]) -> Result<Vec<(NameKey, Ruling)>> {
         let mut met = HashSet::new();
         let entry = |((dir, name), here): (&(FileKey, Vec<u8>), &Here)| {
-            let mut hasher = SipHasher13::new_with_keys(hash_key[0], hash_key[1]);
-            hasher.write(name);
-            let hash = hasher.finish();
+            let hash = hash_of(name, hash_key);
             if !met.insert((*dir, hash)) {
                 return Err(Error::new(
                     ErrorKind::Policy,
@@ -230,6 +230,15 @@ impl Places {
         };
         self.names.iter().map(entry).collect()
     }
+}
+
+/// As `hash_of_name()` in the kernel half has it.
+fn hash_of(name: &[u8], key: [u64; 2]) -> u64 {
+    name.chunks(HASHED_PIECE).fold(0, |hash, piece| {
+        let mut hasher = SipHasher13::new_with_keys(key[0] ^ hash, key[1]);
+        hasher.write(piece);
+        hasher.finish()
+    })
 }
 
 /// All that is said, each once: most files of a policy have the same.

@@ -175,11 +175,13 @@ pub(crate) const PATH_BUF: usize = 4352;
 /// `STK_ACCESS_KINDS`: bits of an access mask.
 pub(crate) const ACCESS_KINDS: usize = 14;
 /// `STK_RULE_CANARY`: the rule number of our own probe file.
-pub(crate) const RULE_CANARY: u32 = 0x7fff_ffff;
+pub(crate) const RULE_CANARY: u32 = 0x3fff_ffff;
 /// `STK_RULE_NONE`.
-pub(crate) const RULE_NONE: u32 = 0xffff_ffff;
+pub(crate) const RULE_NONE: u32 = 0x7fff_ffff;
 /// `STK_NAME_MAX`: a name and its NUL.
 pub(crate) const NAME_MAX: usize = 256;
+/// `STK_HASHED_PIECE`: bytes of a name that are hashed at a time.
+pub(crate) const HASHED_PIECE: usize = 32;
 
 /// Mirrors a record: `#[repr(C)]`, readable from bytes.
 macro_rules! record {
@@ -846,6 +848,7 @@ mod tests {
             ("STK_CALL_CANARY", call_slot::CANARY),
             ("STK_CALL_SLOTS", call_slot::SLOTS),
             ("STK_NAME_MAX", u32::try_from(NAME_MAX).unwrap()),
+            ("STK_HASHED_PIECE", u32::try_from(HASHED_PIECE).unwrap()),
             ("STK_RULING_CANARY", ruling_flag::CANARY),
             ("STK_RULING_LENGTHS", ruling_flag::LENGTHS),
             ("STK_ARMED_NAMES", armed_flag::NAMES),

@@ -191,6 +191,7 @@ fn operation(words: &[&str]) -> Result<()> {
         "program" => crate::programs::operation(&words[1..]),
         "unix" => crate::sockets::operation(path, second),
         "open" => open(path, OFlags::RDONLY).map(drop),
+        "open-while-moved" => crate::depth::open_while_moved(path),
         "open-write" => open(path, OFlags::WRONLY).map(drop),
         "open-rdwr" => open(path, OFlags::RDWR).map(drop),
         "open-trunc" => open(path, OFlags::WRONLY | OFlags::TRUNC).map(drop),

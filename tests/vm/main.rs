@@ -8,6 +8,8 @@ mod calls;
 #[cfg(target_os = "linux")]
 mod contacts;
 #[cfg(target_os = "linux")]
+mod depth;
+#[cfg(target_os = "linux")]
 mod disk;
 #[cfg(target_os = "linux")]
 mod fence;
@@ -90,6 +92,7 @@ fn main() {
             variants::TESTS,
             fence::TESTS,
             places::TESTS,
+            depth::TESTS,
             programs::TESTS,
             contacts::TESTS,
             sockets::TESTS,

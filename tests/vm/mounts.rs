@@ -48,7 +48,8 @@ pub(crate) fn mount(args: &[&str], at: &Path) -> Mount {
 }
 
 pub(crate) fn bind(what: &Path, at: &Path) -> Mount {
-    mount(&["--bind", text(what)], at)
+    rustix::mount::mount_bind(what, at).unwrap_or_else(|e| panic!("bind {}: {e}", at.display()));
+    Mount(at.to_owned())
 }
 
 /// Built in where it cannot be loaded; mount will say when it is neither.

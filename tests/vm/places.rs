@@ -86,13 +86,17 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A step, and the access that it is refused for; `None`: it works.
-type Case = (Step, Option<&'static str>);
+pub(crate) type Case = (Step, Option<&'static str>);
 
-fn case(label: &str, refused: Option<&'static str>, words: &[&dyn AsRef<std::ffi::OsStr>]) -> Case {
+pub(crate) fn case(
+    label: &str,
+    refused: Option<&'static str>,
+    words: &[&dyn AsRef<std::ffi::OsStr>],
+) -> Case {
     (step(label, words), refused)
 }
 
-fn steps_of<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<Step> {
+pub(crate) fn steps_of<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<Step> {
     cases.into_iter().map(|(step, _)| step.clone()).collect()
 }
 
@@ -110,7 +114,7 @@ fn staged<'a>(
 }
 
 /// A policy of these file rules, as a file.
-fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
+pub(crate) fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
     policy_of(ctx, &format!("files:\n{}", rules.join("\n")))
 }
 
@@ -120,7 +124,7 @@ pub(crate) fn policy_of(ctx: &Ctx, sections: &str) -> PathBuf {
     path
 }
 
-fn rule(id: &str, deny: &str, paths: &[String]) -> String {
+pub(crate) fn rule(id: &str, deny: &str, paths: &[String]) -> String {
     let paths: Vec<String> = paths.iter().map(|p| format!("'{p}'")).collect();
     format!(
         "  - {{ id: {id}, deny: {deny}, paths: [{}] }}",
@@ -141,7 +145,7 @@ pub(crate) fn under(
 }
 
 /// What is wrong with how these cases came out.
-fn faults(ended: &Ended, cases: &[Case], done: &[Done], rule: &str) -> Vec<String> {
+pub(crate) fn faults(ended: &Ended, cases: &[Case], done: &[Done], rule: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for ((_, refused), done) in cases.iter().zip(done) {
         let events = denials_of(ended, done);
