@@ -38,6 +38,9 @@ enum {
 	/* Turns beyond the first, for directories that lie deeper. What is not found out by then counts as lost. */
 	STRETCHES = 16,
 	MAX_MOUNTS = 32,
+	/* Mounts of one file system: so many stretches of so many turns. */
+	CHAIN_STRETCH = 64,
+	NO_END = 1,
 	STK_LEAF = 1U << 31,
 };
 
@@ -266,10 +269,49 @@ __attribute__((noinline)) __u64 mountpoint(__u64 mnt)
 	return stk_mountpoint(mnt);
 }
 
+/* The last mount of a chain, or the one that a stretch comes to. */
+__attribute__((noinline)) __u64 older_mount(__u64 mnt)
+{
+	__u32 i;
+
+	/* Here and not at every turn: clang takes the field's place out of the loop, and where there is no field, that fails. */
+	if (!STK_MOUNTS_CHAINED)
+		return mnt;
+	for (i = 0; i < CHAIN_STRETCH; i++) {
+		__u64 next = stk_next_mount(mnt);
+
+		if (!next)
+			break;
+		mnt = next;
+	}
+	return mnt;
+}
+
+/*
+ * The oldest mount of a dentry's file system: one that is made later, by whoever, must not lead somewhere else. 0 where it
+ * has none; NO_END where it is not found.
+ */
+__attribute__((noinline)) __u64 oldest_mount(__u64 dentry)
+{
+	__u64 mnt = stk_first_mount(dentry);
+	__u32 i;
+
+	if (!mnt)
+		return mnt;
+	for (i = 0; i < CHAIN_STRETCH; i++) {
+		__u64 older = older_mount(mnt);
+
+		if (older == mnt)
+			return mnt;
+		mnt = older;
+	}
+	return NO_END;
+}
+
 /*
  * What else is said about a file: by rules for its name, and for all below the directories that it is in. They are those
  * up to the root of its file system, by whatever mount it was reached, and then those up from where that is mounted. A
- * hook that knows no mount is taken up from the file system's first one.
+ * hook that knows no mount is taken up from the file system's oldest one.
  */
 __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __u32 kind)
 {
@@ -279,8 +321,10 @@ __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __
 	if (!armed)
 		return so_far;
 	if (!mnt)
-		mnt = stk_first_mount(dentry);
+		mnt = oldest_mount(dentry);
 	so_far = said_up(dentry, so_far, kind | STK_LEAF);
+	if (mnt == NO_END)
+		so_far |= CLIMB_LOST;
 	for (i = 0; i < MAX_MOUNTS && !(so_far & CLIMB_LOST); i++) {
 		__u64 outer = outer_mount(mnt);
 

@@ -31,7 +31,10 @@ static __always_inline __u64 stk_parent_of(__u64 dentry)
 	return STK_NUMBER_AT(&of->d_parent);
 }
 
-/* 6.17 made the list of a file system's mounts a chain of pointers. */
+/*
+ * 6.17 made the list of a file system's mounts, the oldest one first, a chain of pointers that begins with the newest
+ * (mnt_add_instance, fs/namespace.c).
+ */
 struct super_block___chain {
 	struct mount *s_mounts;
 } __attribute__((preserve_access_index));
@@ -40,18 +43,26 @@ struct mount___chain {
 	struct mount *mnt_next_for_sb;
 } __attribute__((preserve_access_index));
 
-/* The oldest mount of a dentry's file system; 0 when it has none. */
+#define STK_MOUNTS_CHAINED bpf_core_field_exists(struct mount___chain, mnt_next_for_sb)
+
+/* The first mount in the list of a dentry's file system; 0 when it has none. */
 static __always_inline __u64 stk_first_mount(__u64 dentry)
 {
 	struct super_block *sb = STK_GET(dentry, dentry, d_sb);
 	__u64 first;
 
-	if (bpf_core_field_exists(struct mount___chain, mnt_next_for_sb))
+	if (STK_MOUNTS_CHAINED)
 		return (__u64)BPF_CORE_READ((struct super_block___chain *)sb, s_mounts);
 	first = (__u64)BPF_CORE_READ(sb, s_mounts.next);
 	if (first == (__u64)sb + bpf_core_field_offset(struct super_block, s_mounts))
 		return 0;
 	return first - bpf_core_field_offset(struct mount, mnt_instance);
+}
+
+/* The one behind it in a chain; 0 for the last. */
+static __always_inline __u64 stk_next_mount(__u64 mnt)
+{
+	return (__u64)BPF_CORE_READ((struct mount___chain *)mnt, mnt_next_for_sb);
 }
 
 /* The mount that a mount is in; 0 for the outermost one. */

@@ -190,6 +190,10 @@ fn directory(ctx: &Ctx, kind: &str) -> Outcome {
     // Made before: a mount in it. And the way into it by another mount.
     let _inner = mount(&["-t", "tmpfs", "tmpfs"], &inner);
     fs::write(inner.join("file"), "text").unwrap();
+    // And a later mount of it that is elsewhere.
+    let again = ctx.path("again");
+    fs::create_dir(&again).unwrap();
+    let _again = bind(&inner, &again);
     let bound = ctx.path("bound");
     fs::create_dir(&bound).unwrap();
     let _bound = bind(&dir.join("sub"), &bound);
