@@ -20,6 +20,9 @@ The fence ends with this program.")]
 pub(super) struct EnforceArgs {
     #[command(flatten)]
     policy: PolicyArgs,
+    /// Arm it even if it keeps this session, which it holds, from running its own programs
+    #[arg(long, help_heading = "Options")]
+    i_know: bool,
     #[command(flatten)]
     scope: ScopeArgs,
     /// Report these events as well; only denials otherwise
@@ -38,6 +41,9 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     };
     let builder = Session::builder().scope(args.scope.scope()).policy(rules);
     let mut builder = args.intake.apply(builder);
+    if args.i_know {
+        builder = builder.allow_lockout();
+    }
     for watch in args.monitors.concat() {
         builder = builder.monitor(watch);
     }

@@ -38,7 +38,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    fn new(path: &Path, fd: OwnedFd, stat: &Stat) -> Self {
+    pub(super) fn new(path: &Path, fd: OwnedFd, stat: &Stat) -> Self {
         Opened {
             path: path.to_owned(),
             fd,
@@ -85,6 +85,8 @@ pub(super) struct Identity {
     pub(super) name: Vec<u8>,
     /// The directories that it is in, from the innermost one on.
     pub(super) above: Vec<FileKey>,
+    /// Run, it gives its owner's or group's rights.
+    pub(super) setuid: bool,
     stat: (u64, u64),
     fd: OwnedFd,
 }
@@ -228,7 +230,7 @@ fn open_path(path: &Path, extra: OFlags) -> rustix::io::Result<(OwnedFd, Stat)> 
     Ok((fd, stat))
 }
 
-fn place(rule: &FileRule) -> String {
+pub(super) fn place(rule: &FileRule) -> String {
     match rule.line {
         0 => format!("rule {}", rule.id),
         line => format!("rule {} (line {line})", rule.id),
@@ -285,26 +287,39 @@ impl Identity {
             )
             .with_hint("rules for proc and sysfs are not supported"));
         }
-        let above = known.above(&opened.fd).ok_or_else(|| {
-            let path = opened.path.display();
+        let path = opened.path.clone();
+        Identity::found(opened, known)?.ok_or_else(|| {
+            let path = path.display();
             let sentence = format!("{path} is in more than 120 directories; nothing is armed");
             Error::new(ErrorKind::Policy, sentence).with_hint("move it up")
-        })?;
+        })
+    }
+
+    /// `None`: it is in more directories than are looked through.
+    pub(super) fn found(opened: Opened, known: &Known) -> Result<Option<Self>> {
+        let record = known.file(&opened.fd)?;
+        let magic = record.file.fs_magic;
+        let Some(above) = known.above(&opened.fd) else {
+            return Ok(None);
+        };
         let strength = if EXACT.contains(&magic) {
             Strength::Exact
         } else {
             Strength::TagOnly
         };
         let name = record.name.split(|b| *b == 0).next().unwrap_or_default();
-        Ok(Identity {
+        let mode = Mode::from_raw_mode(record.file.mode);
+        Ok(Some(Identity {
             path: opened.path,
             key: file_key(&record.file),
             strength,
             name: name.to_owned(),
             above,
+            // Where the group may not run it, the bit is about locks.
+            setuid: mode.contains(Mode::SUID) || mode.contains(Mode::SGID | Mode::XGRP),
             stat: opened.stat,
             fd: opened.fd,
-        })
+        }))
     }
 
     pub(super) fn exact(&self) -> Exact {

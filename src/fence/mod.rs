@@ -8,6 +8,7 @@ mod canary;
 mod contacts;
 mod hooks;
 mod identity;
+mod lockout;
 mod places;
 
 use std::collections::HashMap;
@@ -123,9 +124,10 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Opens every path of the rules and asks the kernel for the identities. A path that cannot be opened is an error
-    /// with its name.
+    /// with its name, and so is a rule that refuses what the `operators` among the processes need.
     pub(crate) fn new(
         rules: &RuleSet,
+        operators: &[u32],
         asker: &Asker,
         btf: &KernelBtf,
         lsm_list: Option<String>,
@@ -201,6 +203,10 @@ impl Plan {
                 wanted.extend(opened.into_iter().map(|one| (voice, rule, one)));
             }
         }
+        let vital = match ranked[..] {
+            [] => Vec::new(),
+            _ => lockout::vital(operators),
+        };
         let known = Known::ask(asker, btf)?;
         let record = known.file(canary.fd())?;
         let canary = canary.identified(record);
@@ -232,6 +238,7 @@ impl Plan {
             let identity = Identity::new(rule, opened, &known)?;
             plan.enter(voice, rule, part, identity, &mut by_file);
         }
+        plan.spares(vital, &known, &ranked)?;
         plan.sets = Sets::new(
             plan.places
                 .said()

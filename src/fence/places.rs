@@ -93,6 +93,17 @@ impl Said {
         }
     }
 
+    /// The rule that refuses this kind of access, of those that are enforced, as `refusals()` in the kernel half finds it;
+    /// `otherwise` is said where nothing is said here.
+    pub(super) fn refused_by(&self, otherwise: &Said, kind: usize) -> Option<u32> {
+        let code = match self.enforced[kind] {
+            RULE_NONE => otherwise.enforced[kind],
+            code => code,
+        };
+        let allowed = code & 1 == 1;
+        (!allowed).then_some(code >> 1)
+    }
+
     pub(super) fn numbers(&self) -> RuleNumbers {
         RuleNumbers {
             enforced: self.enforced,
@@ -175,6 +186,23 @@ impl Places {
         for key in directories {
             self.at(key).own.add(voice, access);
         }
+    }
+
+    /// What is said about a file that is there, but for what its tag says.
+    pub(super) fn about(&self, key: &FileKey, name: &[u8], above: &[FileKey]) -> Said {
+        let own = self.keys.get(key).map(|here| here.own);
+        let named = above.first().and_then(|directory| {
+            let here = self.names.get(&(*directory, name.to_owned()))?;
+            Some(here.own)
+        });
+        let below = above
+            .iter()
+            .filter_map(|directory| self.keys.get(directory));
+        let all = own
+            .into_iter()
+            .chain(named)
+            .chain(below.map(|here| here.below));
+        all.fold(Said::NOTHING, |all, said| all.both(&said))
     }
 
     fn at(&mut self, key: &FileKey) -> &mut Here {

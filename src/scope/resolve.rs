@@ -125,6 +125,79 @@ impl Resolved {
         }
     }
 
+    /// Init, and the processes that this one hangs below, as far as they are members.
+    pub(crate) fn operators(&self, asker: &Asker) -> Result<Vec<u32>> {
+        let running = asker.processes()?;
+        let members = self.members(&running)?;
+        let members: HashSet<TaskKey> = members.iter().map(|(seed, _)| TaskKey::of(seed)).collect();
+        let by_key: HashMap<(u64, u32), &Seed> = running
+            .iter()
+            .map(|seed| ((seed.start_ns, seed.tgid), seed))
+            .collect();
+        let mut above = Vec::new();
+        let mut at = find(&running, std::process::id())?;
+        while let Some(parent) = by_key.get(&(at.parent_start_ns, at.ppid)) {
+            at = parent;
+            above.push(at);
+        }
+        above.extend(running.iter().find(|seed| seed.ns_tgid == 1));
+        let mut pids: Vec<u32> = above
+            .into_iter()
+            // Those outside this pid namespace have no number here.
+            .filter(|seed| seed.ns_tgid != 0 && self.holds(seed, &members))
+            .map(|seed| seed.ns_tgid)
+            .collect();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// Whether a process that runs is in scope now.
+    fn holds(&self, seed: &Seed, members: &HashSet<TaskKey>) -> bool {
+        let pid = seed.ns_tgid;
+        let read =
+            |what: &str| std::fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        let named = self.scope.whole_host()
+            || members.contains(&TaskKey::of(seed))
+            || (!self.cgroups.is_empty() && self.is_above(&read("cgroup")));
+        let of_user = || {
+            let status = read("status");
+            let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+            let real = line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
+            real.is_some_and(|uid: u32| self.scope.uids.contains(&uid))
+        };
+        let of_name = || {
+            let comm = read("comm");
+            let comms = self.scope.comms.iter();
+            comms
+                .map(|name| cut(name))
+                .any(|name| name == comm.trim_end_matches('\n').as_bytes())
+        };
+        named
+            && (self.scope.uids.is_empty() || of_user())
+            && (self.scope.comms.is_empty() || of_name())
+    }
+
+    /// Whether what /proc/PID/cgroup names is one of the cgroups, or below one.
+    fn is_above(&self, cgroups: &str) -> bool {
+        let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let (Some(own), Some(mount)) = (own, crate::enrich::mounts::cgroup2()) else {
+            return false;
+        };
+        let same = |path: &Path| {
+            let there = rustix::fs::stat(path).map(|stat| stat.st_ino);
+            let mut ours = self
+                .cgroups
+                .iter()
+                .map(|fd| rustix::fs::fstat(fd).map(|stat| stat.st_ino));
+            there.is_ok() && ours.any(|id| id == there)
+        };
+        let place = mount.join(own);
+        place
+            .ancestors()
+            .take_while(|path| path.starts_with(&mount))
+            .any(same)
+    }
+
     pub(crate) fn uids(&self) -> usize {
         self.scope.uids.len()
     }
@@ -157,9 +230,8 @@ impl Resolved {
         }
         for comm in &self.scope.comms {
             let mut key = [0u8; 16];
-            // The kernel cuts at 15 bytes and a NUL.
-            let len = comm.len().min(15);
-            key[..len].copy_from_slice(&comm.as_bytes()[..len]);
+            let name = cut(comm);
+            key[..name.len()].copy_from_slice(name);
             loader
                 .map("stk_comms")?
                 .set(&key, &[1], format_args!("name {comm}"))?;
@@ -235,6 +307,11 @@ impl Resolved {
         }
         Ok(out)
     }
+}
+
+/// A name as the kernel has it: 15 bytes and a NUL.
+fn cut(comm: &str) -> &[u8] {
+    &comm.as_bytes()[..comm.len().min(15)]
 }
 
 fn find(running: &[Seed], pid: u32) -> Result<&Seed> {

@@ -88,6 +88,7 @@ impl Live {
             sampling,
             process_limit,
             command,
+            lockout_allowed,
         } = builder;
         if monitors.is_empty() && policy.is_none() {
             return Err(Error::new(
@@ -121,7 +122,14 @@ impl Live {
         let asker = Asker::new(&btf)?;
         let resolved = Resolved::new(scope, &asker)?;
         let plan = match &policy {
-            Some(rules) => Some(fence::Plan::new(rules, &asker, &btf, securityfs_lsm())?),
+            Some(rules) => {
+                let operators = match lockout_allowed {
+                    true => Vec::new(),
+                    false => resolved.operators(&asker)?,
+                };
+                let lsm_list = securityfs_lsm();
+                Some(fence::Plan::new(rules, &operators, &asker, &btf, lsm_list)?)
+            }
             None => None,
         };
         let self_tgid = match &plan {

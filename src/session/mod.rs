@@ -45,6 +45,7 @@ pub struct SessionBuilder {
     record: Option<PathBuf>,
     sampling: Sampling,
     process_limit: u32,
+    lockout_allowed: bool,
     /// What a command that is held waits for, and the scope that is this command.
     #[cfg(stockade_kernel)]
     command: Option<(crate::launch::Confinement, Scope)>,
@@ -124,6 +125,13 @@ impl SessionBuilder {
         self
     }
 
+    /// Arms the policy even where it refuses init, or the processes that this one hangs below, to run or to load what they
+    /// run: by default a fence that holds them and would cut them off is not armed.
+    pub fn allow_lockout(mut self) -> Self {
+        self.lockout_allowed = true;
+        self
+    }
+
     /// How many events a process may send in a second, so that one cannot drown the others; 0, no limit, where it is not
     /// set. Execs, forks, exits, denials and kills for want of memory do not count. What is above is counted by process
     /// and told in the stream ([`Suppressed`](crate::event::Suppressed)).
@@ -137,7 +145,7 @@ impl SessionBuilder {
     /// # Errors
     ///
     /// [`Scope`](crate::ErrorKind::Scope): a process or cgroup does not exist. [`Policy`](crate::ErrorKind::Policy): a
-    /// path of a rule cannot be opened. [`Permission`](crate::ErrorKind::Permission): rights are missing.
+    /// path of a rule cannot be opened, or a rule would lock the caller's own session out. [`Permission`](crate::ErrorKind::Permission): rights are missing.
     /// [`Load`](crate::ErrorKind::Load): a monitor cannot be attached in any way.
     /// [`NotEnforced`](crate::ErrorKind::NotEnforced): the fence does not refuse the canary.
     /// [`Io`](crate::ErrorKind::Io): the file of the recording cannot be made.
@@ -160,6 +168,7 @@ impl Session {
             record: None,
             sampling: Sampling::default(),
             process_limit: 0,
+            lockout_allowed: false,
             #[cfg(stockade_kernel)]
             command: None,
         }

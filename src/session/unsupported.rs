@@ -23,6 +23,7 @@ impl Live {
             record: _,
             sampling: _,
             process_limit: _,
+            lockout_allowed: _,
         } = builder;
         Err(Error::new(
             ErrorKind::Unsupported,

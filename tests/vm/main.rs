@@ -26,6 +26,8 @@ mod helper;
 #[cfg(target_os = "linux")]
 mod lifetime;
 #[cfg(target_os = "linux")]
+mod lockout;
+#[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
 mod memory_allocations;
@@ -100,6 +102,7 @@ fn main() {
             starters::TESTS,
             calls::TESTS,
             scope::TESTS,
+            lockout::TESTS,
             lifetime::TESTS,
             monitor::TESTS,
             process::TESTS,

@@ -94,7 +94,7 @@ fn missing_cgroup(ctx: &Ctx) -> Outcome {
 }
 
 /// The helper, outside of `stockade run`.
-fn start_helper(ctx: &Ctx, args: Vec<String>) -> Process {
+pub(crate) fn start_helper(ctx: &Ctx, args: Vec<String>) -> Process {
     Process(
         Command::new(&ctx.helper)
             .args(args)

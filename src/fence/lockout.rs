@@ -1,0 +1,163 @@
+//! The lock-out guard: a fence that holds the operator's own session must leave it what it needs to go on.
+//!
+//! What counts are init and the processes that this one hangs below, as far as the scope holds them: their programs and the
+//! libraries that those have mapped, and this program's, to be run again. Each is asked for at the tables that are about to
+//! be installed, by the identity that the kernel half will find.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::Plan;
+use super::identity::{Identity, Known, Opened, place};
+use super::places::Said;
+use crate::error::{Error, ErrorKind, Result};
+use crate::policy::{Access, FileKind, FileRule};
+
+/// A file without which the operator is locked out.
+#[derive(Debug)]
+pub(super) struct Vital {
+    /// Who needs it.
+    who: String,
+    /// For what.
+    access: Access,
+    opened: Opened,
+}
+
+/// What these processes need of the file system; empty where nobody is held.
+pub(super) fn vital(held: &[u32]) -> Vec<Vital> {
+    let mut seen = HashSet::new();
+    let mut all = Vec::new();
+    if held.is_empty() {
+        return all;
+    }
+    for pid in held.iter().copied().chain([std::process::id()]) {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let who = if pid == std::process::id() {
+            "this program".to_owned()
+        } else {
+            let name = fs::read(proc.join("comm")).unwrap_or_default();
+            let name = crate::event::text::escape(name.trim_ascii_end());
+            format!("process {pid} ({name})")
+        };
+        let program = fs::read_link(proc.join("exe")).unwrap_or_default();
+        // Behind the link lies the very file, whatever is at its name now.
+        let mut needed = vec![(Access::EXEC, proc.join("exe"), program)];
+        let maps = fs::read_to_string(proc.join("maps")).unwrap_or_default();
+        needed.extend(libraries(&maps).map(|path| {
+            let inside = path.strip_prefix("/").unwrap_or(path);
+            let by = proc.join("root").join(inside);
+            (Access::READ | Access::EXEC, by, path.to_owned())
+        }));
+        for (access, by, path) in needed {
+            // What is gone cannot be denied any more, and a process that has ended needs nothing.
+            let Ok(fd) = rustix::fs::open(&by, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            else {
+                continue;
+            };
+            let Ok(stat) = rustix::fs::fstat(&fd) else {
+                continue;
+            };
+            if seen.insert((stat.st_dev, stat.st_ino)) {
+                all.push(Vital {
+                    who: who.clone(),
+                    access,
+                    opened: Opened::new(&path, fd, &stat),
+                });
+            }
+        }
+    }
+    all
+}
+
+/// Files that are mapped to be run, of /proc/PID/maps. The program is among them.
+fn libraries(maps: &str) -> impl Iterator<Item = &Path> {
+    maps.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let rights = fields.nth(1)?;
+        let path = line[line.find('/')?..].trim_end();
+        (rights.contains('x') && !path.ends_with(" (deleted)")).then_some(Path::new(path))
+    })
+}
+
+impl Plan {
+    /// # Errors
+    ///
+    /// [`ErrorKind::Policy`]: a rule refuses one of them.
+    pub(super) fn spares(
+        &self,
+        vital: Vec<Vital>,
+        known: &Known,
+        rules: &[&FileRule],
+    ) -> Result<()> {
+        for Vital {
+            who,
+            access,
+            opened,
+        } in vital
+        {
+            // Too deep for the kernel half: no rule knows it, and no policy names it.
+            let Some(file) = Identity::found(opened, known)? else {
+                continue;
+            };
+            for kind in access.kinds() {
+                let bit = kind.bits().trailing_zeros() as usize;
+                let said = self.about(&file, kind);
+                let Some(number) = said.refused_by(&self.otherwise, bit) else {
+                    continue;
+                };
+                let rule = rules.get(number as usize);
+                return Err(Error::new(
+                    ErrorKind::Policy,
+                    format!(
+                        "{} would refuse {kind} of {}, which {who} needs, and this fence holds the session that arms it; nothing is armed",
+                        rule.map_or_else(|| "a rule".to_owned(), |rule| place(rule)),
+                        file.path.display(),
+                    ),
+                )
+                .with_hint("leave that session out of the scope, or change the rule; --i-know arms it all the same"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said about a file, as the kernel half will find it.
+    fn about(&self, file: &Identity, kind: Access) -> Said {
+        let tagged = self
+            .targets
+            .iter()
+            .find(|t| t.identity.exact() == file.exact());
+        let mut said = self.places.about(&file.key, &file.name, &file.above);
+        if let Some(target) = tagged {
+            said = said.both(&target.said);
+        }
+        if kind == Access::EXEC && file.setuid {
+            said = said.both(&self.of_kinds[FileKind::Setuid as usize]);
+        }
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_what_is_mapped_to_be_run() {
+        let maps = "\
+55d0c0a00000-55d0c0a20000 r--p 00000000 08:01 11 /usr/bin/bash
+55d0c0a20000-55d0c0b00000 r-xp 00020000 08:01 11 /usr/bin/bash
+7f0000000000-7f0000001000 r-xp 00000000 08:01 12 /opt/a lib.so
+7f0000002000-7f0000003000 r-xp 00000000 08:01 13 /usr/lib/old.so (deleted)
+7f0000004000-7f0000005000 rw-p 00000000 00:00 0
+7ffd00000000-7ffd00001000 r-xp 00000000 00:00 0  [vdso]
+";
+        let found: Vec<_> = libraries(maps).collect();
+        assert_eq!(
+            found,
+            [Path::new("/usr/bin/bash"), Path::new("/opt/a lib.so")]
+        );
+    }
+}
