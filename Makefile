@@ -36,11 +36,12 @@ test: setup-build setup-check setup-vm ## install what is missing and run every 
 
 check: setup-build setup-check ## formats, lints, documentation, BPF for both architectures, the build itself; warnings are errors
 	$(CARGO) fmt --check
+	@# Before anything of the crate is built: it has to be built again.
+	scripts/check-build.sh
 	$(CARGO) clippy --locked --all-targets --features stream -- -D warnings
 	$(CARGO) clippy --locked --test vm --features stream -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --features stream
 	scripts/check-bpf.sh
-	scripts/check-build.sh
 
 test-unit: setup-build ## tests that need no privileges, on this machine
 	$(CARGO) test --locked --features stream --lib --bins --examples $(PLAIN_TESTS)
