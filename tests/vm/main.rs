@@ -123,7 +123,7 @@ fn main() {
         .flatten()
         .copied()
         .collect();
-        harness::main(&tests)
+        harness::main(&harness::mixed(tests))
     };
     std::process::exit(code);
 }
