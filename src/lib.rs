@@ -49,6 +49,7 @@ mod fence;
 mod inference;
 #[cfg(stockade_kernel)]
 mod kernel;
+pub mod kill;
 pub mod launch;
 mod monitor;
 pub mod policy;

@@ -4,9 +4,11 @@ mod cgroups;
 pub(crate) mod mounts;
 mod processes;
 mod spaces;
+mod stat;
 mod symbols;
 mod users;
 
 pub(crate) use processes::{MANY, Processes};
 pub(crate) use spaces::{Space, Spaces};
+pub(crate) use stat::{Stat, TICK_NS};
 pub(crate) use symbols::Symbols;

@@ -9,15 +9,13 @@ use std::sync::Arc;
 
 use super::cgroups::Cgroups;
 use super::mounts;
+use super::stat::{Stat, TICK_NS};
 use super::users::Names;
 use crate::delivery::Surroundings;
 use crate::event::{About, Event, Kind, Process, ProcessId, text};
 
 /// Beyond so many, those that have ended are forgotten at once and not at the next round.
 pub(crate) const MANY: usize = 8192;
-
-/// The kernel's unit of times in /proc/PID/stat (`USER_HZ`): a hundredth of a second on every architecture we run on.
-const TICK_NS: u64 = 10_000_000;
 
 #[derive(Debug)]
 struct Entry {
@@ -161,26 +159,15 @@ fn executable_of(id: ProcessId) -> Option<Arc<str>> {
 
 /// Whether the process that has this pid in /proc is the one that is meant.
 pub(super) fn runs(id: ProcessId) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.pid)).ok();
-    stat.and_then(|stat| started(&stat)) == Some(id.start_ns / TICK_NS)
-}
-
-/// When it started, in ticks since boot: the 22nd field. The second one is a name in parentheses that can hold anything.
-fn started(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(19)?.parse().ok()
+    let stat = std::fs::read(format!("/proc/{}/stat", id.pid)).ok();
+    stat.and_then(|stat| Stat::parse(&stat))
+        .is_some_and(|stat| stat.start_ticks == id.start_ns / TICK_NS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::sample;
-
-    #[test]
-    fn start_is_found_behind_any_name() {
-        let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21\n";
-        assert_eq!(started(stat), Some(4711));
-    }
 
     #[test]
     fn executable_is_handed_down_by_forks_and_replaced_by_execs() {

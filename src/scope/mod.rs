@@ -8,7 +8,7 @@ mod resolve;
 use std::path::PathBuf;
 
 #[cfg(stockade_kernel)]
-pub(crate) use resolve::{FOLLOW, Resolved, max_processes};
+pub(crate) use resolve::{FOLLOW, Resolved, max_processes, no_process, open_cgroup};
 
 /// Which processes are meant. Who: any of the trees, pids and cgroups, or the whole host. Narrowed by user ids and by
 /// names, where such are given. The program that starts the session is never part of it.

@@ -318,13 +318,16 @@ fn find(running: &[Seed], pid: u32) -> Result<&Seed> {
     running
         .iter()
         .find(|s| s.ns_tgid == pid && pid != 0)
-        .ok_or_else(|| {
-            Error::new(ErrorKind::Scope, format!("there is no process {pid}"))
-                .with_hint("name a process that runs, by its process id and not by a thread's")
-        })
+        .ok_or_else(|| no_process(pid))
 }
 
-fn open_cgroup(path: &Path) -> Result<OwnedFd> {
+pub(crate) fn no_process(pid: u32) -> Error {
+    Error::new(ErrorKind::Scope, format!("there is no process {pid}"))
+        .with_hint("name a process that runs, by its process id and not by a thread's")
+}
+
+/// Opens the directory of a cgroup (v2) that a user names.
+pub(crate) fn open_cgroup(path: &Path) -> Result<OwnedFd> {
     let unresolved = |why: String| {
         Error::new(ErrorKind::Scope, format!("cgroup {} cannot be resolved: {why}", path.display())).with_hint(
             "name a directory of the cgroup v2 tree, such as /system.slice/ssh.service; 'stockade doctor' shows where it is mounted",
