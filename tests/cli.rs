@@ -112,6 +112,86 @@ fn wrong_usage_ends_with_2_and_names_the_thing() {
 }
 
 #[test]
+fn wrong_usage_of_the_kill_switch_ends_with_2_and_names_the_thing() {
+    let program = Program::new();
+    let capture = program.dir.path().join("capture");
+    let capture = capture.to_str().expect("the tests' own names are UTF-8");
+    for (args, says) in [
+        (
+            &["kill"][..],
+            "there is nobody to kill: give --pid PID, --tree PID or --cgroup PATH",
+        ),
+        (&["kill", "--now"], "--pid PID, --tree PID or --cgroup PATH"),
+        (&["kill", "--pid", "x"], "invalid value 'x'"),
+        (&["kill", "--pid", "-1"], "unexpected argument '-1'"),
+        (
+            &["kill", "--grace", "5", "--tree", "1"],
+            "a number with its unit: ns, us, ms or s, such as 5ms",
+        ),
+        (
+            &["kill", "--now", "--grace", "5s", "--tree", "1"],
+            "cannot be used with",
+        ),
+        (
+            &["kill", "--dry-run", "--capture", capture, "--tree", "1"],
+            "cannot be used with",
+        ),
+        (&["kill", "--host"], "unexpected argument '--host'"),
+        (&["kill", "--uid", "0"], "unexpected argument '--uid'"),
+        // Refused, and the capture not begun.
+        (
+            &["kill", "--capture", capture, "--pid", "1"],
+            "is not killed: it is the first process of this system",
+        ),
+    ] {
+        ends(&program.run(args), 2, says);
+    }
+    assert!(!std::path::Path::new(capture).exists());
+    ends(
+        &program.run(&["kill", "--pid", "0"]),
+        40,
+        "there is no process 0",
+    );
+    ends(
+        &program.run(&["kill", "--cgroup", "/no/such/cgroup"]),
+        40,
+        "cgroup /no/such/cgroup cannot be resolved",
+    );
+}
+
+#[test]
+fn a_dry_run_of_the_kill_switch_lists_a_tree_and_signals_nobody() {
+    let program = Program::new();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "sleep 1000 & echo $!; wait"])
+        .stdout(Stdio::piped());
+    let mut shell = command.spawn().expect("a shell");
+    let mut child = String::new();
+    let out = shell.stdout.as_mut().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut child).expect("a line");
+    let pid = shell.id().to_string();
+    let planned = program.run(&["kill", "--dry-run", "--tree", &pid]);
+    let listed = String::from_utf8_lossy(&planned.stdout).into_owned();
+    let stat = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        stat.rsplit_once(") ").expect("a state").1.as_bytes()[0]
+    };
+    let states = [stat(&pid), stat(child.trim())];
+    // Whoever runs these tests can end its own.
+    let end = rustix::process::Pid::from_raw(child.trim().parse().expect("a pid")).expect("a pid");
+    rustix::process::kill_process(end, rustix::process::Signal::KILL).expect("it runs");
+    shell.wait().expect("it ends with its child");
+    assert_eq!(planned.status.code(), Some(0), "{}", stderr(&planned));
+    let line = |pid: &str, name: &str| format!("{pid:<8}{name:<16}would be killed\n");
+    assert_eq!(listed, line(&pid, "sh") + &line(child.trim(), "sleep"));
+    assert!(
+        states.iter().all(|s| matches!(s, b'S' | b'R' | b'D')),
+        "{states:?}"
+    );
+}
+
+#[test]
 fn a_wrong_policy_ends_with_1_before_anything_runs() {
     let program = Program::new();
     program.write(
@@ -469,7 +549,7 @@ fn help_names_every_exit_code() {
     for code in ["  0   ", "  1   ", "  2   ", "  40  "] {
         assert!(text.contains(code), "{code} is missing in: {text}");
     }
-    for command in ["monitor", "run", "enforce", "policy", "doctor"] {
+    for command in ["monitor", "run", "enforce", "kill", "policy", "doctor"] {
         let help = program.run(&[command, "--help"]);
         assert!(
             String::from_utf8_lossy(&help.stdout).contains("stockade"),

@@ -3,6 +3,7 @@
 mod doctor;
 mod enforce;
 mod flame;
+mod kill;
 mod monitor;
 mod output;
 mod policy;
@@ -24,9 +25,11 @@ use stockade::{Error, ErrorKind, Sampling, Scope};
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done, also when a policy denied something
-  1   the policy is wrong: bad syntax, a path that does not exist, a case that fails; or a recording is damaged
+  1   the policy is wrong: bad syntax, a path that does not exist, a case that fails; or a recording
+      is damaged; or 'kill' left somebody
   2   wrong usage
-  40  not watching, or not fenced: could not be loaded, attached or proved, or no such process or cgroup
+  40  not watching, not fenced, or nobody killed: could not be loaded, attached or proved, or no
+      such process or cgroup
   'run' passes on the command's own code (128+n for signal n) once the command has started; 127 and 126 when it
   cannot be found or executed, as in a shell.";
 
@@ -43,6 +46,7 @@ enum Command {
     Monitor(monitor::MonitorArgs),
     Run(run::RunArgs),
     Enforce(enforce::EnforceArgs),
+    Kill(kill::KillArgs),
     Replay(replay::ReplayArgs),
     Flame(flame::FlameArgs),
     Policy(policy::PolicyCommand),
@@ -66,6 +70,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Monitor(args) => monitor::main(args),
         Command::Run(args) => run::main(args),
         Command::Enforce(args) => enforce::main(args),
+        Command::Kill(args) => kill::main(args),
         Command::Replay(args) => replay::main(&args),
         Command::Flame(args) => flame::main(args),
         Command::Policy(command) => policy::main(&command),
@@ -95,10 +100,10 @@ fn report(error: &anyhow::Error) -> u8 {
     ours.map_or(ErrorKind::Io.exit_code(), |e| e.kind().exit_code())
 }
 
-/// Who is watched or fenced.
+/// Who is meant by where they are.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Scope")]
-struct ScopeArgs {
+struct WhoArgs {
     /// This process alone
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
@@ -108,6 +113,29 @@ struct ScopeArgs {
     /// This cgroup (v2) and all below it
     #[arg(long, value_name = "PATH")]
     cgroup: Vec<PathBuf>,
+}
+
+impl WhoArgs {
+    fn add_to(self, mut scope: Scope) -> Scope {
+        for pid in self.pid {
+            scope = scope.pid(pid);
+        }
+        for pid in self.tree {
+            scope = scope.tree(pid);
+        }
+        for path in self.cgroup {
+            scope = scope.cgroup(path);
+        }
+        scope
+    }
+}
+
+/// Who is watched or fenced.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scope")]
+struct ScopeArgs {
+    #[command(flatten)]
+    who: WhoArgs,
     /// Only processes of this user id
     #[arg(long, value_name = "UID")]
     uid: Vec<u32>,
@@ -125,15 +153,7 @@ impl ScopeArgs {
         if self.host {
             scope = scope.host();
         }
-        for pid in self.pid {
-            scope = scope.pid(pid);
-        }
-        for pid in self.tree {
-            scope = scope.tree(pid);
-        }
-        for path in self.cgroup {
-            scope = scope.cgroup(path);
-        }
+        scope = self.who.add_to(scope);
         for uid in self.uid {
             scope = scope.uid(uid);
         }

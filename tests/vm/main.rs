@@ -24,6 +24,8 @@ mod harness;
 #[cfg(target_os = "linux")]
 mod helper;
 #[cfg(target_os = "linux")]
+mod kill;
+#[cfg(target_os = "linux")]
 mod lifetime;
 #[cfg(target_os = "linux")]
 mod lockout;
@@ -89,6 +91,8 @@ fn main() {
         file_summary::main(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--many") {
         summaries::main(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--vfork") {
+        kill::vfork(&args[2..])
     } else {
         let tests: Vec<harness::Test> = [
             variants::TESTS,
@@ -104,6 +108,7 @@ fn main() {
             scope::TESTS,
             lockout::TESTS,
             lifetime::TESTS,
+            kill::TESTS,
             monitor::TESTS,
             process::TESTS,
             net::TESTS,
