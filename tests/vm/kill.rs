@@ -59,6 +59,11 @@ pub(crate) const TESTS: &[Test] = &[
         refused,
     ),
     Test::new(
+        "kill_switch_tells_who_hangs_and_does_not_wait_for_ever",
+        Needs::Nothing,
+        hanging,
+    ),
+    Test::new(
         "kill_switch_without_rights_says_so_and_leaves_it",
         Needs::Nothing,
         without_rights,
@@ -662,6 +667,29 @@ fn refused(ctx: &Ctx) -> Outcome {
     runs(&mut innocent);
     inside.signal(Signal::KILL);
     inside.wait();
+    Outcome::Passed
+}
+
+/// A tracer keeps it where it is on its way out, and SIGKILL does not get it any further.
+fn hanging(ctx: &Ctx) -> Outcome {
+    let mut child = shell(ctx, "echo >$1; exec sleep 1000");
+    let pid = i32::try_from(child.pid()).unwrap();
+    let trace = |request, data: libc::c_int| {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: none of these requests reads or writes our memory.
+        let done = unsafe { libc::ptrace(request, pid, none, data as usize) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    };
+    trace(libc::PTRACE_SEIZE, libc::PTRACE_O_TRACEEXIT);
+    let number = pid.to_string();
+    let kill = ["kill", "--format", "json", "--now", "--pid", &number];
+    let ended = stockade(ctx, kill);
+    trace(libc::PTRACE_DETACH, 0);
+    assert_eq!(child.wait(), 137);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let told = fate(&ended, child.pid());
+    assert_eq!(told["stockade.kill.outcome"], "still_there", "{told}");
+    documented(&ended.events);
     Outcome::Passed
 }
 
