@@ -88,6 +88,9 @@ fn shell(ctx: &Ctx, script: &str) -> Process {
         .args(["-c", script, "sh", text(&ready)])
         .env(MARK, text(&ctx.dir))
         .stdin(Stdio::null())
+        // What a failed test leaves behind holds nobody up who reads our output.
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .expect("a shell");
     let child = Process(child);
@@ -256,7 +259,7 @@ fn started_on_sigterm(ctx: &Ctx) -> Outcome {
 /// It forks and ends all the time, and no process of it ever has a parent in the tree; only its session tells.
 fn hopping(ctx: &Ctx) -> Outcome {
     let hop = ctx.path("hop");
-    fs::write(&hop, "sleep 0.02; sh $0 &").unwrap();
+    fs::write(&hop, "echo >>$0.count; sleep 0.02; sh $0 &").unwrap();
     let root = shell(
         ctx,
         &format!(
@@ -264,6 +267,11 @@ fn hopping(ctx: &Ctx) -> Outcome {
             text(&hop)
         ),
     );
+    // The first of them is still a child of the root.
+    poll("some generations", || {
+        let lines = fs::read(ctx.path("hop.count")).unwrap_or_default().len();
+        (lines > 5).then_some(())
+    });
     let pid = root.pid().to_string();
     let ended = stockade(ctx, ["kill", "--format", "json", "--now", "--tree", &pid]);
     let left = marked(ctx);
