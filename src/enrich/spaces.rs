@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::maps::MapLine;
 use super::processes::runs;
 use crate::event::{ProcessId, text};
 use crate::kernel::Change;
@@ -266,7 +267,7 @@ impl Spaces {
             return;
         };
         self.lives.insert(pid, Life::default());
-        for (start, end, offset, key) in maps.split(|b| *b == b'\n').filter_map(executable) {
+        for (start, end, offset, key) in MapLine::all(&maps).filter_map(executable) {
             self.map(pid, start, end, offset, key);
         }
     }
@@ -350,28 +351,22 @@ impl Spaces {
     }
 }
 
-/// A line of /proc/PID/maps, if that piece can be executed: `start-end perms offset dev inode path`.
-fn executable(line: &[u8]) -> Option<(u64, u64, u64, FileKey)> {
-    let mut words = line.splitn(6, |b| *b == b' ');
-    let mut word = || std::str::from_utf8(words.next()?).ok();
-    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-    let (start, end) = word()?.split_once('-')?;
-    if !word()?.contains('x') {
+/// Where it is and what of which file, of a piece that can be executed.
+fn executable(line: MapLine<'_>) -> Option<(u64, u64, u64, FileKey)> {
+    if !line.is_code() {
         return None;
     }
-    let offset = hex(word()?)?;
-    let (major, minor) = word()?.split_once(':')?;
-    let inode = word()?.parse().ok()?;
-    let path = words.next().unwrap_or_default().trim_ascii_start();
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let (major, minor) = line.device.split_once(':')?;
     Some((
-        hex(start)?,
-        hex(end)?,
-        offset,
+        hex(line.start)?,
+        hex(line.end)?,
+        hex(line.offset)?,
         FileKey {
             major: u32::try_from(hex(major)?).ok()?,
             minor: u32::try_from(hex(minor)?).ok()?,
-            inode,
-            path: path.to_owned(),
+            inode: line.inode.parse().ok()?,
+            path: line.path.to_owned(),
         },
     ))
 }
@@ -495,6 +490,7 @@ mod tests {
     fn lines_of_maps_are_understood() {
         let line =
             b"7f00-7fff r-xp 00002000 103:02 99                    /usr/lib/a b.so (deleted)";
+        let executable = |line| MapLine::parse(line).and_then(executable);
         let (start, end, offset, key) = executable(line).expect("code");
         assert_eq!((start, end, offset), (0x7f00, 0x7fff, 0x2000));
         assert_eq!((key.major, key.minor, key.inode), (0x103, 2, 99));

@@ -5,7 +5,9 @@
 //! be installed, by the identity that the kernel half will find.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -13,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use super::Plan;
 use super::identity::{Identity, Known, Opened, place};
 use super::places::Said;
+use crate::enrich::MapLine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Access, FileKind, FileRule};
 
@@ -45,7 +48,7 @@ pub(super) fn vital(held: &[u32]) -> Vec<Vital> {
         let program = fs::read_link(proc.join("exe")).unwrap_or_default();
         // Behind the link lies the very file, whatever is at its name now.
         let mut needed = vec![(Access::EXEC, proc.join("exe"), program)];
-        let maps = fs::read_to_string(proc.join("maps")).unwrap_or_default();
+        let maps = fs::read(proc.join("maps")).unwrap_or_default();
         needed.extend(libraries(&maps).map(|path| {
             let inside = path.strip_prefix("/").unwrap_or(path);
             let by = proc.join("root").join(inside);
@@ -73,13 +76,12 @@ pub(super) fn vital(held: &[u32]) -> Vec<Vital> {
 }
 
 /// Files that are mapped to be run, of /proc/PID/maps. The program is among them.
-fn libraries(maps: &str) -> impl Iterator<Item = &Path> {
-    maps.lines().filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let rights = fields.nth(1)?;
-        let path = line[line.find('/')?..].trim_end();
-        (rights.contains('x') && !path.ends_with(" (deleted)")).then_some(Path::new(path))
-    })
+fn libraries(maps: &[u8]) -> impl Iterator<Item = &Path> {
+    let code = MapLine::all(maps).filter(MapLine::is_code);
+    let files = code
+        .map(|line| line.path)
+        .filter(|path| path.starts_with(b"/") && !path.ends_with(b" (deleted)"));
+    files.map(|path| Path::new(OsStr::from_bytes(path)))
 }
 
 impl Plan {
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn libraries_are_what_is_mapped_to_be_run() {
-        let maps = "\
+        let maps = b"\
 55d0c0a00000-55d0c0a20000 r--p 00000000 08:01 11 /usr/bin/bash
 55d0c0a20000-55d0c0b00000 r-xp 00020000 08:01 11 /usr/bin/bash
 7f0000000000-7f0000001000 r-xp 00000000 08:01 12 /opt/a lib.so

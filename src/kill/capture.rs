@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::member::Member;
 use super::sockets::{self, Socket, Sockets};
-use crate::enrich::TICK_NS;
+use crate::enrich::{MapLine, TICK_NS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Clock, NAMESPACE_NAMES, names, text};
 use crate::kernel::{boot_ns, real_time_offset_ns};
@@ -368,26 +368,16 @@ fn connections(
 }
 
 fn maps(text: &[u8]) -> Vec<Mapping> {
-    text.split(|b| *b == b'\n').filter_map(mapping).collect()
-}
-
-/// `start-end permissions offset device inode path`; the path is filled up with blanks in front of it, and the kernel
-/// writes a line feed in it as `\012`.
-fn mapping(line: &[u8]) -> Option<Mapping> {
-    let mut fields = line.splitn(6, |b| *b == b' ');
-    let mut next = || Some(std::str::from_utf8(fields.next()?).ok()?.to_owned());
-    let (range, permissions, offset, device, inode) = (next()?, next()?, next()?, next()?, next()?);
-    let (start, end) = range.split_once('-')?;
-    let path = fields.next().unwrap_or_default().trim_ascii_start();
-    Some(Mapping {
-        start: start.to_owned(),
-        end: end.to_owned(),
-        permissions,
-        offset,
-        device,
-        inode,
-        path: (!path.is_empty()).then(|| text::escape(path)),
-    })
+    let own = |line: MapLine<'_>| Mapping {
+        start: line.start.to_owned(),
+        end: line.end.to_owned(),
+        permissions: line.permissions.to_owned(),
+        offset: line.offset.to_owned(),
+        device: line.device.to_owned(),
+        inode: line.inode.to_owned(),
+        path: (!line.path.is_empty()).then(|| text::escape(line.path)),
+    };
+    MapLine::all(text).map(own).collect()
 }
 
 #[cfg(test)]
