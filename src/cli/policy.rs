@@ -9,9 +9,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Answer, Cases, Contact, Decision, FileKind, FileRule, NetworkRule, Pattern, Reason,
-    Rule, RuleSet, SyscallRule, SystemCall, Verdict, diff, diff_calls, diff_network, explain_call,
-    explain_contact, explain_file,
+    Access, Answer, Cases, Contact, Decision, FileKind, Pattern, Reason, Rule, RuleSet, SystemCall,
+    Verdict, diff, diff_calls, diff_network, explain_call, explain_contact, explain_file,
 };
 
 use super::{Format, Outcome, counted, environment, report};
@@ -217,7 +216,7 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
             };
             let contact = Contact::new(address, Some(transport), Access::NETWORK);
             let reasons = explain_contact(&set, &contact);
-            let told = reasons.iter().map(Told::of_network).collect();
+            let told = reasons.iter().map(Told::new).collect();
             let of = Of::Address(&text, &args.protocol);
             print_reasons(of, told, wanted, args.format)?;
             continue;
@@ -226,14 +225,14 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
             && path.symlink_metadata().is_err()
         {
             let reason = explain_call(&set, &call);
-            let told = vec![Told::of_calls(&reason)];
+            let told = vec![Told::new(&reason)];
             print_reasons(Of::Call(&call.to_string()), told, wanted, args.format)?;
             continue;
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
         let file = real(&file);
         let reasons = explain_file(&set, &file, kind_of(&file).as_slice());
-        let told = reasons.iter().map(Told::of_files).collect();
+        let told = reasons.iter().map(Told::new).collect();
         let of = Of::File(&file.to_string_lossy());
         print_reasons(of, told, wanted, args.format)?;
     }
@@ -254,27 +253,16 @@ struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    fn of_files(reason: &Reason<'a, FileRule>) -> Self {
-        Told::new(reason, |rule| (&rule.id, rule.line))
-    }
-
-    fn of_network(reason: &Reason<'a, NetworkRule>) -> Self {
-        Told::new(reason, |rule| (&rule.id, rule.line))
-    }
-
-    fn of_calls(reason: &Reason<'a, SyscallRule>) -> Self {
-        Told::new(reason, |rule| (&rule.id, rule.line))
-    }
-
-    fn new<R: Rule>(reason: &Reason<'a, R>, name: impl Fn(&'a R) -> Named<'a>) -> Self {
-        let named = |decision: &Decision<'a, R>| decision.rule.map(&name);
+    fn new<R: Rule>(reason: &Reason<'a, R>) -> Self {
+        let name = |rule: &'a R| (rule.id(), rule.line());
+        let named = |decision: &Decision<'a, R>| decision.rule.map(name);
         Told {
             access: reason.access,
             answer: reason.decision.answer(),
             rule: named(&reason.decision),
             unlisted: reason.decision.unlisted,
             without: (reason.without.verdict, named(&reason.without)),
-            then: reason.then.iter().map(|rule| name(rule)).collect(),
+            then: reason.then.iter().copied().map(name).collect(),
         }
     }
 }

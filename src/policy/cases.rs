@@ -8,7 +8,9 @@ use serde_saphyr::{Location, Spanned};
 
 use super::compile::{self, label};
 use super::document::{self, Value};
-use super::evaluate::{Request, Verdict, evaluate, evaluate_call, evaluate_contact};
+use super::evaluate::{
+    Decision, Request, Rule, Verdict, evaluate, evaluate_call, evaluate_contact,
+};
 use super::fault::{Fault, Place, quoted, unknown};
 use super::pattern;
 use super::{Access, Contact, Environment, FileKind, RuleSet, SystemCall};
@@ -130,19 +132,14 @@ impl Cases {
             .filter_map(|case| {
                 let (verdict, rule) = match &case.object {
                     Accessed::File(path) => {
-                        let decision =
-                            evaluate(set, &Request::new(path, case.access).of(case.of.as_slice()));
-                        (decision.verdict, decision.rule.map(|r| r.id.clone()))
+                        let request = Request::new(path, case.access).of(case.of.as_slice());
+                        outcome(&evaluate(set, &request))
                     }
                     Accessed::Address(address, transport) => {
                         let contact = Contact::new(*address, *transport, case.access);
-                        let decision = evaluate_contact(set, &contact);
-                        (decision.verdict, decision.rule.map(|r| r.id.clone()))
+                        outcome(&evaluate_contact(set, &contact))
                     }
-                    Accessed::Call(call) => {
-                        let decision = evaluate_call(set, call);
-                        (decision.verdict, decision.rule.map(|r| r.id.clone()))
-                    }
+                    Accessed::Call(call) => outcome(&evaluate_call(set, call)),
                 };
                 let as_expected =
                     verdict == case.expect && (case.rule.is_none() || case.rule == rule);
@@ -154,6 +151,12 @@ impl Cases {
             })
             .collect()
     }
+}
+
+/// The verdict, and the id of the rule that it comes from.
+fn outcome<R: Rule>(decision: &Decision<'_, R>) -> (Verdict, Option<String>) {
+    let rule = decision.rule.map(|rule| rule.id().to_owned());
+    (decision.verdict, rule)
 }
 
 fn read(text: &str, env: &Environment) -> std::result::Result<Cases, Fault> {

@@ -168,6 +168,8 @@ impl<R: Rule> Decision<'_, R> {
 pub trait Rule {
     /// What it is called.
     fn id(&self) -> &str;
+    /// Where it begins in its document; 0 where it has none.
+    fn line(&self) -> u32;
     /// How it refuses.
     fn refusal(&self) -> Refusal;
 }
@@ -186,6 +188,10 @@ macro_rules! speaks {
         impl Rule for $rule {
             fn id(&self) -> &str {
                 &self.id
+            }
+
+            fn line(&self) -> u32 {
+                self.line
             }
 
             fn refusal(&self) -> Refusal {
