@@ -4,7 +4,7 @@
 //! libraries that those have mapped, and this program's, to be run again. Each is asked for at the tables that are about to
 //! be installed, by the identity that the kernel half will find.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use super::Plan;
-use super::identity::{Identity, Known, Opened, place};
-use super::places::Said;
+use super::identity::{Exact, Identity, Known, Opened, place};
 use crate::enrich::MapLine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Access, FileKind, FileRule};
@@ -93,6 +92,7 @@ impl Plan {
         vital: Vec<Vital>,
         known: &Known,
         rules: &[&FileRule],
+        by_file: &HashMap<Exact, usize>,
     ) -> Result<()> {
         for Vital {
             who,
@@ -104,9 +104,17 @@ impl Plan {
             let Some(file) = Identity::found(opened, known)? else {
                 continue;
             };
+            // As the kernel half will find it.
+            let mut said = self.places.about(&file.key, &file.name, &file.above);
+            if let Some(at) = by_file.get(&file.exact()) {
+                said = said.both(&self.targets[*at].said);
+            }
             for kind in access.kinds() {
                 let bit = kind.bits().trailing_zeros() as usize;
-                let said = self.about(&file, kind);
+                let said = match file.setuid && kind == Access::EXEC {
+                    true => said.both(&self.of_kinds[FileKind::Setuid as usize]),
+                    false => said,
+                };
                 let Some(number) = said.refused_by(&self.otherwise, bit) else {
                     continue;
                 };
@@ -123,22 +131,6 @@ impl Plan {
             }
         }
         Ok(())
-    }
-
-    /// What is said about a file, as the kernel half will find it.
-    fn about(&self, file: &Identity, kind: Access) -> Said {
-        let tagged = self
-            .targets
-            .iter()
-            .find(|t| t.identity.exact() == file.exact());
-        let mut said = self.places.about(&file.key, &file.name, &file.above);
-        if let Some(target) = tagged {
-            said = said.both(&target.said);
-        }
-        if kind == Access::EXEC && file.setuid {
-            said = said.both(&self.of_kinds[FileKind::Setuid as usize]);
-        }
-        said
     }
 }
 

@@ -203,10 +203,7 @@ impl Plan {
                 wanted.extend(opened.into_iter().map(|one| (voice, rule, one)));
             }
         }
-        let vital = match ranked[..] {
-            [] => Vec::new(),
-            _ => lockout::vital(operators),
-        };
+        let vital = lockout::vital(operators);
         let known = Known::ask(asker, btf)?;
         let record = known.file(canary.fd())?;
         let canary = canary.identified(record);
@@ -238,7 +235,7 @@ impl Plan {
             let identity = Identity::new(rule, opened, &known)?;
             plan.enter(voice, rule, part, identity, &mut by_file);
         }
-        plan.spares(vital, &known, &ranked)?;
+        plan.spares(vital, &known, &ranked, &by_file)?;
         plan.sets = Sets::new(
             plan.places
                 .said()

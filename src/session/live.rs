@@ -105,8 +105,9 @@ impl Live {
             ));
         }
         filter.check(&monitors)?;
+        let is_of_command = command.as_ref().is_some_and(|(_, tree)| *tree == scope);
         if let Some(rule) = policy.as_ref().and_then(|rules| rules.syscalls.first())
-            && command.as_ref().is_none_or(|(_, tree)| *tree != scope)
+            && !is_of_command
         {
             return Err(Error::new(
                 ErrorKind::NotEnforced,
@@ -123,7 +124,9 @@ impl Live {
         let resolved = Resolved::new(scope, &asker)?;
         let plan = match &policy {
             Some(rules) => {
-                let operators = match lockout_allowed {
+                // A command that we hold is below us.
+                let spared = lockout_allowed || is_of_command || rules.rules.is_empty();
+                let operators = match spared {
                     true => Vec::new(),
                     false => resolved.operators(&asker)?,
                 };

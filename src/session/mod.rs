@@ -145,7 +145,8 @@ impl SessionBuilder {
     /// # Errors
     ///
     /// [`Scope`](crate::ErrorKind::Scope): a process or cgroup does not exist. [`Policy`](crate::ErrorKind::Policy): a
-    /// path of a rule cannot be opened, or a rule would lock the caller's own session out. [`Permission`](crate::ErrorKind::Permission): rights are missing.
+    /// path of a rule cannot be opened, or a rule would lock the caller's own session out.
+    /// [`Permission`](crate::ErrorKind::Permission): rights are missing.
     /// [`Load`](crate::ErrorKind::Load): a monitor cannot be attached in any way.
     /// [`NotEnforced`](crate::ErrorKind::NotEnforced): the fence does not refuse the canary.
     /// [`Io`](crate::ErrorKind::Io): the file of the recording cannot be made.
