@@ -12,5 +12,5 @@ mod users;
 pub(crate) use maps::MapLine;
 pub(crate) use processes::{MANY, Processes};
 pub(crate) use spaces::{Space, Spaces};
-pub(crate) use stat::{Stat, TICK_NS};
+pub(crate) use stat::{Stat, TICK_NS, ancestry, ids, unified};
 pub(crate) use symbols::Symbols;

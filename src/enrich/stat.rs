@@ -1,8 +1,8 @@
-//! `/proc/PID/stat`: what the kernel says of a process in one line.
+//! What the kernel says of a process in /proc/PID: `stat`, `status`, `cgroup`.
 
 use crate::event::text;
 
-/// The fields of it that somebody needs.
+/// The fields of `stat` that somebody needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// The name of its main thread, escaped.
@@ -51,6 +51,38 @@ impl Stat {
     }
 }
 
+/// The real and the effective id, behind `Uid:` or `Gid:` in /proc/PID/status.
+pub(crate) fn ids(status: &[u8], key: &str) -> [Option<u32>; 2] {
+    let mut lines = status.split(|b| *b == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(key.as_bytes()));
+    let line = line.and_then(|line| std::str::from_utf8(line).ok());
+    let mut ids = line.unwrap_or_default().split_ascii_whitespace();
+    let mut next = || ids.next()?.parse().ok();
+    [next(), next()]
+}
+
+/// The path in the cgroup v2 tree, of /proc/PID/cgroup.
+pub(crate) fn unified(cgroups: &[u8]) -> Option<&[u8]> {
+    let mut lines = cgroups.split(|b| *b == b'\n');
+    lines.find_map(|line| line.strip_prefix(b"0::"))
+}
+
+/// This process and those that it was started from, from the inside out, as far as they can be seen from here.
+pub(crate) fn ancestry() -> Vec<u32> {
+    let mut line = vec![std::process::id()];
+    while let Some(parent) = line.last().and_then(|pid| {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Some(Stat::parse(&stat)?.parent)
+    }) {
+        // 0: outside of this pid namespace, or the kernel.
+        if parent == 0 || line.contains(&parent) {
+            break;
+        }
+        line.push(parent);
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +101,13 @@ mod tests {
         for cut in 0..line.len() - b"4711 20 21\n".len() {
             assert_eq!(Stat::parse(&line[..cut]), None, "{cut}");
         }
+    }
+
+    #[test]
+    fn ids_are_the_real_and_the_effective_one() {
+        let status = b"Name:\tUid:\nUid:\t1000\t0\t0\t0\nGid:\t1000\t1000\t1000\t1000\n";
+        assert_eq!(ids(status, "Uid:"), [Some(1000), Some(0)]);
+        assert_eq!(ids(b"", "Uid:"), [None, None]);
     }
 
     #[test]

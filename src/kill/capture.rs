@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::member::Member;
 use super::sockets::{self, Socket, Sockets};
-use crate::enrich::{MapLine, TICK_NS};
+use crate::enrich::{MapLine, TICK_NS, ids, unified};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Clock, NAMESPACE_NAMES, names, text};
 use crate::kernel::{boot_ns, real_time_offset_ns};
@@ -76,7 +76,7 @@ fn failed(path: &Path, e: &io::Error) -> Error {
 }
 
 /// A process. What could not be read is named in `errors`; docs/KILL.md lists the fields.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Record {
     v: u8,
     #[serde(rename = "@timestamp")]
@@ -200,23 +200,7 @@ impl Record {
             start: date(stat.start_ticks.saturating_mul(TICK_NS)),
             name: stat.name.clone(),
             parent: stat.parent,
-            executable: None,
-            device: None,
-            inode: None,
-            args: None,
-            directory: None,
-            uid: None,
-            euid: None,
-            gid: None,
-            egid: None,
-            cgroup: None,
-            namespaces: BTreeMap::new(),
-            environment: None,
-            descriptors: None,
-            connections: None,
-            maps: None,
-            errors: BTreeMap::new(),
-            gone: false,
+            ..Record::default()
         };
         let read = |name: &str| fs::read(member.path(name));
         let link = |name: &str| Ok(escaped(fs::read_link(member.path(name))?.as_os_str()));
@@ -230,12 +214,13 @@ impl Record {
         record.args = note.of("args", read("cmdline").map(|bytes| strings(&bytes)));
         record.directory = note.of("working_directory", link("cwd"));
         if let Some(status) = note.of("ids", read("status")) {
-            [record.uid, record.euid] = ids(&status, "Uid:");
-            [record.gid, record.egid] = ids(&status, "Gid:");
+            let told = |key| ids(&status, key).map(|id| id.map(|id| id.to_string()));
+            [record.uid, record.euid] = told("Uid:");
+            [record.gid, record.egid] = told("Gid:");
         }
         record.cgroup = note
             .of("cgroup", read("cgroup"))
-            .and_then(|text| unified(&text));
+            .and_then(|text| unified(&text).map(text::escape));
         for name in NAMESPACE_NAMES {
             match fs::metadata(member.path(&format!("ns/{name}"))) {
                 Ok(space) => {
@@ -298,23 +283,6 @@ fn keys(bytes: &[u8]) -> Vec<String> {
             ))
         })
         .collect()
-}
-
-/// The real and the effective id, behind their key in /proc/PID/status.
-fn ids(status: &[u8], key: &str) -> [Option<String>; 2] {
-    let line = status
-        .split(|b| *b == b'\n')
-        .find_map(|line| line.strip_prefix(key.as_bytes()));
-    let line = line.and_then(|l| std::str::from_utf8(l).ok());
-    let mut ids = line.unwrap_or_default().split_ascii_whitespace();
-    [ids.next().map(str::to_owned), ids.next().map(str::to_owned)]
-}
-
-/// The path in the cgroup v2 tree.
-fn unified(text: &[u8]) -> Option<String> {
-    text.split(|b| *b == b'\n')
-        .find_map(|line| line.strip_prefix(b"0::"))
-        .map(text::escape)
 }
 
 fn descriptors(member: &Member) -> io::Result<Vec<Descriptor>> {
@@ -397,16 +365,6 @@ mod tests {
         assert_eq!(strings(b"sh\0-c\0\0a\nb\0"), ["sh", "-c", "", "a\\nb"]);
         assert!(strings(b"").is_empty());
         assert_eq!(strings(b"title without an end"), ["title without an end"]);
-    }
-
-    #[test]
-    fn ids_are_the_real_and_the_effective_one() {
-        let status = b"Name:\tUid:\nUid:\t1000\t0\t0\t0\nGid:\t1000\t1000\t1000\t1000\n";
-        assert_eq!(
-            ids(status, "Uid:"),
-            [Some("1000".to_owned()), Some("0".to_owned())]
-        );
-        assert_eq!(ids(b"", "Uid:"), [None, None]);
     }
 
     #[test]

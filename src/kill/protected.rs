@@ -1,9 +1,7 @@
 //! Who is never killed.
 
-use std::fs;
-
 use super::member::Member;
-use crate::enrich::Stat;
+use crate::enrich::ancestry;
 use crate::error::{Error, ErrorKind};
 
 /// This process and those that it was started from, from the inside out.
@@ -12,18 +10,7 @@ pub(super) struct Protected(Vec<u32>);
 
 impl Protected {
     pub(super) fn find() -> Self {
-        let mut line = vec![std::process::id()];
-        while let Some(parent) = line.last().and_then(|pid| {
-            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-            Some(Stat::parse(&stat)?.parent)
-        }) {
-            // 0: outside of this pid namespace, or the kernel.
-            if parent == 0 || line.contains(&parent) {
-                break;
-            }
-            line.push(parent);
-        }
-        Protected(line)
+        Protected(ancestry())
     }
 
     /// The sentence that refuses it; `what` is what it belongs to, such as "the tree of 1234".

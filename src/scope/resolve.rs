@@ -1,12 +1,15 @@
 //! From a scope to what the kernel half compares: task keys, cgroup descriptors, user ids, names.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::Scope;
+use crate::enrich::{ancestry, ids, unified};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{Asker, Loader, Probe, Seed, tracepoint};
 use crate::wire::{CGROUPS_MAX, MARKS, TASK_FOLLOW, TaskEntry, TaskKey, bytes_of, scope_bit};
@@ -130,47 +133,37 @@ impl Resolved {
         let running = asker.processes()?;
         let members = self.members(&running)?;
         let members: HashSet<TaskKey> = members.iter().map(|(seed, _)| TaskKey::of(seed)).collect();
-        let by_key: HashMap<(u64, u32), &Seed> = running
-            .iter()
-            .map(|seed| ((seed.start_ns, seed.tgid), seed))
-            .collect();
-        let mut above = Vec::new();
-        let mut at = find(&running, std::process::id())?;
-        while let Some(parent) = by_key.get(&(at.parent_start_ns, at.ppid)) {
-            at = parent;
-            above.push(at);
+        let mut pids = ancestry().split_off(1);
+        if !pids.contains(&1) {
+            pids.push(1);
         }
-        above.extend(running.iter().find(|seed| seed.ns_tgid == 1));
-        let mut pids: Vec<u32> = above
-            .into_iter()
-            // Those outside this pid namespace have no number here.
-            .filter(|seed| seed.ns_tgid != 0 && self.holds(seed, &members))
-            .map(|seed| seed.ns_tgid)
-            .collect();
-        pids.dedup();
+        let is_held = |pid: &u32| {
+            let mut running = running.iter();
+            let seed = running.find(|seed| seed.ns_tgid == *pid);
+            seed.is_some_and(|seed| self.holds(seed, &members))
+        };
+        pids.retain(is_held);
         Ok(pids)
     }
 
     /// Whether a process that runs is in scope now.
     fn holds(&self, seed: &Seed, members: &HashSet<TaskKey>) -> bool {
         let pid = seed.ns_tgid;
-        let read =
-            |what: &str| std::fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
         let named = self.scope.whole_host()
             || members.contains(&TaskKey::of(seed))
             || (!self.cgroups.is_empty() && self.is_above(&read("cgroup")));
         let of_user = || {
             let status = read("status");
-            let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-            let real = line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
-            real.is_some_and(|uid: u32| self.scope.uids.contains(&uid))
+            let [real, _] = ids(&status, "Uid:");
+            real.is_some_and(|uid| self.scope.uids.contains(&uid))
         };
         let of_name = || {
             let comm = read("comm");
             let comms = self.scope.comms.iter();
             comms
                 .map(|name| cut(name))
-                .any(|name| name == comm.trim_end_matches('\n').as_bytes())
+                .any(|name| name == comm.strip_suffix(b"\n").unwrap_or(&comm))
         };
         named
             && (self.scope.uids.is_empty() || of_user())
@@ -178,8 +171,8 @@ impl Resolved {
     }
 
     /// Whether what /proc/PID/cgroup names is one of the cgroups, or below one.
-    fn is_above(&self, cgroups: &str) -> bool {
-        let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
+    fn is_above(&self, cgroups: &[u8]) -> bool {
+        let own = unified(cgroups).and_then(|path| path.strip_prefix(b"/"));
         let (Some(own), Some(mount)) = (own, crate::enrich::mounts::cgroup2()) else {
             return false;
         };
@@ -191,7 +184,7 @@ impl Resolved {
                 .map(|fd| rustix::fs::fstat(fd).map(|stat| stat.st_ino));
             there.is_ok() && ours.any(|id| id == there)
         };
-        let place = mount.join(own);
+        let place = mount.join(OsStr::from_bytes(own));
         place
             .ancestors()
             .take_while(|path| path.starts_with(&mount))
