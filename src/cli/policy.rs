@@ -159,9 +159,7 @@ fn kind_of(file: &Path) -> Option<FileKind> {
         let about = std::fs::metadata(file)
             .ok()
             .filter(std::fs::Metadata::is_file)?;
-        let mode = about.permissions().mode();
-        let is_setuid = mode & 0o4000 != 0 || mode & 0o2010 == 0o2010;
-        is_setuid.then_some(FileKind::Setuid)
+        FileKind::of_mode(about.permissions().mode())
     }
     #[cfg(not(unix))]
     {

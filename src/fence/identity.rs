@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use super::file_key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{Asker, KernelBtf, directories};
-use crate::policy::{Effect, FileRule, Pattern};
+use crate::policy::{Effect, FileKind, FileRule, Pattern};
 use crate::wire::{AboveRecord, FileKey, IdentityRecord};
 
 /// What an opened path stands for.
@@ -308,15 +308,13 @@ impl Identity {
             Strength::TagOnly
         };
         let name = record.name.split(|b| *b == 0).next().unwrap_or_default();
-        let mode = Mode::from_raw_mode(record.file.mode);
         Ok(Some(Identity {
             path: opened.path,
             key: file_key(&record.file),
             strength,
             name: name.to_owned(),
             above,
-            // Where the group may not run it, the bit is about locks.
-            setuid: mode.contains(Mode::SUID) || mode.contains(Mode::SGID | Mode::XGRP),
+            setuid: FileKind::of_mode(record.file.mode) == Some(FileKind::Setuid),
             stat: opened.stat,
             fd: opened.fd,
         }))

@@ -26,6 +26,18 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// What the permissions of a file make it, as stat(2) has them.
+    #[must_use]
+    pub const fn of_mode(mode: u32) -> Option<FileKind> {
+        // Where its group may not run it, the set-group-ID bit is about locks.
+        let runs_as_owner = mode & 0o4000 != 0 || mode & 0o2010 == 0o2010;
+        if runs_as_owner {
+            Some(FileKind::Setuid)
+        } else {
+            None
+        }
+    }
+
     /// Every kind.
     pub const ALL: [FileKind; 2] = [FileKind::Fileless, FileKind::Setuid];
 
