@@ -11,7 +11,7 @@ use crate::fence::{EPERM, text, until_ready};
 use crate::harness::{Ctx, Needs, Outcome, Stockade, Test, poll, stockade};
 use crate::helper::{results, step};
 use crate::mounts::bind;
-use crate::places::{Case, case, faults, policy, rule, steps_of, under};
+use crate::places::{Case, case, faults, policy, rule, staged, under};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -102,11 +102,7 @@ fn depths(ctx: &Ctx) -> Outcome {
     let out = ctx.path("results");
     // Under other inodes than the ones that were there when the policy was armed, so that names alone hold.
     let (ready, go) = (ctx.path("ready"), ctx.path("go"));
-    let mut steps = vec![
-        step("ready", &[&"touch", &ready]),
-        step("go", &[&"wait", &go]),
-    ];
-    steps.extend(steps_of(&cases));
+    let steps = staged([], (&ready, &go), &cases);
     let mut run = Stockade::start(ctx, under(&policy, &[], &out, &steps, ctx));
     until_ready(&mut run, &ready);
     for name in &named {

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::fence::text;
 use crate::harness::{
     Ctx, Ended, Needs, Outcome, Process, Stockade, Test, number, poll, stockade, word,
 };
+use crate::mounts::cgroup2;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -115,6 +116,21 @@ fn marked(ctx: &Ctx) -> Vec<u32> {
     .collect()
 }
 
+#[track_caller]
+fn nobody_is_left(ctx: &Ctx, ended: &Ended) {
+    let left = marked(ctx);
+    let (told, stderr) = (&ended.events, &ended.stderr);
+    assert!(left.is_empty(), "{left:?} are left: {told:?} {stderr}");
+    assert_eq!(ended.code, 0, "{told:?} {stderr}");
+}
+
+/// How many have been sent SIGKILL.
+fn killed(ended: &Ended) -> usize {
+    let mut fates: Vec<&Value> = ended.events.iter().collect();
+    fates.retain(|fate| fate["stockade.kill.outcome"] == "killed");
+    fates.len()
+}
+
 /// As ps(1) has it: `S`, `T`, `Z`.
 fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -211,9 +227,7 @@ fn forking(ctx: &Ctx) -> Outcome {
             ctx,
             ["kill", "--format", "json", "--grace", grace, "--tree", &pid],
         );
-        let left = marked(ctx);
-        assert!(left.is_empty(), "{left:?} are left: {}", ended.stderr);
-        assert_eq!(ended.code, 0, "{:?} {}", ended.events, ended.stderr);
+        nobody_is_left(ctx, &ended);
         assert!(ended.events.len() > 20, "{:?}", ended.events);
         fate(&ended, root.pid());
     }
@@ -232,27 +246,14 @@ fn started_on_sigterm(ctx: &Ctx) -> Outcome {
         ctx,
         ["kill", "--format", "json", "--grace", "1s", "--tree", &pid],
     );
-    let left = marked(ctx);
-    assert!(
-        left.is_empty(),
-        "{left:?} are left: {:?} {}",
-        ended.events,
-        ended.stderr
-    );
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    nobody_is_left(ctx, &ended);
     assert_eq!(
         fate(&ended, root.pid())["stockade.kill.outcome"],
         "exited",
         "{:?}",
         ended.events
     );
-    let killed = |f: &&Value| f["stockade.kill.outcome"] == "killed";
-    assert_eq!(
-        ended.events.iter().filter(killed).count(),
-        2,
-        "{:?}",
-        ended.events
-    );
+    assert_eq!(killed(&ended), 2, "{:?}", ended.events);
     Outcome::Passed
 }
 
@@ -274,20 +275,8 @@ fn hopping(ctx: &Ctx) -> Outcome {
     });
     let pid = root.pid().to_string();
     let ended = stockade(ctx, ["kill", "--format", "json", "--now", "--tree", &pid]);
-    let left = marked(ctx);
-    assert!(
-        left.is_empty(),
-        "{left:?} are left: {:?} {}",
-        ended.events,
-        ended.stderr
-    );
-    assert_eq!(ended.code, 0, "{:?} {}", ended.events, ended.stderr);
-    let killed = |f: &&Value| f["stockade.kill.outcome"] == "killed";
-    assert!(
-        ended.events.iter().filter(killed).count() > 1,
-        "{:?}",
-        ended.events
-    );
+    nobody_is_left(ctx, &ended);
+    assert!(killed(&ended) > 1, "{:?}", ended.events);
     Outcome::Passed
 }
 
@@ -322,9 +311,8 @@ fn in_vfork(ctx: &Ctx) -> Outcome {
     });
     let pid = parent.pid().to_string();
     let ended = stockade(ctx, ["kill", "--format", "json", "--now", "--tree", &pid]);
-    assert_eq!(ended.code, 0, "{:?} {}", ended.events, ended.stderr);
+    nobody_is_left(ctx, &ended);
     assert_eq!(ended.events.len(), 2, "{:?}", ended.events);
-    assert!(marked(ctx).is_empty());
     assert_eq!(parent.wait(), 137);
     Outcome::Passed
 }
@@ -334,11 +322,7 @@ struct Cgroup(PathBuf);
 
 impl Cgroup {
     fn new(name: &str) -> Cgroup {
-        let table = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
-        let mount = table.lines().find(|l| l.contains(" - cgroup2 "));
-        let root = mount.and_then(|l| l.split(' ').nth(4));
-        let root = Path::new(root.expect("cgroup2 is mounted"));
-        let dir = root.join(format!("stockade-kill-{name}-{}", std::process::id()));
+        let dir = cgroup2().join(format!("stockade-kill-{name}-{}", std::process::id()));
         fs::create_dir_all(dir.join("below")).expect("cgroups");
         Cgroup(dir)
     }

@@ -52,6 +52,14 @@ pub(crate) fn bind(what: &Path, at: &Path) -> Mount {
     Mount(at.to_owned())
 }
 
+/// Where the cgroup v2 tree is.
+pub(crate) fn cgroup2() -> PathBuf {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    let mount = table.lines().find(|l| l.contains(" - cgroup2 "));
+    let root = mount.and_then(|l| l.split(' ').nth(4));
+    PathBuf::from(root.expect("cgroup2 is mounted"))
+}
+
 /// Built in where it cannot be loaded; mount will say when it is neither.
 fn load(module: &str) {
     let _ = Command::new("/usr/sbin/modprobe")

@@ -96,12 +96,12 @@ pub(crate) fn case(
     (step(label, words), refused)
 }
 
-pub(crate) fn steps_of<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<Step> {
+fn steps_of<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<Step> {
     cases.into_iter().map(|(step, _)| step.clone()).collect()
 }
 
 /// Steps before and after something that is done from outside, between `ready` and `go`.
-fn staged<'a>(
+pub(crate) fn staged<'a>(
     before: impl IntoIterator<Item = &'a Case>,
     (ready, go): (&Path, &Path),
     after: impl IntoIterator<Item = &'a Case>,

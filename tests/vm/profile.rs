@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,6 +13,7 @@ use crate::fence::text;
 use crate::harness::{
     Ctx, Ended, Needs, Outcome, Process, Stockade, Test, number, poll, stockade, word,
 };
+use crate::mounts::cgroup2;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -273,11 +274,7 @@ struct Cgroup(PathBuf);
 
 impl Cgroup {
     fn new() -> Cgroup {
-        let table = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
-        let mount = table.lines().find(|l| l.contains(" - cgroup2 "));
-        let root = mount.and_then(|l| l.split(' ').nth(4));
-        let root = Path::new(root.expect("cgroup2 is mounted"));
-        let dir = root.join(format!("stockade-profile-{}", std::process::id()));
+        let dir = cgroup2().join(format!("stockade-profile-{}", std::process::id()));
         fs::create_dir(&dir).expect("a cgroup");
         Cgroup(dir)
     }

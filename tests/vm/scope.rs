@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use crate::fence::{EPERM, fenced, text};
 use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, number, poll, stockade};
 use crate::helper::{arguments, outside, results, step};
+use crate::mounts::cgroup2;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -106,14 +107,7 @@ pub(crate) fn start_helper(ctx: &Ctx, args: Vec<String>) -> Process {
 }
 
 fn child_cgroup(ctx: &Ctx) -> Outcome {
-    let Some(root) = fs::read_to_string("/proc/self/mountinfo")
-        .unwrap()
-        .lines()
-        .find(|l| l.contains(" - cgroup2 "))
-        .and_then(|l| l.split(' ').nth(4).map(std::path::PathBuf::from))
-    else {
-        panic!("cgroup2 is not mounted");
-    };
+    let root = cgroup2();
     let parent = root.join(format!("stockade-test-{}", std::process::id()));
     let child = parent.join("below");
     let beside = root.join(format!("stockade-beside-{}", std::process::id()));
