@@ -29,8 +29,8 @@ pub(crate) struct Delivery<S> {
     tell_processes: bool,
     kinds_wanted: Kinds,
     paths_wanted: Paths,
-    /// Names of the policy's rules.
-    rules: Vec<String>,
+    /// Names of a policy's rules, and the number of the first one. Of two, while one takes the place of the other.
+    rules: Vec<(u32, Vec<String>)>,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) events: u64,
     /// Seen and truncated, by kind, in the order of their first event.
@@ -51,13 +51,22 @@ impl<S: Surroundings> Delivery<S> {
             tell_processes: opening.tell_processes,
             kinds_wanted: opening.kinds.clone(),
             paths_wanted: opening.paths.clone(),
-            rules: opening.rules.clone(),
+            rules: vec![(0, opening.rules.clone())],
             recorder: None,
             events: 0,
             kinds: Vec::new(),
             denials: 0,
             malformed: [0; 3],
         }
+    }
+
+    /// From now on this is the policy whose rules have these numbers.
+    pub(crate) fn set_rules(&mut self, first: u32, rules: Vec<String>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.rules(first, &rules);
+        }
+        self.rules.retain(|(other, _)| *other != first);
+        self.rules.push((first, rules));
     }
 
     /// A record that came through a ring.
@@ -206,8 +215,12 @@ impl<S: Surroundings> Delivery<S> {
         let Kind::Denial(denial) = &mut event.kind else {
             return None;
         };
-        let number = usize::try_from(denial.rule).ok();
-        if let Some(id) = number.and_then(|n| self.rules.get(n)) {
+        let named = self.rules.iter().find_map(|(first, names)| {
+            let number = denial.rule.checked_sub(*first)?;
+            Some((number, names.get(usize::try_from(number).ok()?)?))
+        });
+        if let Some((number, id)) = named {
+            denial.rule = number;
             denial.rule_id.clone_from(id);
         }
         let Denied::File {

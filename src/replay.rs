@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use crate::delivery::{Delivery, Surroundings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{About, Certificate, Clock, Event, Kind, ProcessId};
-use crate::recording::{Known, Opening, Tag, Told, Unreadable, VERSION, read_frame, read_start};
+use crate::recording::{
+    Known, OLDEST, Opening, Rules, Tag, Told, Unreadable, VERSION, read_frame, read_start,
+};
 
 /// What a session was given, from a file that [`SessionBuilder::record`](crate::session::SessionBuilder::record) wrote.
 /// Needs no rights, and works on every system.
@@ -87,11 +89,11 @@ impl Recording {
     pub fn read(input: impl Read + Send + 'static, name: &str) -> Result<Recording> {
         let mut input: Box<dyn Read + Send> = Box::new(input);
         let version = read_start(&mut input).map_err(|e| unreadable(name, e))?;
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(Error::new(
                 ErrorKind::Recording,
                 format!(
-                    "{name} is a recording of version {version}, and this stockade reads {VERSION}"
+                    "{name} is a recording of version {version}, and this stockade reads {OLDEST} to {VERSION}"
                 ),
             )
             .with_hint("replay it with the stockade that recorded it"));
@@ -164,6 +166,10 @@ impl Recording {
                     delivery.surroundings.host_path = Some(path);
                 }
                 Some(Tag::Clock) => clock = from_json(name, &bytes)?,
+                Some(Tag::Rules) => {
+                    let Rules { first, names } = from_json(name, &bytes)?;
+                    delivery.set_rules(first, names);
+                }
                 Some(Tag::Certificate) => {
                     let certificate: Certificate = from_json(name, &bytes)?;
                     let counted = (delivery.events, delivery.denials, delivery.kinds());
@@ -370,7 +376,7 @@ mod tests {
         let e = replayed(bytes).1.unwrap_err();
         assert_eq!(
             e.to_string(),
-            "test.stk is a recording of version 99, and this stockade reads 2"
+            "test.stk is a recording of version 99, and this stockade reads 2 to 3"
         );
         let e = replayed(b"{\"v\":1}, and more of the same".to_vec())
             .1

@@ -25,8 +25,9 @@ STK_EXPORT(stk_name);
 /* Where the group may not run it, the bit was about locks. */
 #define SETGID (STK_S_ISGID | STK_S_IXGRP)
 
-/* With an access, above its kinds: the file is opened to be run, and not mapped. */
-#define ASKED_RUN (1U << 31)
+/* With an access, above its kinds and STK_SECOND: the file is opened to be run, and not mapped. */
+#define ASKED_RUN   (1U << 31)
+#define ASKED_KINDS (~(ASKED_RUN | STK_SECOND))
 /* With the number of a set: what kind of file it is. */
 #define OF_FILELESS (1U << 30)
 #define OF_SETUID   (1U << 31)
@@ -52,15 +53,27 @@ enum {
 #define CLIMB_LOST  (1ULL << 31)
 #define CLIMB_AGAIN (CLIMB_ON | CLIMB_LOST)
 
+/* An inode has one tag in a map, and replacing that is not done in one step: so each half has its own. */
+
 struct {
 	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct stk_ruling);
-} stk_tags SEC(".maps");
+} stk_tags_first SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct stk_ruling);
+} stk_tags_second SEC(".maps");
+
+/* There is room for more than there is, which costs nothing so. */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
 	__type(key, struct stk_key);
 	__type(value, struct stk_ruling);
@@ -68,6 +81,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
 	__type(key, struct stk_name);
 	__type(value, struct stk_ruling);
@@ -127,7 +141,7 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 	else
 		no_file_id(&rec->file, dentry);
 	rec->rule = rule;
-	rec->access = (__u32)what & ~ASKED_RUN;
+	rec->access = (__u32)what & ASKED_KINDS;
 	rec->verdict = verdict_in(what);
 	rec->error = what >> TOLD_ERROR;
 	if (what & TOLD_UNLISTED)
@@ -155,10 +169,10 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 	return 0;
 }
 
-static __always_inline void key_of(struct stk_key *key, __u64 inode)
+static __always_inline void key_of(struct stk_key *key, __u64 inode, __u32 half)
 {
 	key->ino = STK_GET(inode, inode, i_ino);
-	key->dev = STK_GET(inode, inode, i_sb, s_dev);
+	key->dev = STK_GET(inode, inode, i_sb, s_dev) | half;
 	key->generation = STK_GET(inode, inode, i_generation);
 }
 
@@ -170,19 +184,18 @@ static __always_inline bool may_name(const struct stk_ruling *ruling, __u32 len)
 
 /*
  * What is said about a file or directory by rules for its name in `dir` and for all below `dir`. `child` is 0 where it
- * has no name there; `kind` has STK_LEAF where it is what is accessed and not on the way there.
+ * has no name there; `kind` has STK_LEAF where it is what is accessed and not on the way there, and STK_SECOND.
  */
 __attribute__((noinline)) __u64 said_in(__u64 dir, __u64 child, __u64 so_far, __u32 kind)
 {
-	struct stk_armed *armed = armed_now();
+	struct stk_armed *armed = armed_of(kind);
 	struct stk_ruling *ruling, *named;
 	struct stk_name name;
 	bool leaf = kind & STK_LEAF;
 
 	if (!armed)
 		return so_far;
-	kind &= ~STK_LEAF;
-	key_of(&name.dir, (__u64)STK_GET(dentry, dir, d_inode));
+	key_of(&name.dir, (__u64)STK_GET(dentry, dir, d_inode), kind & STK_SECOND);
 	ruling = bpf_map_lookup_elem(&stk_keys, &name.dir);
 	if (!ruling || ruling->epoch != armed->epoch)
 		return so_far;
@@ -315,7 +328,7 @@ __attribute__((noinline)) __u64 oldest_mount(__u64 dentry)
  */
 __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __u32 kind)
 {
-	struct stk_armed *armed = armed_now();
+	struct stk_armed *armed = armed_of(kind);
 	__u32 i;
 
 	if (!armed)
@@ -341,14 +354,14 @@ __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __
 
 /*
  * The strongest refusals, as codes: of rules that are enforced, and below it of all. Adds those of one kind of access;
- * `asked` is its number, and above it the set of the file's own rules, with what kind of file it is. By itself, or the
- * verifier would look at each kind behind every outcome of the one before.
+ * `asked` is its number with STK_SECOND, and above it the set of the file's own rules, with what kind of file it is. By
+ * itself, or the verifier would look at each kind behind every outcome of the one before.
  */
 __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked, __u64 so_far)
 {
-	struct stk_armed *armed = armed_now();
 	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE);
 	__u32 kind = asked, own = asked >> 32;
+	struct stk_armed *armed = armed_of(kind);
 
 	if (!armed)
 		return so_far;
@@ -380,15 +393,16 @@ static __always_inline __u32 kinds_of(__u64 inode, __u32 access)
 }
 
 /*
- * The answer to an access, 0 or -errno; reports what is refused, or would be. `asked` is the access, and above it the set
- * of the file's own rules.
+ * The answer to an access, 0 or -errno; reports what is refused, or would be. `asked` is the access with STK_SECOND, and
+ * above it the set of the file's own rules.
  */
 __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u64 asked)
 {
 	__u64 mount = stk_mount_of((struct vfsmount *)mnt);
 	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
 	__u32 access = asked, kind;
-	__u64 about = (asked >> 32 << 32) | (__u64)kinds_of(inode, access) << 32;
+	__u64 about = (asked >> 32 << 32) | (__u64)kinds_of(inode, access) << 32 |
+		      (access & STK_SECOND);
 
 	for (kind = 0; kind < STK_ACCESS_FILE_KINDS; kind++) {
 		if (access & (1U << kind))
@@ -402,22 +416,22 @@ __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u6
 }
 
 /* Hooks are given typed pointers: what is looked at for every access is loaded, not read by a call. */
-static __always_inline struct stk_ruling *by_key(struct inode *inode)
+static __always_inline struct stk_ruling *by_key(struct inode *inode, struct stk_armed *armed)
 {
 	struct stk_key key;
 
 	key.ino = inode->i_ino;
-	key.dev = inode->i_sb->s_dev;
+	key.dev = inode->i_sb->s_dev | armed->half;
 	key.generation = inode->i_generation;
 	return bpf_map_lookup_elem(&stk_keys, &key);
 }
 
 /* Whether this name can have a rule. */
-static __always_inline bool in_named(struct dentry *dentry, __u32 epoch)
+static __always_inline bool in_named(struct dentry *dentry, struct stk_armed *armed)
 {
-	struct stk_ruling *ruling = by_key(dentry->d_parent->d_inode);
+	struct stk_ruling *ruling = by_key(dentry->d_parent->d_inode, armed);
 
-	return ruling && ruling->epoch == epoch && may_name(ruling, dentry->d_name.len);
+	return ruling && ruling->epoch == armed->epoch && may_name(ruling, dentry->d_name.len);
 }
 
 /* What there is to say about a file that no rule names by itself. */
@@ -427,14 +441,12 @@ static __always_inline __u32 besides(struct stk_armed *armed, __u32 access)
 }
 
 /* 0 or -errno. */
-static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode, __u32 access,
-				 bool self, struct dentry *dentry, struct vfsmount *mnt)
+static __always_inline int judge(struct stk_armed *armed, struct stk_ruling *ruling,
+				 struct inode *inode, __u64 access, bool self,
+				 struct dentry *dentry, struct vfsmount *mnt)
 {
-	struct stk_armed *armed = armed_now();
-	__u32 own = 0;
+	__u64 own = 0;
 
-	if (!armed)
-		return 0;
 	if (ruling && ruling->epoch == armed->epoch &&
 	    self == !!(ruling->flags & STK_RULING_CANARY))
 		own = ruling->own;
@@ -444,37 +456,44 @@ static __always_inline int judge(struct stk_ruling *ruling, struct inode *inode,
 		/* The tool itself is only ever held by the canary rule. */
 		if (self || !flags)
 			return 0;
-		if (flags == STK_ARMED_NAMES && !in_named(dentry, armed->epoch))
+		if (flags == STK_ARMED_NAMES && !in_named(dentry, armed))
 			return 0;
 	}
 	return bounded(refused(stk_number(inode), stk_number(dentry), stk_number(mnt),
-			       access | (__u64)own << 32));
+			       access | armed->half | own << 32));
 }
 
-#define RULING_TAGGED(inode)                                                                 \
-	({                                                                                   \
-		struct stk_ruling *__p = bpf_inode_storage_get(&stk_tags, (inode), NULL, 0); \
-		if (!__p)                                                                    \
-			__p = by_key(inode);                                                 \
-		__p;                                                                         \
+#define TAG_OF(inode, map) bpf_inode_storage_get(&(map), (inode), NULL, 0)
+#define RULING_TAGGED(inode, armed)                                                     \
+	({                                                                              \
+		struct stk_ruling *__p = (armed)->half ? TAG_OF(inode, stk_tags_second) \
+						       : TAG_OF(inode, stk_tags_first); \
+		if (!__p)                                                               \
+			__p = by_key(inode, armed);                                     \
+		__p;                                                                    \
 	})
-#define RULING_KEYED(inode)       by_key(inode)
-#define RULING_ANY(tagged, inode) ((tagged) ? RULING_TAGGED(inode) : RULING_KEYED(inode))
+#define RULING_KEYED(inode, armed) by_key(inode, armed)
+#define RULING_ANY(tagged, inode, armed) \
+	((tagged) ? RULING_TAGGED(inode, armed) : RULING_KEYED(inode, armed))
 
-/* `tagged` is a constant at every call, so a twin holds no reference to the tag map. */
-#define CHECK(tagged, inode_, access_, dentry_, mnt_)                                           \
+/* `tagged` is a constant at every call, so a twin holds no reference to the tag maps. */
+#define CHECK_BY(now, tagged, inode_, access_, dentry_, mnt_)                                   \
 	({                                                                                      \
 		int __ret = 0;                                                                  \
 		bool __self;                                                                    \
 		struct inode *__inode = (inode_);                                               \
-		if (concerned(&__self)) {                                                       \
+		struct stk_armed *__armed;                                                      \
+		if (concerned(&__self) && (__armed = (now))) {                                  \
 			struct stk_ruling *__ruling = NULL;                                     \
 			if (__inode)                                                            \
-				__ruling = RULING_ANY(tagged, __inode);                         \
-			__ret = judge(__ruling, __inode, (access_), __self, (dentry_), (mnt_)); \
+				__ruling = RULING_ANY(tagged, __inode, __armed);                \
+			__ret = judge(__armed, __ruling, __inode, (access_), __self, (dentry_), \
+				      (mnt_));                                                  \
 		}                                                                               \
 		__ret;                                                                          \
 	})
+#define CHECK(tagged, inode, access, dentry, mnt) \
+	CHECK_BY(armed_now(), tagged, inode, access, dentry, mnt)
 
 static __always_inline __u32 open_access(struct file *file)
 {
@@ -521,13 +540,13 @@ static __always_inline int judge_numbers(__u64 dentry, __u64 mnt, __u32 access)
 		return 0;
 	of = STK_AS(dentry, dentry);
 	inode = STK_NUMBER_AT(&of->d_inode);
-	key_of(&key, inode);
+	key_of(&key, inode, armed->half);
 	ruling = bpf_map_lookup_elem(&stk_keys, &key);
 	if (ruling && ruling->epoch == armed->epoch && !(ruling->flags & STK_RULING_CANARY))
 		own = ruling->own;
 	if (!own && !besides(armed, access))
 		return 0;
-	return bounded(refused(inode, dentry, mnt, access | own << 32));
+	return bounded(refused(inode, dentry, mnt, access | armed->half | own << 32));
 }
 
 static __always_inline int judge_of_layer(__u64 file)
@@ -563,7 +582,9 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 #define ON_FILE(tagged, file, access) \
 	CHECK(tagged, (file)->f_inode, access, (file)->f_path.dentry, (file)->f_path.mnt)
 #define ON_OPEN(tagged, file)             ON_FILE(tagged, file, open_access(file))
-#define ON_DENTRY(tagged, dentry, access) CHECK(tagged, (dentry)->d_inode, access, dentry, NULL)
+#define ON_DENTRY(tagged, dentry, access) ON_DENTRY_BY(armed_now(), tagged, dentry, access)
+#define ON_DENTRY_BY(now, tagged, dentry, access) \
+	CHECK_BY(now, tagged, (dentry)->d_inode, access, dentry, NULL)
 
 /*
  * Who maps a file executable runs it: so do loaders, whatever they were told to load. An anonymous mapping has no file, for
@@ -595,30 +616,36 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 	})
 
 /* What is to be made, is no file yet: only its name can have a rule. */
-#define ON_CREATE(dentry) CHECK(false, NULL, STK_ACCESS_CREATE, dentry, NULL)
+#define ON_CREATE(dentry)         ON_CREATE_BY(armed_now(), dentry)
+#define ON_CREATE_BY(now, dentry) CHECK_BY(now, false, NULL, STK_ACCESS_CREATE, dentry, NULL)
 
 /* A mount hides what was there. */
 #define ON_MOUNT(path) \
 	CHECK(false, (path)->dentry->d_inode, STK_ACCESS_MOUNT, (path)->dentry, (path)->mnt)
 
-/* The source loses its name; the target is made, or replaced, and under RENAME_EXCHANGE renamed. */
-#define ON_RENAME(tagged, old_dentry, new_dentry)                                   \
-	({                                                                          \
-		int __r = ON_DENTRY(tagged, old_dentry, STK_ACCESS_DELETE);         \
-		if (!__r)                                                           \
-			__r = ON_DENTRY(tagged, new_dentry,                         \
-					(new_dentry)->d_inode ? STK_ACCESS_REPLACE  \
-							      : STK_ACCESS_CREATE); \
-		__r;                                                                \
+/*
+ * The source loses its name; the target is made, or replaced, and under RENAME_EXCHANGE renamed. Both by one policy: of two
+ * that each refuse one half of it, neither would.
+ */
+#define ON_RENAME(tagged, old_dentry, new_dentry)                                      \
+	({                                                                             \
+		struct stk_armed *__now = armed_now();                                 \
+		int __r = ON_DENTRY_BY(__now, tagged, old_dentry, STK_ACCESS_DELETE);  \
+		if (!__r)                                                              \
+			__r = ON_DENTRY_BY(__now, tagged, new_dentry,                  \
+					   (new_dentry)->d_inode ? STK_ACCESS_REPLACE  \
+								 : STK_ACCESS_CREATE); \
+		__r;                                                                   \
 	})
 
 /* A further name is made. */
-#define ON_LINK(tagged, old_dentry, new_dentry)                           \
-	({                                                                \
-		int __r = ON_DENTRY(tagged, old_dentry, STK_ACCESS_LINK); \
-		if (!__r)                                                 \
-			__r = ON_CREATE(new_dentry);                      \
-		__r;                                                      \
+#define ON_LINK(tagged, old_dentry, new_dentry)                                     \
+	({                                                                          \
+		struct stk_armed *__now = armed_now();                              \
+		int __r = ON_DENTRY_BY(__now, tagged, old_dentry, STK_ACCESS_LINK); \
+		if (!__r)                                                           \
+			__r = ON_CREATE_BY(__now, new_dentry);                      \
+		__r;                                                                \
 	})
 
 SEC("?lsm/file_open")

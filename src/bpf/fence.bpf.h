@@ -12,6 +12,7 @@
 
 STK_EXPORT(stk_set);
 STK_EXPORT(stk_armed);
+STK_EXPORT(stk_in_force);
 STK_EXPORT(stk_action);
 
 /* include/linux/err.h, include/uapi/asm-generic/signal.h */
@@ -29,7 +30,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct stk_armed);
+	__type(value, struct stk_in_force);
 } stk_armed_at SEC(".maps");
 
 struct {
@@ -39,12 +40,25 @@ struct {
 	__type(value, struct stk_action);
 } stk_actions SEC(".maps");
 
+/* The policy that is in force. To be asked for once in a decision. */
 static __always_inline struct stk_armed *armed_now(void)
 {
-	__u32 zero = 0;
-	struct stk_armed *armed = bpf_map_lookup_elem(&stk_armed_at, &zero);
+	__u32 zero = 0, which;
+	struct stk_in_force *now = bpf_map_lookup_elem(&stk_armed_at, &zero);
 
-	return armed && armed->epoch ? armed : NULL;
+	if (!now)
+		return NULL;
+	which = *(volatile __u32 *)&now->which;
+	return which ? &now->half[which >> 1 & 1] : NULL;
+}
+
+/* The one that a decision has begun with: `asked` has STK_SECOND or not. What was in force stays until the last has ended. */
+static __always_inline struct stk_armed *armed_of(__u32 asked)
+{
+	__u32 zero = 0;
+	struct stk_in_force *now = bpf_map_lookup_elem(&stk_armed_at, &zero);
+
+	return now ? &now->half[!!(asked & STK_SECOND)] : NULL;
 }
 
 /*
@@ -100,6 +114,9 @@ static __always_inline int answer(__u64 told)
 	return -(int)(told >> TOLD_ERROR);
 }
 
+/* Of what is handed on as a kind of access: its number. */
+#define KIND_NUMBER 31
+
 /* What is said about one kind of access: the strongest rule that is enforced, and below it the strongest of all. */
 static __always_inline __u64 said(__u32 enforced, __u32 all)
 {
@@ -117,8 +134,10 @@ static __always_inline __u64 both(__u64 one, __u64 two)
 	return said(enforced, all);
 }
 
+/* `kind` may have flags above its number. */
 static __always_inline __u64 said_by(const struct stk_set *set, __u32 kind)
 {
+	kind &= KIND_NUMBER;
 	if (kind >= STK_ACCESS_KINDS)
 		return said(STK_RULE_NONE, STK_RULE_NONE);
 	return said(set->enforced[kind], set->all[kind]);

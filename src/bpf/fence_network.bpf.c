@@ -47,6 +47,7 @@ STK_EXPORT(stk_net_ports);
 
 enum {
 	PORTS_DEPTH = 17, /* of a search among 65536 */
+	KEY_BITS = 32 + 128, /* the half, and an address */
 	/* Messages about one that is sent. Nobody has so many; who has is refused. */
 	CONTROLS_MAX = 32,
 };
@@ -107,11 +108,11 @@ __attribute__((noinline)) int tell(__u64 sk, __u64 high, __u64 low, __u64 asked,
 	return 0;
 }
 
-/* The set that is about a port of an address; 0: none. */
+/* The set that is about a port of an address; 0: none. `transport` has STK_SECOND or not. */
 __attribute__((noinline)) __u32 set_at(__u64 high, __u64 low, __u32 port, __u32 transport)
 {
-	struct stk_armed *armed = armed_now();
-	struct stk_net_prefix key = { .bits = 128 };
+	struct stk_armed *armed = armed_of(transport);
+	struct stk_net_prefix key = { .bits = KEY_BITS, .half = transport & STK_SECOND };
 	struct stk_net_ruling *ruling;
 	struct stk_net_ports *ports;
 	__u64 half[2] = { high, low };
@@ -142,15 +143,19 @@ __attribute__((noinline)) __u32 set_at(__u64 high, __u64 low, __u32 port, __u32 
 	ports = bpf_map_lookup_elem(&stk_net_ranges, &first);
 	if (!ports)
 		return 0;
+	transport &= ~STK_SECOND;
 	if (transport == TRANSPORT_TCP)
 		return ports->tcp;
 	return transport == TRANSPORT_UDP ? ports->udp : ports->other;
 }
 
-/* The strongest refusals with those of one kind; `set` is 0 for what no rule names. See refusals() in fence.bpf.c. */
+/*
+ * The strongest refusals with those of one kind, which has STK_SECOND or not; `set` is 0 for what no rule names. See
+ * refusals() in fence.bpf.c.
+ */
 __attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u32 blind, __u64 so_far)
 {
-	struct stk_armed *armed = armed_now();
+	struct stk_armed *armed = armed_of(kind);
 	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE);
 
 	if (!armed)
@@ -166,13 +171,18 @@ __attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u32 blind, 
 __attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 asked)
 {
 	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
-	__u32 blind = !!(asked & ASKED_BLIND), set = 0, kind;
+	__u32 blind = !!(asked & ASKED_BLIND), set = 0, half, kind;
+	struct stk_armed *armed = armed_now();
 
+	if (!armed)
+		return 0;
+	half = armed->half;
 	if (!blind)
-		set = set_at(high, low, (__u16)(asked >> ASKED_PORT), asked >> ASKED_TRANSPORT & 3);
+		set = set_at(high, low, (__u16)(asked >> ASKED_PORT),
+			     (asked >> ASKED_TRANSPORT & 3) | half);
 	for (kind = STK_ACCESS_FILE_KINDS; kind < STK_ACCESS_KINDS; kind++) {
 		if (asked & (1ULL << kind))
-			found = refusals_at(set, kind, blind, found);
+			found = refusals_at(set, kind | half, blind, found);
 	}
 	told = told_of(found);
 	if (!told || (verdict_in(told) == STK_VERDICT_AUDIT && (asked & ASKED_SILENT)))

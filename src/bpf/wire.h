@@ -182,6 +182,15 @@ enum stk_ruling_flag {
 	STK_RULING_LENGTHS = 16,
 };
 
+/*
+ * All tables of the fence have two halves: of the policy that is in force, and of the one that comes next. This bit is of the
+ * second one's keys, where s_dev has none (majors are below 512: BLKDEV_MAJOR_MAX in include/linux/blkdev.h,
+ * CHRDEV_MAJOR_MAX in include/linux/fs.h), and of what functions hand on of what is asked.
+ */
+enum stk_half {
+	STK_SECOND = 1 << 30,
+};
+
 enum stk_armed_flag {
 	STK_ARMED_NAMES = 1 << 0, /* there are rules for names */
 	STK_ARMED_BELOW = 1 << 1, /* and for all that is in a directory */
@@ -873,7 +882,7 @@ struct stk_rate {
 /* Key of stk_keys: no padding, it is compared as bytes. */
 struct stk_key {
 	__u64 ino;
-	__u32 dev;
+	__u32 dev; /* with the half */
 	__u32 generation;
 };
 
@@ -885,7 +894,7 @@ struct stk_name {
 
 /* What is ruled at a place; value of stk_keys, of stk_names and of the inode tag. Entries of stk_sets; 0: nothing. */
 struct stk_ruling {
-	__u32 epoch;
+	__u32 epoch; /* a tag stays with its inode, and may be of a policy before the last one */
 	__u32 flags; /* stk_ruling_flag */
 	__u32 own; /* for the file, or whatever has the name */
 	__u32 below; /* for all that is in the directory, however deep */
@@ -893,7 +902,8 @@ struct stk_ruling {
 
 /* Key of stk_nets: addresses that agree in the first bits, IPv4 as in stk_flow. */
 struct stk_net_prefix {
-	__u32 bits;
+	__u32 bits; /* of what follows */
+	__u32 half;
 	__u8 address[16];
 };
 
@@ -924,9 +934,9 @@ struct stk_action {
 	__u32 kill;
 };
 
-/* One entry: what is in force. Epoch 0: nothing. */
+/* A policy, but for what is in tables. */
 struct stk_armed {
-	__u32 epoch;
+	__u32 epoch; /* of the policies of a fence, which one this is */
 	__u32 flags; /* stk_armed_flag */
 	__u64 hash_key[2]; /* for names: nobody outside can tell which ones meet */
 	struct stk_set otherwise; /* for files and addresses that no rule names */
@@ -937,6 +947,15 @@ struct stk_armed {
 	/* Entries of stk_sets, 0: nothing. For files that have no link, and for those that run with their owner's rights. */
 	__u32 fileless;
 	__u32 setuid;
+	__u32 half; /* where it is: 0 or STK_SECOND */
+	__u32 pad;
+};
+
+/* One entry. A decision reads once which half is in force and stays with it. */
+struct stk_in_force {
+	__u32 which; /* 0: nothing; 1: the first half, 2: the second. Changed by itself, in one byte */
+	__u32 pad;
+	struct stk_armed half[2];
 };
 
 /* Written before load, constant afterwards: branches that are off cost nothing. */

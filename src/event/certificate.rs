@@ -168,6 +168,9 @@ pub struct FenceState {
     pub syscalls: u32,
     /// Accesses that had to be refused and were.
     pub canary_proofs: u32,
+    /// How often another policy took the place of the one before; this is about the last one.
+    #[serde(default)]
+    pub reloads: u32,
 }
 
 impl FenceState {

@@ -98,6 +98,7 @@ pub const KINDS: &[&str] = &[
     "loss",
     "sampled",
     "suppressed",
+    "reload",
 ];
 
 /// One thing that happened, with who did it.
@@ -248,6 +249,8 @@ pub enum Kind {
     Sampled(Sampled),
     /// Events of a process were left out: it had sent its share.
     Suppressed(Suppressed),
+    /// Another policy took the place of the one that was in force; the fence as it is now.
+    Reload(Box<FenceState>),
 }
 
 impl Kind {
@@ -295,13 +298,14 @@ impl Kind {
             Kind::Loss(_) => "loss",
             Kind::Sampled(_) => "sampled",
             Kind::Suppressed(_) => "suppressed",
+            Kind::Reload(_) => "reload",
         }
     }
 
     /// Whether it is a remark of the session about itself: no process has done it.
     #[must_use]
     pub fn is_remark(&self) -> bool {
-        matches!(self, Kind::Loss(_) | Kind::Sampled(_))
+        matches!(self, Kind::Loss(_) | Kind::Sampled(_) | Kind::Reload(_))
     }
 }
 
@@ -778,7 +782,8 @@ impl Event {
             | Kind::NetworkSummary(_)
             | Kind::Loss(_)
             | Kind::Sampled(_)
-            | Kind::Suppressed(_) => None,
+            | Kind::Suppressed(_)
+            | Kind::Reload(_) => None,
         }
     }
 }
@@ -926,6 +931,16 @@ impl fmt::Display for Kind {
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
             Kind::Sampled(e) => e.fmt(f),
             Kind::Suppressed(e) => e.fmt(f),
+            Kind::Reload(e) => {
+                let rules = if e.rules == 1 { "rule" } else { "rules" };
+                let (policy, mode) = (Quoted(&e.policy), &e.mode);
+                write!(
+                    f,
+                    "{policy} ({mode}): {} {rules} on {}",
+                    e.rules,
+                    e.objects()
+                )
+            }
         }
     }
 }

@@ -146,6 +146,31 @@ fn suppressed() -> Kind {
     })
 }
 
+fn fence() -> FenceState {
+    FenceState {
+        policy: "build-job".into(),
+        mode: "enforce".into(),
+        mechanism: "lsm".into(),
+        identity: "tag+key".into(),
+        rules: 4,
+        files: 17,
+        addresses: 2,
+        syscalls: 0,
+        canary_proofs: 9,
+        reloads: 0,
+    }
+}
+
+/// The policy that took its place.
+fn reload() -> Kind {
+    Kind::Reload(Box::new(FenceState {
+        rules: 5,
+        addresses: 0,
+        reloads: 1,
+        ..fence()
+    }))
+}
+
 fn syscall(name: &'static str, number: u32, compat: bool, result: i64) -> Kind {
     Kind::Syscall(Syscall {
         name: name.into(),
@@ -761,7 +786,8 @@ pub fn samples() -> Vec<Event> {
         event(8_500_000, worker(), profile::waiting()),
         event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
         event(9_000_001, nobody.clone(), loss("scope", "map", 1)),
-        event(9_100_000, nobody, sampled()),
+        event(9_100_000, nobody.clone(), sampled()),
+        event(9_100_002, nobody, reload()),
         event(9_100_001, shell(), suppressed()),
     ]);
     all.extend(memory::samples());
@@ -795,17 +821,7 @@ pub fn certificates() -> Vec<Certificate> {
                 ProbeState::attached("process_exec", "tp_btf"),
                 ProbeState::attached("file_open", "fexit"),
             ],
-            fence: Some(FenceState {
-                policy: "build-job".into(),
-                mode: "enforce".into(),
-                mechanism: "lsm".into(),
-                identity: "tag+key".into(),
-                rules: 4,
-                files: 17,
-                addresses: 2,
-                syscalls: 0,
-                canary_proofs: 9,
-            }),
+            fence: Some(fence()),
             events: 48_213,
             denials: 2,
             kinds: vec![

@@ -10,10 +10,13 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::calls::canary_filter;
 use super::file_key;
+use super::places::{Said, Voice};
+use super::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::seccomp::{self, Filter};
-use crate::kernel::{Records, Rings};
-use crate::wire::{FileKey, IdentityRecord, RULE_CANARY, denied_rule};
+use crate::kernel::{Asker, Records, Rings};
+use crate::policy::{self, Access, Effect};
+use crate::wire::{FileKey, RULE_CANARY, denied_rule};
 
 /// How long the denial's record may take; under emulation a whole second is normal.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -27,53 +30,94 @@ pub(super) enum Proof {
     Open(String),
 }
 
+/// What is said about the canary.
+pub(super) fn canary_rule() -> Said {
+    let mut said = Said::NOTHING;
+    let voice = Voice::new(RULE_CANARY, Effect::Deny, policy::Mode::Enforce);
+    said.add(voice, Access::READ);
+    said
+}
+
+/// Accesses of our own, one for each way in which something is refused.
+#[derive(Debug)]
+pub(super) struct Canaries {
+    pub(super) file: Canary,
+    /// Guarded by its tag alone, where tags are used.
+    pub(super) tag: Canary,
+    pub(super) network: NetworkCanary,
+    call: CallCanary,
+}
+
+impl Canaries {
+    /// `secret` is that of the policy's filter.
+    pub(super) fn new(asker: &Asker, secret: u64) -> Result<Self> {
+        let (file, tag) = (memfd()?, memfd()?);
+        let found = asker
+            .files()?
+            .into_iter()
+            .find(|record| i32::try_from(record.fd).is_ok_and(|fd| fd == file.as_raw_fd()));
+        let key = found.map(|record| file_key(&record.file)).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Load,
+                "the kernel did not report one of our descriptors; this is a defect",
+            )
+        })?;
+        Ok(Canaries {
+            file: Canary { fd: file, key },
+            // Another one of tmpfs' inodes; the tag is all it is known by.
+            tag: Canary { fd: tag, key },
+            network: NetworkCanary::new()?,
+            call: CallCanary::new(secret),
+        })
+    }
+
+    /// Those that prove this policy.
+    pub(super) fn of(&self, plan: &Plan, tags: bool) -> Vec<&dyn Proves> {
+        let mut all: Vec<&dyn Proves> = Vec::new();
+        if plan.guards_files {
+            all.push(&self.file);
+        }
+        if plan.guards_files && tags {
+            all.push(&self.tag);
+        }
+        if !plan.contacts.is_empty() {
+            all.push(&self.network);
+        }
+        if !plan.calls.is_empty() {
+            all.push(&self.call);
+        }
+        all
+    }
+}
+
+fn memfd() -> Result<OwnedFd> {
+    let name = "stockade-canary";
+    rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
+        // Before 6.3 the flag is unknown.
+        .or_else(|_| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC))
+        .map_err(|e| {
+            Error::new(
+                ErrorKind::Io,
+                format!("the canary file cannot be made: memfd_create: {e}"),
+            )
+            .with_source(e)
+        })
+}
+
 /// A file that nobody but us knows of.
 #[derive(Debug)]
 pub(super) struct Canary {
     fd: OwnedFd,
-    record: Option<IdentityRecord>,
+    key: FileKey,
 }
 
 impl Canary {
-    pub(super) fn new() -> Result<Self> {
-        let name = "stockade-canary";
-        let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
-            // Before 6.3 the flag is unknown.
-            .or_else(|_| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC))
-            .map_err(|e| {
-                Error::new(
-                    ErrorKind::Io,
-                    format!("the canary file cannot be made: memfd_create: {e}"),
-                )
-                .with_source(e)
-            })?;
-        Ok(Canary { fd, record: None })
-    }
-
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
-    pub(super) fn identified(self, record: IdentityRecord) -> Self {
-        Canary {
-            record: Some(record),
-            ..self
-        }
-    }
-
     pub(super) fn key(&self) -> FileKey {
-        self.record.as_ref().map_or(
-            FileKey {
-                ino: 0,
-                dev: 0,
-                generation: 0,
-            },
-            |r| file_key(&r.file),
-        )
-    }
-
-    pub(super) fn self_tgid(&self) -> u32 {
-        self.record.as_ref().map_or(0, |r| r.tgid)
+        self.key
     }
 
     fn open(&self) -> rustix::io::Result<OwnedFd> {
@@ -202,39 +246,68 @@ impl Proves for CallCanary {
     }
 }
 
-/// After arming: the access must be refused, and its record must arrive. What else arrives goes to `seen`.
-pub(super) fn prove(canary: &dyn Proves, rings: &mut Rings, seen: &mut Records) -> Result<Proof> {
-    match canary.access() {
-        Ok(()) => {
-            return Ok(Proof::Open(
-                "the canary was not refused: the programs are attached and not called".into(),
-            ));
-        }
-        Err(rustix::io::Errno::PERM) => {}
-        Err(e) => {
-            return Ok(Proof::Open(format!(
-                "the canary failed with {e} instead of EPERM"
-            )));
+/// After arming: each access must be refused, and its record must arrive. What else arrives goes to `seen`.
+pub(super) fn prove_all(
+    canaries: &[&dyn Proves],
+    rings: &mut Rings,
+    seen: &mut Records,
+) -> Result<Proof> {
+    for canary in canaries {
+        let proof = prove(*canary, rings, seen)?;
+        if let Proof::Open(_) = proof {
+            return Ok(proof);
         }
     }
+    Ok(Proof::Refused)
+}
+
+/// Where others are refused all the time, there may be no room for the record: then it is tried again.
+fn prove(canary: &dyn Proves, rings: &mut Rings, seen: &mut Records) -> Result<Proof> {
     let end = Instant::now() + DEADLINE;
+    // What is left of another canary would be taken for this one's.
+    while {
+        take(rings, seen)?;
+        rings.has_more() && Instant::now() < end
+    } {}
     while Instant::now() < end {
-        let mut proved = false;
-        for record in rings.drain()?.iter() {
-            if is_canary(record) {
-                proved = true;
-            } else {
-                seen.push(record);
+        match canary.access() {
+            Ok(()) => {
+                return Ok(Proof::Open(
+                    "the canary was not refused: the programs are attached and not called".into(),
+                ));
+            }
+            Err(rustix::io::Errno::PERM) => {}
+            Err(e) => {
+                return Ok(Proof::Open(format!(
+                    "the canary failed with {e} instead of EPERM"
+                )));
             }
         }
-        if proved {
-            return Ok(Proof::Refused);
+        for wait in [Duration::ZERO, Duration::from_millis(50)] {
+            if !wait.is_zero() {
+                rings.sleep(wait)?;
+            }
+            if take(rings, seen)? {
+                return Ok(Proof::Refused);
+            }
         }
-        rings.sleep(Duration::from_millis(50))?;
     }
     Ok(Proof::Open(
         "the canary was refused, but no record of it arrived".into(),
     ))
+}
+
+/// Empties the rings; returns whether a canary's record was there.
+fn take(rings: &mut Rings, seen: &mut Records) -> Result<bool> {
+    let mut proved = false;
+    for record in rings.drain()?.iter() {
+        if is_canary(record) {
+            proved = true;
+        } else {
+            seen.push(record);
+        }
+    }
+    Ok(proved)
 }
 
 /// Whether this record is the canary's denial, which is ours and no event.

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::places::{FIRST_EPOCH, Said, Sets, Voice};
+use super::places::{Said, Sets, Voice};
+use super::tables::Turn;
 use crate::event::Transport;
 use crate::policy::{Access, Addresses, Effect, NetworkRule, is_about_any};
 use crate::wire::{NetPorts, NetPrefix, NetRuling};
@@ -45,9 +46,10 @@ impl Prefix {
         other.bits >= self.bits && other.first & mask.unwrap_or(0) == self.first
     }
 
-    fn key(self) -> NetPrefix {
+    fn key(self, turn: Turn) -> NetPrefix {
         NetPrefix {
-            bits: self.bits.into(),
+            bits: u32::BITS + u32::from(self.bits),
+            half: turn.half(),
             address: self.first.to_be_bytes(),
         }
     }
@@ -199,25 +201,29 @@ impl Contacts {
     }
 
     /// Entries of `stk_net_ranges` in their order, and those of `stk_nets`.
-    pub(super) fn tables(&self, sets: &Sets) -> (Vec<NetPorts>, Vec<(NetPrefix, NetRuling)>) {
+    pub(super) fn tables(
+        &self,
+        sets: &Sets,
+        turn: Turn,
+    ) -> (Vec<NetPorts>, Vec<(NetPrefix, NetRuling)>) {
         let mut ranges = Vec::new();
         let mut rulings = Vec::new();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         for ports in &self.all {
             rulings.push(NetRuling {
-                epoch: FIRST_EPOCH,
-                first: number(ranges.len()),
+                epoch: turn.epoch,
+                first: turn.first_range() + number(ranges.len()),
                 count: number(ports.len()),
             });
             ranges.extend(ports.iter().map(|(from, [tcp, udp, other])| NetPorts {
                 from: (*from).into(),
-                tcp: sets.number(tcp),
-                udp: sets.number(udp),
-                other: sets.number(other),
+                tcp: turn.set(sets.number(tcp)),
+                udp: turn.set(sets.number(udp)),
+                other: turn.set(sets.number(other)),
             }));
         }
         let prefixes = self.prefixes.iter();
-        let prefixes = prefixes.map(|(prefix, at)| (prefix.key(), rulings[*at]));
+        let prefixes = prefixes.map(|(prefix, at)| (prefix.key(turn), rulings[*at]));
         (ranges, prefixes.collect())
     }
 }
@@ -302,10 +308,10 @@ mod tests {
             ports[at - 1].1[transport]
         });
         let bit = kind.bits().trailing_zeros() as usize;
-        let code = said.map_or(RULE_NONE, |said| said.numbers().enforced[bit]);
+        let code = said.map_or(RULE_NONE, |said| said.numbers(0).enforced[bit]);
         match code {
             RULE_NONE => {
-                Some(contacts.otherwise.numbers().enforced[bit]).filter(|c| *c != RULE_NONE)
+                Some(contacts.otherwise.numbers(0).enforced[bit]).filter(|c| *c != RULE_NONE)
             }
             code if code & 1 == 1 => None,
             code => Some(code),

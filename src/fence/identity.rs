@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use super::file_key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{Asker, KernelBtf, directories};
+use crate::kernel::{Asker, KernelBtf};
 use crate::policy::{Effect, FileKind, FileRule, Pattern};
 use crate::wire::{AboveRecord, FileKey, IdentityRecord};
 
@@ -105,7 +105,7 @@ impl Known {
     pub(super) fn ask(asker: &Asker, btf: &KernelBtf) -> Result<Self> {
         let files = asker.files()?.into_iter().map(|r| (r.fd, r)).collect();
         let mut above: HashMap<u32, Vec<AboveRecord>> = HashMap::new();
-        for record in directories(btf)? {
+        for record in asker.directories(btf)? {
             above.entry(record.fd).or_default().push(record);
         }
         Ok(Known { files, above })

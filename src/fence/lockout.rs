@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::Plan;
 use super::identity::{Exact, Identity, Known, Opened, place};
+use super::plan::Plan;
 use crate::enrich::MapLine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Access, FileKind, FileRule};

@@ -5,14 +5,13 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
+use super::tables::Turn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Access, Effect, FileRule, Mode};
 use crate::wire::{
-    ACCESS_KINDS, FileKey, HASHED_PIECE, NameKey, RULE_NONE, RuleNumbers, Ruling, ruling_flag,
+    ACCESS_KINDS, FileKey, HASHED_PIECE, NameKey, RULE_CANARY, RULE_NONE, RuleNumbers, Ruling,
+    ruling_flag,
 };
-
-/// The epoch of a first policy; a reload counts on.
-pub(super) const FIRST_EPOCH: u32 = 1;
 
 /// A rule and what it is worth: the stronger one has the smaller number.
 #[derive(Debug, Clone, Copy)]
@@ -104,10 +103,18 @@ impl Said {
         (!allowed).then_some(code >> 1)
     }
 
-    pub(super) fn numbers(&self) -> RuleNumbers {
+    /// As the kernel half has it, where the first rule of the policy has this number.
+    pub(super) fn numbers(&self, first: u32) -> RuleNumbers {
+        let moved = |code: u32| match code >> 1 {
+            RULE_CANARY => code,
+            number => (number + first) << 1 | (code & 1),
+        };
+        let moved = |codes: &[u32; ACCESS_KINDS]| {
+            codes.map(|code| if code == RULE_NONE { code } else { moved(code) })
+        };
         RuleNumbers {
-            enforced: self.enforced,
-            all: self.all,
+            enforced: moved(&self.enforced),
+            all: moved(&self.all),
         }
     }
 }
@@ -238,13 +245,18 @@ impl Places {
     }
 
     /// Entries of `stk_keys`.
-    pub(super) fn keys(&self, sets: &Sets) -> Vec<(FileKey, Ruling)> {
-        let entry = |(key, here): (&FileKey, &Here)| (*key, sets.ruling(here));
+    pub(super) fn keys(&self, sets: &Sets, turn: Turn) -> Vec<(FileKey, Ruling)> {
+        let entry = |(key, here): (&FileKey, &Here)| (turn.key(key), sets.ruling(here, turn));
         self.keys.iter().map(entry).collect()
     }
 
     /// Entries of `stk_names`. Two names with one hash would have each other's rules.
-    pub(super) fn names(&self, sets: &Sets, hash_key: [u64; 2]) -> Result<Vec<(NameKey, Ruling)>> {
+    pub(super) fn names(
+        &self,
+        sets: &Sets,
+        turn: Turn,
+        hash_key: [u64; 2],
+    ) -> Result<Vec<(NameKey, Ruling)>> {
         let mut met = HashSet::new();
         let entry = |((dir, name), here): (&(FileKey, Vec<u8>), &Here)| {
             let hash = hash_of(name, hash_key);
@@ -254,7 +266,8 @@ impl Places {
                     "two names in one directory have the same hash; start again, with another key",
                 ));
             }
-            Ok((NameKey { dir: *dir, hash }, sets.ruling(here)))
+            let dir = turn.key(dir);
+            Ok((NameKey { dir, hash }, sets.ruling(here, turn)))
         };
         self.names.iter().map(entry).collect()
     }
@@ -273,7 +286,7 @@ fn hash_of(name: &[u8], key: [u64; 2]) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Sets {
     numbers: HashMap<Said, u32>,
-    pub(super) all: Vec<RuleNumbers>,
+    pub(super) all: Vec<Said>,
 }
 
 impl Sets {
@@ -283,7 +296,7 @@ impl Sets {
             if *said == Said::NOTHING || sets.numbers.contains_key(said) {
                 continue;
             }
-            sets.all.push(said.numbers());
+            sets.all.push(*said);
             // A map's size is a u32; the loader says so when there are more.
             let number = u32::try_from(sets.all.len()).unwrap_or(u32::MAX);
             sets.numbers.insert(*said, number);
@@ -296,12 +309,12 @@ impl Sets {
         self.numbers.get(said).copied().unwrap_or(0)
     }
 
-    pub(super) fn ruling(&self, here: &Here) -> Ruling {
+    pub(super) fn ruling(&self, here: &Here, turn: Turn) -> Ruling {
         Ruling {
-            epoch: FIRST_EPOCH,
+            epoch: turn.epoch,
             flags: here.lengths,
-            own: self.number(&here.own),
-            below: self.number(&here.below),
+            own: turn.set(self.number(&here.own)),
+            below: turn.set(self.number(&here.below)),
         }
     }
 }
@@ -344,7 +357,7 @@ mod tests {
             .add(deny(7, Mode::Enforce), Access::READ);
         let sets = Sets::new(places.said());
         assert_eq!(sets.all.len(), 1);
-        let keys = places.keys(&sets);
+        let keys = places.keys(&sets, Turn::one());
         assert_eq!(keys.len(), 4);
         for (key, ruling) in keys {
             let expected = if key.ino == 9 {

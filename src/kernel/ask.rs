@@ -1,5 +1,6 @@
 //! Asks the kernel who is who, through iterators over our own descriptors and over all processes.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
@@ -17,10 +18,12 @@ use crate::wire::{AboveRecord, IdentityRecord, SeedRecord, TaskKey, read};
 /// A process that runs now.
 pub(crate) type Seed = SeedRecord;
 
-/// The iterators that every session needs, loaded once.
+/// The iterators, each loaded once.
 pub(crate) struct Asker {
     files: Link,
     tasks: Link,
+    /// Only a fence asks.
+    above: OnceCell<Link>,
 }
 
 impl fmt::Debug for Asker {
@@ -33,7 +36,11 @@ impl Asker {
     /// Loads the iterators. Needs the rights to load tracing programs; nothing is hooked anywhere.
     pub(crate) fn new(btf: &KernelBtf) -> Result<Self> {
         let [files, tasks] = load(btf, ["identity_files__iter", "identity_tasks__iter"])?;
-        Ok(Asker { files, tasks })
+        Ok(Asker {
+            files,
+            tasks,
+            above: OnceCell::new(),
+        })
     }
 
     /// The identity of every file that this process has open, with its descriptor.
@@ -57,17 +64,22 @@ impl Asker {
         Ok(self.processes()?.iter().map(TaskKey::of).collect())
     }
 
+    /// The directories that the files are in that this process has open, from the innermost one on.
+    pub(crate) fn directories(&self, btf: &KernelBtf) -> Result<Vec<AboveRecord>> {
+        let above = match self.above.get() {
+            Some(above) => above,
+            None => {
+                let [above] = load(btf, ["identity_above__iter"])?;
+                self.above.get_or_init(|| above)
+            }
+        };
+        records(above, "the directories of our descriptors")
+    }
+
     /// Every process that runs.
     pub(crate) fn processes(&self) -> Result<Vec<Seed>> {
         records(&self.tasks, "the list of processes")
     }
-}
-
-/// The directories that the files are in that this process has open, from the innermost one on. Loaded for the occasion:
-/// only a fence asks.
-pub(crate) fn directories(btf: &KernelBtf) -> Result<Vec<AboveRecord>> {
-    let [above] = load(btf, ["identity_above__iter"])?;
-    records(&above, "the directories of our descriptors")
 }
 
 /// Loads these iterators, and no others.

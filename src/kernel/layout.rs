@@ -198,7 +198,13 @@ same_layout!(
         pad
     }
 );
-same_layout!(wire::NetPrefix = fence_network::types::stk_net_prefix { bits, address });
+same_layout!(
+    wire::NetPrefix = fence_network::types::stk_net_prefix {
+        bits,
+        half,
+        address
+    }
+);
 same_layout!(
     wire::NetRuling = fence_network::types::stk_net_ruling {
         epoch,
@@ -276,9 +282,12 @@ same_layout!(
         kinds,
         canary_port,
         fileless,
-        setuid
+        setuid,
+        half,
+        pad
     }
 );
+same_layout!(wire::InForce = fence::types::stk_in_force { which, pad, half });
 same_layout!(
     wire::Config = scope::types::stk_config {
         self_tgid,

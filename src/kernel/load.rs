@@ -331,6 +331,11 @@ impl Loader {
         })
     }
 
+    /// What this kernel's types are.
+    pub(crate) fn btf(&self) -> &KernelBtf {
+        &self.btf
+    }
+
     /// Whether this kernel has a function.
     pub(crate) fn has_function(&self, name: &str) -> Result<bool> {
         Ok(self.btf.function(name)?.is_some())
@@ -657,7 +662,7 @@ impl Loader {
             }
             return map.set_initial_value(bytes);
         }
-        if name == "stk_tags" && !self.tags {
+        if name.starts_with("stk_tags_") && !self.tags {
             return map.set_autocreate(false);
         }
         if name.ends_with("_calls_begun") && !preemptible_tracepoints() {

@@ -17,6 +17,7 @@ mod mapping;
 mod perf;
 mod ring;
 pub(crate) mod seccomp;
+mod settle;
 mod skel;
 mod stats;
 mod steady;
@@ -25,7 +26,7 @@ mod table;
 mod tracefs;
 mod trial;
 
-pub(crate) use ask::{Asker, Seed, directories, read_iterator};
+pub(crate) use ask::{Asker, Seed, read_iterator};
 pub(crate) use attached::{Attached, Attachments, skipped};
 pub(crate) use btf::KernelBtf;
 pub(crate) use clock::{boot_ns, real_time_offset_ns};
@@ -39,6 +40,7 @@ pub(crate) use load::{
 };
 pub(crate) use perf::{Change, Changes};
 pub(crate) use ring::{Records, Rings};
+pub(crate) use settle::wait_for_programs;
 pub(crate) use stats::Statistics;
 pub(crate) use symbols::addresses;
 pub(crate) use table::OwnTable;

@@ -216,6 +216,11 @@ impl Rings {
         Ok(records)
     }
 
+    /// Whether the last look left something in the rings.
+    pub(crate) fn has_more(&self) -> bool {
+        self.more
+    }
+
     /// Sleeps until there may be something to do: a wake-up from the kernel half, or the timer, which follows what was
     /// found since the last time.
     pub(crate) fn sleep(&mut self, at_most: Duration) -> Result<()> {

@@ -4,10 +4,12 @@ use std::borrow::Borrow;
 use std::fmt;
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+use plain::Plain;
 
 use super::refused;
 use super::steady::Steady;
 use crate::error::Result;
+use crate::wire::bytes_of;
 
 /// So many calls in one go: real-time for well below a millisecond.
 const TOGETHER: usize = 256;
@@ -35,10 +37,22 @@ impl<M: Borrow<MapHandle>> Table<M> {
     /// Enters a value, or replaces it. `what` is what an error says was refused.
     pub(crate) fn set(&self, key: &[u8], value: &[u8], what: impl fmt::Display) -> Result<()> {
         let _steady = Steady::hold();
-        self.map
-            .borrow()
-            .update(key, value, MapFlags::ANY)
-            .map_err(|e| refused(&what.to_string(), &e, &[]))
+        self.enter(key, value, &what)
+    }
+
+    /// Enters many, or replaces them.
+    pub(crate) fn set_all<K: Plain, V: Plain>(
+        &self,
+        entries: &[(K, V)],
+        what: impl fmt::Display,
+    ) -> Result<()> {
+        for some in entries.chunks(TOGETHER) {
+            let _steady = Steady::hold();
+            for (key, value) in some {
+                self.enter(bytes_of(key), bytes_of(value), &what)?;
+            }
+        }
+        Ok(())
     }
 
     /// The value of a key.
@@ -101,6 +115,13 @@ impl<M: Borrow<MapHandle>> Table<M> {
             }
         }
         Ok(())
+    }
+
+    fn enter(&self, key: &[u8], value: &[u8], what: &dyn fmt::Display) -> Result<()> {
+        self.map
+            .borrow()
+            .update(key, value, MapFlags::ANY)
+            .map_err(|e| refused(&what.to_string(), &e, &[]))
     }
 
     fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {

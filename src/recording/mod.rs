@@ -20,7 +20,9 @@ use crate::wire::NAMESPACES;
 
 const MAGIC: [u8; 8] = *b"stockade";
 /// Of the file and of the records in it: one that grows or changes needs another.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
+/// The oldest one that is read: nothing has changed since but what there can be.
+pub(crate) const OLDEST: u32 = 2;
 /// No frame is longer: the longest record has 49 KiB, and what is JSON is about one process, or is the end record.
 const FRAME_MAX: u32 = 16 << 20;
 
@@ -39,18 +41,21 @@ pub(crate) enum Tag {
     HostPath,
     /// The clock, when it was set or has drifted.
     Clock,
+    /// The [`Rules`] of another policy. Since version 3.
+    Rules,
     /// The end record, last of all.
     Certificate,
 }
 
 impl Tag {
-    const ALL: [(Tag, u8); 7] = [
+    const ALL: [(Tag, u8); 8] = [
         (Tag::Opening, b'O'),
         (Tag::Record, b'R'),
         (Tag::Event, b'E'),
         (Tag::Known, b'K'),
         (Tag::HostPath, b'P'),
         (Tag::Clock, b'C'),
+        (Tag::Rules, b'N'),
         (Tag::Certificate, b'Z'),
     ];
 
@@ -96,6 +101,14 @@ pub(crate) struct Opening {
 pub(crate) struct Known {
     pub(crate) id: ProcessId,
     pub(crate) about: Arc<About>,
+}
+
+/// Names of a policy's rules.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Rules {
+    /// The number of the first one.
+    pub(crate) first: u32,
+    pub(crate) names: Vec<String>,
 }
 
 /// An event that user space made.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Known, MAGIC, Opening, Tag, Told, VERSION};
+use super::{Known, MAGIC, Opening, Rules, Tag, Told, VERSION};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{About, Certificate, Clock, Event, Kind, ProcessId};
 
@@ -81,6 +81,12 @@ impl Recorder {
         if matches!(event.kind, Kind::Exit(_)) {
             self.known.remove(&event.process.id);
         }
+    }
+
+    /// Notes the rules of another policy.
+    pub(crate) fn rules(&mut self, first: u32, names: &[String]) {
+        let names = names.to_vec();
+        self.write_json(Tag::Rules, &Rules { first, names });
     }
 
     pub(crate) fn record(&mut self, record: &[u8]) {

@@ -102,7 +102,8 @@ impl Counters {
             | Kind::Loss(_)
             | Kind::Sampled(_)
             | Kind::Profile(_)
-            | Kind::Suppressed(_) => {}
+            | Kind::Suppressed(_)
+            | Kind::Reload(_) => {}
         }
     }
 }

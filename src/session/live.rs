@@ -29,7 +29,7 @@ use crate::recording::{Opening, Recorder};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
     Config, MARKS, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, env_choice, filter_bit, loss,
-    read, scope_bit,
+    read,
 };
 
 /// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
@@ -55,6 +55,9 @@ pub(super) struct Live {
     loader: Loader,
     /// Came while the fence was being proved.
     early: Records,
+    resolved: Resolved,
+    /// Nobody needs to be asked whom a policy locks out.
+    spares_operators: bool,
     delivery: Delivery<Processes>,
     clock: Clock,
     boot_id: String,
@@ -89,6 +92,7 @@ impl Live {
             process_limit,
             command,
             lockout_allowed,
+            room,
         } = builder;
         if monitors.is_empty() && policy.is_none() {
             return Err(Error::new(
@@ -122,23 +126,17 @@ impl Live {
         let btf = KernelBtf::read()?;
         let asker = Asker::new(&btf)?;
         let resolved = Resolved::new(scope, &asker)?;
+        // A command that we hold is below us.
+        let spares_operators = lockout_allowed || is_of_command;
         let plan = match &policy {
             Some(rules) => {
-                // A command that we hold is below us.
-                let spared = lockout_allowed || is_of_command || rules.rules.is_empty();
-                let operators = match spared {
-                    true => Vec::new(),
-                    false => resolved.operators(&asker)?,
-                };
-                let lsm_list = securityfs_lsm();
-                Some(fence::Plan::new(rules, &operators, &asker, &btf, lsm_list)?)
+                let operators = operators(rules, spares_operators, &resolved, &asker)?;
+                Some(fence::Plan::new(rules, &operators, &asker, &btf)?)
             }
             None => None,
         };
-        let self_tgid = match &plan {
-            Some(plan) => plan.self_tgid,
-            None => asker.self_tgid()?,
-        };
+        let modules = plan.as_ref().and_then(|_| securityfs_lsm());
+        let self_tgid = asker.self_tgid()?;
         let cpus = possible_cpus()?;
         let selection = resolved.selection();
         let config = Config {
@@ -192,15 +190,13 @@ impl Live {
             sizes.insert("stk_rates", left_out::PROCESSES);
         }
         sizes.extend(profile_sizes(&filter, cpus));
-        if let Some(plan) = &plan {
-            sizes.extend(plan.sizes());
-        }
-        let mut loader = Loader::new(
-            btf,
-            config,
-            sizes,
-            plan.as_ref().is_some_and(fence::Plan::tags),
-        );
+        let plan = plan.map(|plan| {
+            let room = plan.entries().room(room);
+            sizes.extend(room.sizes());
+            (plan, room)
+        });
+        let tags = fence::has_tags(modules.as_deref());
+        let mut loader = Loader::new(btf, config, sizes, tags);
         loader.set_frequency(filter.frequency);
         let boot_id =
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -249,13 +245,15 @@ impl Live {
         }
         let mut early = Records::default();
         let (mut fence, rings) = match plan {
-            Some(plan) => {
+            Some((plan, room)) => {
                 // The scope's maps exist once any object is loaded; without monitors the fence brings them.
-                let (fence, rings) = plan.arm(
+                let (fence, rings) = Fence::arm(
+                    plan,
+                    room,
+                    modules.as_deref(),
+                    &asker,
                     &mut loader,
-                    selection.bits == scope_bit::HOST,
                     |loader| resolved.fill(loader),
-                    Loader::rings,
                     &mut early,
                 )?;
                 note(&mut certificate, &fence.reports);
@@ -271,17 +269,7 @@ impl Live {
             summary.start(&loader, &attached)?;
         }
         if let (Some(fence), Some(rules)) = (&fence, &policy) {
-            certificate.fence = Some(FenceState {
-                policy: rules.name.clone(),
-                mode: rules.mode.name().into(),
-                mechanism: fence.mechanism.clone(),
-                identity: fence.identity().into(),
-                rules: size(rules.len()),
-                files: fence.files,
-                addresses: fence.addresses,
-                syscalls: fence.syscalls,
-                canary_proofs: fence.proofs,
-            });
+            certificate.fence = Some(state(fence, rules, 0));
         }
         let drops = loader.drops()?;
         let clock = clock(&boot_id);
@@ -314,6 +302,8 @@ impl Live {
             rings,
             loader,
             early,
+            resolved,
+            spares_operators,
             delivery,
             clock,
             boot_id,
@@ -389,6 +379,57 @@ impl Live {
 
     pub(super) fn fence(&self) -> Option<&FenceState> {
         self.certificate.fence.as_ref()
+    }
+
+    pub(super) fn reload(&mut self, rules: &RuleSet, on: &mut dyn FnMut(&Event)) -> Result<()> {
+        let (Some(fence), Some(now)) = (&mut self.fence, &mut self.certificate.fence) else {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "this session has no fence, so no other policy can take its place",
+            )
+            .with_hint("start it with a policy"));
+        };
+        if let Some(rule) = rules.syscalls.first() {
+            return Err(Error::new(
+                ErrorKind::NotEnforced,
+                format!(
+                    "the rule {} (line {}) is about system calls, whose rules are given to a command when it starts and are its own from then on",
+                    rule.id, rule.line
+                ),
+            )
+            .with_hint("start it anew with 'stockade run'"));
+        }
+        if now.syscalls > 0 {
+            return Err(Error::new(
+                ErrorKind::NotEnforced,
+                "the policy that is in force has rules about system calls, which cannot be taken back from who has them",
+            )
+            .with_hint("start the command anew with 'stockade run'"));
+        }
+        let operators = operators(rules, self.spares_operators, &self.resolved, &self.asker)?;
+        let plan = fence::Plan::new(rules, &operators, &self.asker, self.loader.btf())?;
+        // Numbers of rules are used again by the next policy but one. What has been told by those of the last is read first.
+        let early = &mut self.early;
+        for record in self
+            .rings
+            .drain()?
+            .iter()
+            .filter(|record| !is_canary(record))
+        {
+            early.push(record);
+        }
+        let waiting = std::mem::take(early);
+        for record in waiting.iter() {
+            self.delivery.deliver(record, on);
+        }
+        let reports = fence.reload(plan, &mut self.loader, &mut self.rings, early)?;
+        self.delivery
+            .set_rules(fence.first_rule(), rules.numbered());
+        *now = state(fence, rules, now.reloads + 1);
+        let told = Kind::Reload(Box::new(now.clone()));
+        note(&mut self.certificate, &reports);
+        self.remark(told, on);
+        Ok(())
     }
 
     pub(super) fn followed(&self) -> Result<usize> {
@@ -559,12 +600,42 @@ impl Live {
     }
 
     fn tell_loss(&mut self, of: &str, cause: &str, count: u64, on: &mut dyn FnMut(&Event)) {
-        let loss = Event::new(
-            boot_ns(),
-            Process::own(ProcessId::new(0, self.self_tgid)),
-            Kind::Loss(Loss::new(of, cause, count)),
-        );
-        self.delivery.remark(&loss, on);
+        self.remark(Kind::Loss(Loss::new(of, cause, count)), on);
+    }
+
+    /// Tells something about the session itself.
+    fn remark(&mut self, kind: Kind, on: &mut dyn FnMut(&Event)) {
+        let own = Process::own(ProcessId::new(0, self.self_tgid));
+        self.delivery.remark(&Event::new(boot_ns(), own, kind), on);
+    }
+}
+
+/// Who among those that the scope holds must not be locked out by a policy.
+fn operators(
+    rules: &RuleSet,
+    spared: bool,
+    resolved: &Resolved,
+    asker: &Asker,
+) -> Result<Vec<u32>> {
+    if spared || rules.rules.is_empty() {
+        return Ok(Vec::new());
+    }
+    resolved.operators(asker)
+}
+
+/// The fence after so many reloads.
+fn state(fence: &Fence, rules: &RuleSet, reloads: u32) -> FenceState {
+    FenceState {
+        policy: rules.name.clone(),
+        mode: rules.mode.name().into(),
+        mechanism: fence.mechanism(),
+        identity: fence.identity().into(),
+        rules: size(rules.len()),
+        files: fence.about.files,
+        addresses: fence.about.addresses,
+        syscalls: fence.about.syscalls,
+        canary_proofs: fence.about.proofs,
+        reloads,
     }
 }
 

@@ -46,6 +46,8 @@ pub struct SessionBuilder {
     sampling: Sampling,
     process_limit: u32,
     lockout_allowed: bool,
+    /// Of each sort, how much policies may name that take the place of this one.
+    room: Option<u32>,
     /// What a command that is held waits for, and the scope that is this command.
     #[cfg(stockade_kernel)]
     command: Option<(crate::launch::Confinement, Scope)>,
@@ -132,6 +134,14 @@ impl SessionBuilder {
         self
     }
 
+    /// Room for policies that are put in force later, by [`Session::reload`]: so many files and directories, names, rules,
+    /// ranges of addresses and of ports. Where it is not set, twice what the first policy has, and at least 4,096 (1,024
+    /// rules, and ranges of ports). What there is room for and not used costs the kernel some 500 bytes each.
+    pub fn room(mut self, entries: u32) -> Self {
+        self.room = Some(entries);
+        self
+    }
+
     /// How many events a process may send in a second, so that one cannot drown the others; 0, no limit, where it is not
     /// set. Execs, forks, exits, denials and kills for want of memory do not count. What is above is counted by process
     /// and told in the stream ([`Suppressed`](crate::event::Suppressed)).
@@ -170,6 +180,7 @@ impl Session {
             sampling: Sampling::default(),
             process_limit: 0,
             lockout_allowed: false,
+            room: None,
             #[cfg(stockade_kernel)]
             command: None,
         }
@@ -249,6 +260,25 @@ impl Session {
     /// [`Load`](crate::ErrorKind::Load) and [`Permission`](crate::ErrorKind::Permission): the kernel refuses.
     pub fn count_runs(&mut self) -> Result<()> {
         self.0.count_runs()
+    }
+
+    /// Puts another policy in the place of the one that is in force. Nothing is detached, and there is no moment without
+    /// one: it is filled into tables of its own, one write puts it in force, and each decision is made by the one or by the
+    /// other. It is proved like the first one. When this returns, nothing is judged by the former one any more. Hands what
+    /// was still in the rings to `on`, and a [`Reload`](crate::event::Kind::Reload) event.
+    ///
+    /// An operation for which the kernel asks several times (an open that creates, a rename that exchanges) can be asked
+    /// about by the one and by the other.
+    ///
+    /// # Errors
+    ///
+    /// Whatever it is, the policy that was in force is still so. [`Policy`](crate::ErrorKind::Policy): as
+    /// [`SessionBuilder::start`], or there is not enough [room](SessionBuilder::room).
+    /// [`NotEnforced`](crate::ErrorKind::NotEnforced): the new one does not refuse the canary, needs a hook that cannot be
+    /// attached, or one of both has rules about system calls. [`Usage`](crate::ErrorKind::Usage): there is no fence.
+    /// [`Load`](crate::ErrorKind::Load): the kernel refuses to take it.
+    pub fn reload(&mut self, policy: &RuleSet, on: &mut dyn FnMut(&Event)) -> Result<()> {
+        self.0.reload(policy, on)
     }
 
     /// How many followed processes run: members of trees and named pids. 0 for a scope of cgroups, users or the host.

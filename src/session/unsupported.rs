@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::SessionBuilder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Certificate, Clock, Event, FenceState, LoadedProgram, ProbeState, Statistics};
+use crate::policy::RuleSet;
 use crate::scope::Scope;
 
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl Live {
             sampling: _,
             process_limit: _,
             lockout_allowed: _,
+            room: _,
         } = builder;
         Err(Error::new(
             ErrorKind::Unsupported,
@@ -44,6 +46,10 @@ impl Live {
     }
 
     pub(super) fn fence(&self) -> Option<&FenceState> {
+        match self.0 {}
+    }
+
+    pub(super) fn reload(&mut self, _: &RuleSet, _: &mut dyn FnMut(&Event)) -> Result<()> {
         match self.0 {}
     }
 

@@ -141,6 +141,7 @@ impl Json {
             Kind::Loss(e) => line.loss(e),
             Kind::Sampled(e) => line.sampled(e),
             Kind::Suppressed(e) => line.suppressed(e),
+            Kind::Reload(e) => line.value(key!("stockade.fence"), e),
         }
         line.raw(b"}\n");
     }
@@ -248,6 +249,7 @@ fn class_of(kind: &Kind) -> &'static [u8] {
             b",\"v\":1,\"event.action\":\"sampled\",\"event.kind\":\"pipeline_error\""
         }
         Kind::Suppressed(_) => class!("suppressed", "pipeline_error", "process", "info"),
+        Kind::Reload(_) => b",\"v\":1,\"event.action\":\"reload\",\"event.kind\":\"event\"",
     }
 }
 
@@ -646,6 +648,7 @@ mod tests {
                     e.of = s.into();
                     e.reason = s.into();
                 }
+                Kind::Reload(e) => e.policy = s.into(),
                 Kind::UnixConnect(e) => e.path = s.into(),
                 Kind::DnsQuery(e) => e.name = s.into(),
                 Kind::DnsAnswer(e) => e.name = s.into(),
@@ -691,6 +694,10 @@ mod tests {
                 Kind::Disk(_) | Kind::DiskSummary(_) => &["process.name", "stockade.disk.name"],
                 Kind::Loss(_) => &["stockade.loss.of", "stockade.loss.cause"],
                 Kind::Sampled(_) => &["stockade.sampled.of", "stockade.sampled.reason"],
+                Kind::Reload(_) => {
+                    assert_eq!(value["stockade.fence"]["policy"], s);
+                    continue;
+                }
                 _ => &["process.name"],
             };
             for key in keys {

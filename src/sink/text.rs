@@ -114,7 +114,7 @@ impl Text {
         if let Some(fence) = &c.fence {
             writeln!(
                 out,
-                "  fence    {} ({}): {} on {} by {}{}; proved by {}",
+                "  fence    {} ({}): {} on {} by {}{}; proved by {}{}",
                 OneLine(&fence.policy),
                 OneLine(&fence.mode),
                 Counted(fence.rules, "rule", "rules"),
@@ -124,7 +124,11 @@ impl Text {
                     "none" => String::new(),
                     identity => format!(", {}", OneLine(identity)),
                 },
-                Counted(fence.canary_proofs, "refused access", "refused accesses")
+                Counted(fence.canary_proofs, "refused access", "refused accesses"),
+                match fence.reloads {
+                    0 => String::new(),
+                    n => format!("; {} before it", Counted(n, "policy", "policies")),
+                }
             )?;
         }
         for loss in &c.losses {

@@ -157,7 +157,8 @@ impl Decoder {
             | Kind::Profile(_)
             | Kind::Loss(_)
             | Kind::Sampled(_)
-            | Kind::Suppressed(_) => {}
+            | Kind::Suppressed(_)
+            | Kind::Reload(_) => {}
             Kind::Oom(e) => spare.put(e.trigger_comm),
         }
         spare.put(event.process.comm);

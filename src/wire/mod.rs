@@ -565,6 +565,17 @@ record!(
         canary_port: u32,
         fileless: u32,
         setuid: u32,
+        half: u32,
+        pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_in_force`.
+    InForce {
+        which: u32,
+        pad: u32,
+        half: [Armed; 2],
     }
 );
 
@@ -572,6 +583,7 @@ record!(
     /// `struct stk_net_prefix`.
     NetPrefix {
         bits: u32,
+        half: u32,
         address: [u8; 16],
     }
 );
@@ -718,6 +730,8 @@ pub(crate) const CGROUPS_MAX: usize = 16;
 pub(crate) const TASK_FOLLOW: u32 = 1;
 /// `STK_TASK_ENDED`.
 pub(crate) const TASK_ENDED: u32 = 2;
+/// `STK_SECOND`: of the second half of the fence's tables.
+pub(crate) const SECOND: u32 = 1 << 30;
 /// Values of `enum stk_ruling_flag`.
 pub(crate) mod ruling_flag {
     pub(crate) const CANARY: u32 = 1 << 0;
@@ -849,6 +863,7 @@ mod tests {
             ("STK_CALL_SLOTS", call_slot::SLOTS),
             ("STK_NAME_MAX", u32::try_from(NAME_MAX).unwrap()),
             ("STK_HASHED_PIECE", u32::try_from(HASHED_PIECE).unwrap()),
+            ("STK_SECOND", SECOND),
             ("STK_RULING_CANARY", ruling_flag::CANARY),
             ("STK_RULING_LENGTHS", ruling_flag::LENGTHS),
             ("STK_ARMED_NAMES", armed_flag::NAMES),

@@ -1,21 +1,15 @@
 //! What processes do with files, counted by process and file in epochs, see file_summary.bpf.c.
 
 use std::collections::HashMap;
-use std::time::Duration;
-
-use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{BLIND, Parts};
 use crate::error::Result;
 use crate::event::{Event, Kind};
 use crate::kernel::Needs::{Fentry, Function, NoFentry, Params};
 use crate::kernel::Program::Auto;
-use crate::kernel::{Object, Probe, Variant};
+use crate::kernel::{Object, Probe, Variant, wait_for_programs};
 use crate::monitor::{Flush, Summary};
 use crate::wire::{CountedPath, FilePathKey, FileSum, FileSumKey, file_summary, read};
-
-/// Where the kernel cannot be asked to wait for its programs: they are done by then.
-const GRACE: Duration = Duration::from_millis(5);
 
 pub(super) fn parts() -> Parts {
     Parts {
@@ -207,11 +201,7 @@ impl Counts {
             &self.epoch.to_ne_bytes(),
             "the next epoch of the file monitor",
         )?;
-        // Waits until every CPU has left what it did inside the kernel's read-side sections, where programs run.
-        if membarrier(MembarrierCommand::Global).is_err() {
-            std::thread::sleep(GRACE);
-        }
-        Ok(())
+        wait_for_programs()
     }
 }
 

@@ -45,7 +45,11 @@ impl Live {
     }
 
     pub(crate) fn follow(&self, scope: Scope) -> Result<()> {
-        if self.fence.as_ref().is_some_and(|fence| fence.syscalls > 0) {
+        if self
+            .fence
+            .as_ref()
+            .is_some_and(|fence| fence.about.syscalls > 0)
+        {
             return Err(Error::new(
                 ErrorKind::NotEnforced,
                 "rules about system calls cannot be made to hold for a process that runs already",

@@ -1,0 +1,252 @@
+//! What a policy comes to in the kernel's terms, found out before anything changes.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+use super::calls::Calls;
+use super::canary::canary_rule;
+use super::contacts::Contacts;
+use super::identity::{self, Identity, Known, Part, Strength};
+use super::lockout;
+use super::places::{Places, Said, Sets, Voice};
+use super::tables::Entries;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernel::seccomp::{Filter, MAX_INSTRUCTIONS};
+use crate::kernel::{Asker, KernelBtf};
+use crate::policy::{Access, Effect, FileKind, FileRule, Pattern, Refusal, RuleSet};
+use crate::wire::FileKey;
+
+/// One file that is ruled by itself: tags tell it apart where keys do not.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) identity: Identity,
+    pub(super) said: Said,
+}
+
+/// A policy in the kernel's terms.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(super) targets: Vec<Target>,
+    pub(super) places: Places,
+    pub(super) contacts: Contacts,
+    pub(super) calls: Calls,
+    /// How each rule refuses, by its number.
+    pub(super) refusals: Vec<Refusal>,
+    pub(super) sets: Sets,
+    /// There are rules about files.
+    pub(super) guards_files: bool,
+    /// The kinds of access to files that they refuse.
+    pub(super) kinds: Access,
+    /// What is said about files that no rule names.
+    pub(super) otherwise: Said,
+    /// What is said about kinds of files, in the order of [`FileKind::ALL`].
+    pub(super) of_kinds: [Said; FileKind::ALL.len()],
+    /// Directories that would lose their keys with their inodes.
+    held: Vec<OwnedFd>,
+    /// What refuses system calls, if any are.
+    pub(super) filter: Option<Filter>,
+    /// What makes the call of the canary one that is refused.
+    pub(super) secret: u64,
+    /// Files, and directories whose contents are meant, that rules are about.
+    pub(super) files: u32,
+}
+
+impl Plan {
+    /// Opens every path of the rules and asks the kernel for the identities. A path that cannot be opened is an error
+    /// with its name, and so is a rule that refuses what the `operators` among the processes need.
+    pub(crate) fn new(
+        rules: &RuleSet,
+        operators: &[u32],
+        asker: &Asker,
+        btf: &KernelBtf,
+    ) -> Result<Self> {
+        let ranked = rules.ranked();
+        let refusals = ranked.iter().map(|rule| rule.refusal);
+        let of_network = rules.ranked_network();
+        let refusals = refusals.chain(of_network.iter().map(|rule| rule.refusal));
+        let of_calls = rules.ranked_syscalls();
+        let refusals = refusals.chain(of_calls.iter().map(|rule| rule.refusal));
+        let refusals: Vec<Refusal> = refusals.collect();
+        let first_of_calls = ranked.len() + of_network.len();
+        let calls = Calls::new(&of_calls, u32::try_from(first_of_calls).unwrap_or(u32::MAX));
+        if let Some(number) = calls.refuses("execve") {
+            let rule = number
+                .checked_sub(first_of_calls)
+                .and_then(|n| of_calls.get(n));
+            return Err(Error::new(
+                ErrorKind::Policy,
+                format!(
+                    "the rule {} (line {}) refuses execve, by which the command itself is started",
+                    rule.map_or("", |rule| &rule.id),
+                    rule.map_or(0, |rule| rule.line),
+                ),
+            )
+            .with_hint("rules of exec say what may be run; where a rule allows system calls, let it allow execve"));
+        }
+        let secret = super::random()?;
+        let filter = calls.filter(&refusals, secret);
+        if let Some(filter) = &filter
+            && filter.program.len() > MAX_INSTRUCTIONS
+        {
+            return Err(Error::new(
+                ErrorKind::Policy,
+                format!(
+                    "the rules about system calls take {} instructions, and seccomp takes {MAX_INSTRUCTIONS}",
+                    filter.program.len()
+                ),
+            )
+            .with_hint("name fewer calls whose neighbours are not named"));
+        }
+        let contacts = Contacts::new(
+            (u32::try_from(ranked.len()).unwrap_or(u32::MAX)..)
+                .zip(of_network)
+                .map(|(number, rule)| (Voice::new(number, rule.effect, rule.mode), rule)),
+        );
+        let voices = (0u32..).zip(&ranked).map(|(number, rule)| {
+            let voice = Voice::new(number, rule.effect, rule.mode);
+            (voice, *rule)
+        });
+        let mut kinds = Access::default();
+        for rule in &ranked {
+            kinds |= rule.access;
+            for moved in Access::MOVES.kinds().filter(|kind| rule.pins(*kind)) {
+                kinds |= moved;
+            }
+        }
+        let mut otherwise = Said::NOTHING;
+        let mut of_kinds = [Said::NOTHING; FileKind::ALL.len()];
+        let mut wanted = Vec::new();
+        for (voice, rule) in voices {
+            if rule.effect == Effect::Allow {
+                otherwise.add_rest(voice, rule.access);
+            }
+            for pattern in &rule.paths {
+                if let Pattern::Kind(kind) = pattern {
+                    of_kinds[*kind as usize].add(voice, rule.access);
+                    continue;
+                }
+                let opened = identity::open(rule, pattern)?;
+                wanted.extend(opened.into_iter().map(|one| (voice, rule, one)));
+            }
+        }
+        let vital = lockout::vital(operators);
+        let known = Known::ask(asker, btf)?;
+        let mut plan = Plan {
+            targets: Vec::new(),
+            places: Places::default(),
+            contacts,
+            calls,
+            refusals,
+            sets: Sets::default(),
+            guards_files: !ranked.is_empty(),
+            kinds,
+            otherwise,
+            of_kinds,
+            held: Vec::new(),
+            filter,
+            secret,
+            files: 0,
+        };
+        // The same file named twice is one target.
+        let mut by_file = HashMap::new();
+        for (voice, rule, (part, opened)) in wanted {
+            let identity = Identity::new(rule, opened, &known)?;
+            plan.enter(voice, rule, part, identity, &mut by_file);
+        }
+        plan.spares(vital, &known, &ranked, &by_file)?;
+        plan.sets = Sets::new(
+            plan.places
+                .said()
+                .chain(plan.targets.iter().map(|t| &t.said))
+                .chain(plan.contacts.said())
+                .chain(&plan.of_kinds)
+                .chain([&canary_rule()]),
+        );
+        Ok(plan)
+    }
+
+    /// Enters what a rule says about one thing that it names.
+    fn enter(
+        &mut self,
+        voice: Voice,
+        rule: &FileRule,
+        part: Part,
+        identity: Identity,
+        by_file: &mut HashMap<identity::Exact, usize>,
+    ) {
+        let access = rule.access;
+        let own_key = identity.key;
+        let mut pinned: Vec<&FileKey> = Vec::new();
+        if let Part::Parent { name, below } = &part {
+            let named = self.places.name(&own_key, name, *below);
+            named.add(voice, access);
+            pinned.push(&own_key);
+        } else if let Some(directory) = identity.above.first()
+            && part != Part::Inode
+        {
+            // The root of a file system has no name.
+            let below = part != Part::File;
+            let named = self.places.name(directory, &identity.name, below);
+            named.add(voice, access);
+        }
+        if part == Part::Directory {
+            self.places.below(&own_key).add(voice, access);
+            pinned.push(&own_key);
+        }
+        if part != Part::Inode {
+            pinned.extend(&identity.above);
+        }
+        self.places.pin(pinned, voice, rule);
+        if !matches!(part, Part::File | Part::Inode) {
+            self.files += u32::from(part != Part::LinkToDirectory);
+            self.held.extend(identity.into_held());
+            return;
+        }
+        if identity.strength == Strength::Exact {
+            self.places.file(&own_key).add(voice, access);
+        }
+        let next = self.targets.len();
+        let at = *by_file.entry(identity.exact()).or_insert(next);
+        if at == next {
+            self.files += 1;
+            self.targets.push(Target {
+                identity,
+                said: Said::NOTHING,
+            });
+        }
+        self.targets[at].said.add(voice, access);
+    }
+
+    /// What it has in the tables.
+    pub(crate) fn entries(&self) -> Entries {
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Entries {
+            // The canary's.
+            keys: size(self.places.key_count() + 1),
+            names: size(self.places.name_count()),
+            sets: size(self.sets.all.len()),
+            rules: size(self.refusals.len()),
+            prefixes: size(self.contacts.prefix_count()),
+            ranges: size(self.contacts.range_count()),
+        }
+    }
+
+    /// There is something that hooks refuse.
+    pub(super) fn needs_hooks(&self) -> bool {
+        self.guards_files || !self.contacts.is_empty()
+    }
+
+    /// A file that only its tag tells apart.
+    pub(super) fn needs_tags(&self) -> Option<&Target> {
+        let mut targets = self.targets.iter();
+        targets.find(|target| target.identity.strength == Strength::TagOnly)
+    }
+
+    /// What must stay open while it is in force.
+    pub(super) fn into_held(self) -> Vec<OwnedFd> {
+        let files = self.targets.into_iter();
+        let mut held = self.held;
+        held.extend(files.flat_map(|target| target.identity.into_held()));
+        held
+    }
+}

@@ -1,0 +1,465 @@
+//! The tables of the kernel half. Each has two halves: a policy is put into the one that is not in force, and then one byte
+//! says that it is.
+//!
+//! Invariant: nothing is written to the half that is in force, nor to the other one while a decision may still read it. So
+//! a decision, which stays with the half that it has begun with, is made by one policy.
+
+use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{Ordering, fence};
+
+use super::canary::{Canaries, canary_rule};
+use super::places::{Here, Said};
+use super::plan::Plan;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernel::{Loader, OwnTable};
+use crate::wire::{
+    ACCESS_KINDS, Armed, FileKey, InForce, RuleAction, RuleNumbers, SECOND, armed_flag, bytes_of,
+    ruling_flag,
+};
+
+/// How many entries a policy has in the tables, or there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entries {
+    pub(super) keys: u32,
+    pub(super) names: u32,
+    pub(super) sets: u32,
+    pub(super) rules: u32,
+    pub(super) prefixes: u32,
+    pub(super) ranges: u32,
+}
+
+/// Room that there is at least for each of two policies. Where entries are made as they come it costs 16 bytes for each.
+const LEAST: Entries = Entries {
+    keys: 4096,
+    names: 4096,
+    sets: 1024,
+    rules: 1024,
+    prefixes: 4096,
+    ranges: 1024,
+};
+
+impl Entries {
+    fn both(self, other: Entries, f: impl Fn(u32, u32) -> u32) -> Entries {
+        Entries {
+            keys: f(self.keys, other.keys),
+            names: f(self.names, other.names),
+            sets: f(self.sets, other.sets),
+            rules: f(self.rules, other.rules),
+            prefixes: f(self.prefixes, other.prefixes),
+            ranges: f(self.ranges, other.ranges),
+        }
+    }
+
+    /// Room for a policy that needs so many, and for one that takes its place: as many of each as is said, or twice as many
+    /// as the first one has.
+    pub(crate) fn room(self, later: Option<u32>) -> Entries {
+        match later {
+            Some(n) => self.both(self, |need, _| need.max(n)),
+            None => self.both(LEAST, |need, least| need.saturating_mul(2).max(least)),
+        }
+    }
+
+    /// Sizes of the maps, both halves together.
+    pub(crate) fn sizes(self) -> [(&'static str, u32); 6] {
+        let two = |n: u32| n.saturating_mul(2);
+        [
+            ("stk_keys", two(self.keys)),
+            ("stk_names", two(self.names)),
+            // The first one says nothing.
+            ("stk_sets", two(self.sets).saturating_add(1)),
+            ("stk_actions", two(self.rules)),
+            ("stk_nets", two(self.prefixes)),
+            ("stk_net_ranges", two(self.ranges)),
+        ]
+    }
+
+    /// Whether there is room for so many.
+    fn holds(self, needs: Entries) -> Result<()> {
+        for (room, needed, what) in [
+            (self.keys, needs.keys, "files and directories"),
+            (self.names, needs.names, "names"),
+            (self.sets, needs.sets, "combinations of rules"),
+            (self.rules, needs.rules, "rules"),
+            (self.prefixes, needs.prefixes, "ranges of addresses"),
+            (self.ranges, needs.ranges, "ranges of ports"),
+        ] {
+            if needed > room {
+                return Err(Error::new(
+                    ErrorKind::Policy,
+                    format!(
+                        "the policy needs room for {needed} {what}, and this fence was armed with room for {room}"
+                    ),
+                )
+                .with_hint(format!("arm it anew, with --room {needed} or more")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    First,
+    Second,
+}
+
+impl Half {
+    fn other(self) -> Half {
+        match self {
+            Half::First => Half::Second,
+            Half::Second => Half::First,
+        }
+    }
+
+    /// As keys have it.
+    fn bit(self) -> u32 {
+        match self {
+            Half::First => 0,
+            Half::Second => SECOND,
+        }
+    }
+
+    fn tags(self) -> &'static str {
+        match self {
+            Half::First => "stk_tags_first",
+            Half::Second => "stk_tags_second",
+        }
+    }
+}
+
+/// Where a policy is put.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    half: Half,
+    pub(super) epoch: u32,
+    room: Entries,
+}
+
+impl Turn {
+    #[cfg(test)]
+    pub(super) fn one() -> Self {
+        Turn {
+            half: Half::First,
+            epoch: 1,
+            room: LEAST,
+        }
+    }
+
+    /// The number that its first entry has in a table with room for so many.
+    fn first(self, room: u32) -> u32 {
+        match self.half {
+            Half::First => 0,
+            Half::Second => room,
+        }
+    }
+
+    /// The number of its first rule, by which denials tell two policies apart.
+    pub(super) fn first_rule(self) -> u32 {
+        self.first(self.room.rules)
+    }
+
+    /// Where a set is; 0, which says nothing, stays that.
+    pub(super) fn set(self, number: u32) -> u32 {
+        match number {
+            0 => 0,
+            number => self.first(self.room.sets) + number,
+        }
+    }
+
+    pub(super) fn first_range(self) -> u32 {
+        self.first(self.room.ranges)
+    }
+
+    pub(super) fn half(self) -> u32 {
+        self.half.bit()
+    }
+
+    pub(super) fn key(self, key: &FileKey) -> FileKey {
+        FileKey {
+            dev: key.dev | self.half.bit(),
+            ..*key
+        }
+    }
+
+    fn numbers(self, said: &Said) -> RuleNumbers {
+        said.numbers(self.first_rule())
+    }
+}
+
+/// Entries of a table that are to be removed.
+type Entered = (&'static str, Vec<Vec<u8>>);
+
+/// The tables, and which half of them is in force.
+#[derive(Debug)]
+pub(super) struct Tables {
+    room: Entries,
+    armed_at: OwnTable,
+    /// As the kernel half was told.
+    now: InForce,
+    /// Where the last policy was put.
+    last: Turn,
+    /// What there is in each half.
+    entered: [Vec<Entered>; 2],
+    /// For names: nobody outside can tell which ones meet.
+    hash_key: [u64; 2],
+}
+
+impl Tables {
+    /// With nothing in force. The objects must be loaded that bring the tables along.
+    pub(super) fn new(room: Entries, loader: &Loader) -> Result<Self> {
+        let nothing = RuleNumbers {
+            enforced: [0; ACCESS_KINDS],
+            all: [0; ACCESS_KINDS],
+        };
+        let empty = Armed {
+            epoch: 0,
+            flags: 0,
+            hash_key: [0; 2],
+            otherwise: nothing,
+            lost: nothing,
+            kinds: 0,
+            canary_port: 0,
+            fileless: 0,
+            setuid: 0,
+            half: 0,
+            pad: 0,
+        };
+        Ok(Tables {
+            room,
+            armed_at: loader.own_map("stk_armed_at")?,
+            now: InForce {
+                which: 0,
+                pad: 0,
+                half: [empty; 2],
+            },
+            last: Turn {
+                half: Half::Second,
+                epoch: 0,
+                room,
+            },
+            entered: [Vec::new(), Vec::new()],
+            hash_key: [super::random()?, super::random()?],
+        })
+    }
+
+    /// # Errors
+    ///
+    /// [`ErrorKind::Policy`]: there is not enough room, with what is missing.
+    pub(super) fn have_room(&self, plan: &Plan) -> Result<()> {
+        self.room.holds(plan.entries())
+    }
+
+    /// The number of the first rule of the policy that was filled in last.
+    pub(super) fn first_rule(&self) -> u32 {
+        self.last.first_rule()
+    }
+
+    /// Puts a policy into the half that is not in force.
+    pub(super) fn fill(
+        &mut self,
+        plan: &Plan,
+        canaries: &Canaries,
+        loader: &Loader,
+        tags: bool,
+    ) -> Result<()> {
+        let turn = Turn {
+            half: match self.now.which {
+                0 => Half::First,
+                1 => Half::First.other(),
+                _ => Half::Second.other(),
+            },
+            // 0 is what a table has that nobody has written to.
+            epoch: self.last.epoch.checked_add(1).unwrap_or(1),
+            room: self.room,
+        };
+        self.last = turn;
+        for (table, keys) in std::mem::take(&mut self.entered[turn.half as usize]) {
+            loader.map(table)?.remove(&keys)?;
+        }
+        let sets = plan.sets.all.iter().map(|said| turn.numbers(said));
+        let sets: Vec<_> = (turn.set(1)..).zip(sets).collect();
+        loader.map("stk_sets")?.set_all(&sets, "a set of rules")?;
+        let actions = plan.refusals.iter().map(|refusal| RuleAction {
+            error: refusal.errno.into(),
+            kill: refusal.kill.into(),
+        });
+        let actions: Vec<_> = (turn.first_rule()..).zip(actions).collect();
+        let what = "how a rule refuses";
+        loader.map("stk_actions")?.set_all(&actions, what)?;
+        if plan.guards_files {
+            self.fill_files(plan, canaries, loader, tags)?;
+        }
+        if !plan.contacts.is_empty() {
+            let (ranges, nets) = plan.contacts.tables(&plan.sets, turn);
+            let ranges: Vec<_> = (turn.first_range()..).zip(ranges).collect();
+            let what = "the rules of ports";
+            loader.map("stk_net_ranges")?.set_all(&ranges, what)?;
+            self.enter(loader, "stk_nets", &nets, "the rules of addresses")?;
+        }
+        if !plan.calls.is_empty() {
+            let what = "the rules of a system call";
+            let rules = plan.calls.table();
+            loader.map("stk_call_rules")?.set_all(&rules, what)?;
+        }
+        self.now.half[turn.half as usize] = self.armed(plan, canaries);
+        self.tell()
+    }
+
+    fn fill_files(
+        &mut self,
+        plan: &Plan,
+        canaries: &Canaries,
+        loader: &Loader,
+        tags: bool,
+    ) -> Result<()> {
+        let turn = self.last;
+        let mut canary = plan.sets.ruling(&Here::file(canary_rule()), turn);
+        canary.flags = ruling_flag::CANARY;
+        let mut keys = plan.places.keys(&plan.sets, turn);
+        keys.push((turn.key(&canaries.file.key()), canary));
+        self.enter(loader, "stk_keys", &keys, "the rules of a file")?;
+        let names = plan.places.names(&plan.sets, turn, self.hash_key)?;
+        self.enter(loader, "stk_names", &names, "the rules of a name")?;
+        if !tags {
+            return Ok(());
+        }
+        // One that is there from before is replaced; one of a file that has no rule any more goes with its inode.
+        let tags = loader.map(turn.half.tags())?;
+        for target in &plan.targets {
+            let fd = target.identity.fd().as_raw_fd();
+            let ruling = plan.sets.ruling(&Here::file(target.said), turn);
+            let what = format_args!("the guard of {}", target.identity.path.display());
+            tags.set(&fd.to_ne_bytes(), bytes_of(&ruling), what)?;
+        }
+        let fd = canaries.tag.fd().as_raw_fd();
+        tags.set(&fd.to_ne_bytes(), bytes_of(&canary), "the canary's tag")
+    }
+
+    /// Enters what is not written over by the next policy.
+    fn enter<K: plain::Plain, V: plain::Plain>(
+        &mut self,
+        loader: &Loader,
+        table: &'static str,
+        entries: &[(K, V)],
+        what: &str,
+    ) -> Result<()> {
+        let keys = entries.iter().map(|(key, _)| bytes_of(key).to_vec());
+        // Noted first: some may be there when another one is refused.
+        self.entered[self.last.half as usize].push((table, keys.collect()));
+        loader.map(table)?.set_all(entries, what)
+    }
+
+    fn armed(&self, plan: &Plan, canaries: &Canaries) -> Armed {
+        let turn = self.last;
+        let flag = |is: bool, bit| if is { bit } else { 0 };
+        let [fileless, setuid] = plan.of_kinds.map(|said| turn.set(plan.sets.number(&said)));
+        Armed {
+            epoch: turn.epoch,
+            flags: flag(plan.places.has_names(), armed_flag::NAMES)
+                | flag(plan.places.has_below(), armed_flag::BELOW)
+                | flag(plan.otherwise != Said::NOTHING, armed_flag::OTHERWISE)
+                | flag(fileless != 0 || setuid != 0, armed_flag::KINDS),
+            hash_key: self.hash_key,
+            otherwise: turn.numbers(&plan.otherwise.both(&plan.contacts.otherwise)),
+            lost: turn.numbers(&plan.places.refused_below().both(&plan.contacts.refused)),
+            kinds: plan.contacts.kinds.bits(),
+            canary_port: match plan.contacts.is_empty() {
+                true => 0,
+                false => canaries.network.port().into(),
+            },
+            fileless,
+            setuid,
+            half: turn.half(),
+            pad: 0,
+        }
+    }
+
+    /// Puts in force what was filled in last.
+    pub(super) fn flip(&mut self) -> Result<()> {
+        self.switch(match self.last.half {
+            Half::First => 1,
+            Half::Second => 2,
+        })
+    }
+
+    /// Puts in force what was so before.
+    pub(super) fn flip_back(&mut self) -> Result<()> {
+        self.switch(match self.last.half {
+            Half::First => 2,
+            Half::Second => 1,
+        })
+    }
+
+    /// Puts nothing in force.
+    pub(super) fn disarm(&mut self) -> Result<()> {
+        self.switch(0)
+    }
+
+    fn switch(&mut self, which: u32) -> Result<()> {
+        // What was written before is there for whoever sees this.
+        fence(Ordering::SeqCst);
+        self.now.which = which;
+        self.tell()
+    }
+
+    fn tell(&self) -> Result<()> {
+        let zero = 0u32.to_ne_bytes();
+        self.armed_at
+            .set(&zero, bytes_of(&self.now), "arming the fence")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(n: u32) -> Entries {
+        Entries {
+            keys: n,
+            names: n,
+            sets: n,
+            rules: n,
+            prefixes: n,
+            ranges: n,
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_another_policy() {
+        assert_eq!(some(1).room(None), LEAST);
+        assert_eq!(some(5000).room(None), some(10_000));
+        assert_eq!(some(5000).room(Some(10)), some(5000));
+        assert_eq!(some(5).room(Some(10)), some(10));
+        assert_eq!(some(u32::MAX).room(None).sizes()[2].1, u32::MAX);
+        let few = Entries {
+            names: 3,
+            ..some(9)
+        };
+        assert!(few.holds(few).is_ok());
+        let error = few.holds(some(4)).unwrap_err();
+        assert!(error.to_string().contains("room for 4 names"), "{error}");
+        assert!(error.hint().unwrap().contains("--room 4"));
+    }
+
+    #[test]
+    fn the_halves_have_nothing_in_common() {
+        let turn = |half| Turn {
+            half,
+            epoch: 1,
+            room: some(10),
+        };
+        let (first, second) = (turn(Half::First), turn(Half::Second));
+        assert_eq!((first.first_rule(), second.first_rule()), (0, 10));
+        assert_eq!((first.set(0), second.set(0)), (0, 0));
+        assert_eq!((first.set(10), second.set(1)), (10, 11));
+        assert_eq!(second.set(10), some(10).sizes()[2].1 - 1);
+        let key = FileKey {
+            ino: 1,
+            // The largest that a kernel gives.
+            dev: 511 << 20 | 0xf_ffff,
+            generation: 3,
+        };
+        assert_eq!(first.key(&key), key);
+        assert_eq!(second.key(&key).dev, key.dev + SECOND);
+    }
+}
