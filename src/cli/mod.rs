@@ -9,6 +9,7 @@ mod output;
 mod policy;
 mod pprof;
 mod replay;
+mod reread;
 mod run;
 mod stop;
 mod watch;

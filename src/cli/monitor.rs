@@ -49,9 +49,9 @@ pub(super) fn main(args: MonitorArgs) -> Outcome {
 pub(super) fn follow(
     mut session: Session,
     mut output: Output,
-    mut done: impl FnMut(&Session, &Output) -> stockade::Result<bool>,
+    mut done: impl FnMut(&mut Session, &mut Output) -> stockade::Result<bool>,
 ) -> anyhow::Result<u64> {
-    while !done(&session, &output)? {
+    while !done(&mut session, &mut output)? {
         session.poll(Duration::from_millis(50), &mut |event| output.event(event))?;
         output.set_clock(session.clock());
         output.flush();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use stockade::event::{Certificate, Clock};
+use stockade::event::{Certificate, Clock, FenceState};
 use stockade::session::SessionBuilder;
 use stockade::sink::Sink;
 use stockade::{Event, Session};
@@ -183,15 +183,20 @@ fn announce(session: &Session) {
         }
     }
     if let Some(fence) = session.fence() {
-        eprintln!(
-            "stockade: fence armed: {} on {}, by {}{}, canary refused",
-            counted(fence.rules, "rule"),
-            fence.objects(),
-            fence.mechanism,
-            match fence.identity.as_str() {
-                "none" => String::new(),
-                identity => format!(" with identity {identity}"),
-            }
-        );
+        announce_fence("fence armed", fence);
     }
+}
+
+/// Tells what is in force.
+pub(super) fn announce_fence(what: &str, fence: &FenceState) {
+    eprintln!(
+        "stockade: {what}: {} on {}, by {}{}, canary refused",
+        counted(fence.rules, "rule"),
+        fence.objects(),
+        fence.mechanism,
+        match fence.identity.as_str() {
+            "none" => String::new(),
+            identity => format!(" with identity {identity}"),
+        }
+    );
 }

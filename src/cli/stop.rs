@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGHUP: asked to end.
+//! Ctrl-C, SIGTERM and, where nothing else waits for it, SIGHUP: asked to end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
