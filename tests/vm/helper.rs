@@ -191,6 +191,7 @@ fn operation(words: &[&str]) -> Result<()> {
         "program" => crate::programs::operation(&words[1..]),
         "unix" => crate::sockets::operation(path, second),
         "open" => open(path, OFlags::RDONLY).map(drop),
+        "hammer" => crate::reload::hammer(path, second),
         "open-while-moved" => crate::depth::open_while_moved(path),
         "open-write" => open(path, OFlags::WRONLY).map(drop),
         "open-rdwr" => open(path, OFlags::RDWR).map(drop),

@@ -54,6 +54,8 @@ mod recording;
 #[cfg(target_os = "linux")]
 mod refusals;
 #[cfg(target_os = "linux")]
+mod reload;
+#[cfg(target_os = "linux")]
 mod scope;
 #[cfg(target_os = "linux")]
 mod sensor;
@@ -107,6 +109,7 @@ fn main() {
             calls::TESTS,
             scope::TESTS,
             lockout::TESTS,
+            reload::TESTS,
             lifetime::TESTS,
             kill::TESTS,
             monitor::TESTS,
