@@ -46,7 +46,10 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     let Some(rules) = args.policy.rules()? else {
         super::usage("there is nothing to enforce: give --policy FILE or --deny-file PATH");
     };
-    let builder = Session::builder().scope(args.scope.scope()).policy(rules);
+    let builder = Session::builder()
+        .scope(args.scope.scope())
+        .policy(rules)
+        .prove_every(args.policy.prove_every);
     let mut builder = args.intake.apply(builder);
     if args.i_know {
         builder = builder.allow_lockout();
@@ -59,16 +62,20 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     }
     let (session, output) = Output::begin(&args.output, builder)?;
     let mut told = false;
-    follow(session, output, |session, output| {
-        if reread.is_due() {
-            reload(&args.policy, session, output);
-        }
-        if output.is_closed() && !told {
-            told = true;
-            eprintln!("stockade: events can no longer be written; the fence stands");
-        }
-        Ok(stop.asked())
-    })?;
+    follow(
+        session,
+        output,
+        &mut |session: &mut Session, output: &mut Output| {
+            if reread.is_due() {
+                reload(&args.policy, session, output);
+            }
+            if output.is_closed() && !told {
+                told = true;
+                eprintln!("stockade: events can no longer be written; the fence stands");
+            }
+            Ok(stop.asked())
+        },
+    )?;
     Ok(0)
 }
 

@@ -16,6 +16,7 @@ mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stockade::policy::{Environment, Mode, RuleSet};
@@ -240,6 +241,9 @@ struct PolicyArgs {
     /// Refuse nothing; report what would have been refused
     #[arg(long)]
     audit: bool,
+    /// How often the fence must refuse an access of stockade's own anew, such as 60s; 0s for only at the start
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = watch::time)]
+    prove_every: Duration,
 }
 
 impl PolicyArgs {

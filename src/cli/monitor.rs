@@ -39,25 +39,58 @@ pub(super) fn main(args: MonitorArgs) -> Outcome {
     let builder = Session::builder().scope(args.scope.scope());
     let builder = args.watch.apply(&args.kinds, args.intake.apply(builder))?;
     let (session, output) = Output::begin(&args.output, builder)?;
-    follow(session, output, |_, output| {
-        Ok(stop.asked() || output.is_closed())
-    })?;
+    follow(
+        session,
+        output,
+        &mut |_: &mut Session, output: &mut Output| Ok(stop.asked() || output.is_closed()),
+    )?;
     Ok(0)
 }
 
-/// Writes events until `done`, then takes everything down and writes the end record. Returns the accesses refused.
+/// Who knows when a session is to end.
+pub(super) trait Follower {
+    fn is_done(&mut self, session: &mut Session, output: &mut Output) -> stockade::Result<bool>;
+
+    /// Something has failed, and the session ends after this.
+    fn give_up(&mut self) {}
+}
+
+impl<F: FnMut(&mut Session, &mut Output) -> stockade::Result<bool>> Follower for F {
+    fn is_done(&mut self, session: &mut Session, output: &mut Output) -> stockade::Result<bool> {
+        self(session, output)
+    }
+}
+
+/// Writes events until it is done, then takes everything down and writes the end record, also where something failed: what
+/// there is to say is said, and that it is not all. Returns the accesses refused.
 pub(super) fn follow(
     mut session: Session,
     mut output: Output,
-    mut done: impl FnMut(&mut Session, &mut Output) -> stockade::Result<bool>,
+    follower: &mut impl Follower,
 ) -> anyhow::Result<u64> {
-    while !done(&mut session, &mut output)? {
+    let mut round = || {
+        if follower.is_done(&mut session, &mut output)? {
+            return Ok(false);
+        }
         session.poll(Duration::from_millis(50), &mut |event| output.event(event))?;
         output.set_clock(session.clock());
         output.flush();
+        Ok(true)
+    };
+    let followed: stockade::Result<()> = loop {
+        match round() {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(e) => break Err(e),
+        }
+    };
+    if followed.is_err() {
+        follower.give_up();
     }
-    let certificate = session.end(&mut |event| output.event(event))?;
+    let ended = session.end(&mut |event| output.event(event));
     let denied = output.denied();
-    output.end(&certificate)?;
+    let told = ended.map(|certificate| output.end(&certificate));
+    followed?;
+    told??;
     Ok(denied)
 }

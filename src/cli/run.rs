@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use stockade::kill::Kill;
 use stockade::launch::Held;
-use stockade::{Session, Watch};
+use stockade::{Scope, Session, Watch};
 
-use super::monitor::follow;
+use super::monitor::{Follower, follow};
 use super::output::Output;
 use super::stop::Stop;
 use super::watch::{WatchArgs, watches};
@@ -67,7 +69,7 @@ pub(super) fn main(args: RunArgs) -> Outcome {
         .watch
         .apply(&args.monitors, args.intake.apply(builder))?;
     if let Some(rules) = rules {
-        builder = builder.policy(rules);
+        builder = builder.policy(rules).prove_every(args.policy.prove_every);
     }
     // On failure `held` is dropped: the command has not run.
     let (session, output) = Output::begin(&args.output, builder)?;
@@ -79,7 +81,9 @@ pub(super) fn main(args: RunArgs) -> Outcome {
                 "stockade: {} cannot be executed: {e}",
                 program.to_string_lossy()
             );
-            follow(session, output, |_, _| Ok(true))?;
+            follow(session, output, &mut |_: &mut Session, _: &mut Output| {
+                Ok(true)
+            })?;
             return Ok(if e.kind() == io::ErrorKind::NotFound {
                 127
             } else {
@@ -91,17 +95,8 @@ pub(super) fn main(args: RunArgs) -> Outcome {
         fenced: session.fence().is_some(),
         ..Run::watched(&mut child, &stop)
     };
-    let followed = follow(session, output, |session, _| run.is_over(session));
-    let (fenced, ended) = (run.fenced, run.ended);
-    let denied = match followed {
-        // The fence is down with the session: what was to run inside must not go on outside.
-        Err(e) if fenced && ended.is_none() => {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(e);
-        }
-        other => other?,
-    };
+    let denied = follow(session, output, &mut run)?;
+    let ended = run.ended;
     if let (true, Some(code)) = (denied > 0, args.deny_exit_code) {
         return Ok(code);
     }
@@ -165,6 +160,17 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Ends the command with all that it has started.
+    fn end(&mut self) {
+        let tree = Scope::new().tree(self.child.id());
+        let ended = Kill::new(tree).grace(Duration::ZERO).run(|| false);
+        if !ended.is_ok_and(|report| report.all_gone()) {
+            // The child is ours and not waited for.
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+
     /// Passes a request to end on to the command: politely at first, for good at last. The first Ctrl-C at a terminal
     /// has reached the command already.
     fn forward(&mut self) {
@@ -186,6 +192,21 @@ impl<'a> Run<'a> {
                     let _ = self.child.kill();
                 }
             }
+        }
+    }
+}
+
+impl Follower for Run<'_> {
+    fn is_done(&mut self, session: &mut Session, _: &mut Output) -> stockade::Result<bool> {
+        self.is_over(session)
+    }
+
+    /// The fence goes with the session: what was to run inside must not go on outside.
+    fn give_up(&mut self) {
+        if self.fenced && self.ended.is_none() {
+            self.end();
+        } else if self.fenced {
+            eprintln!("stockade: what the command has left behind goes on without a fence");
         }
     }
 }

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::calls::canary_filter;
-use super::file_key;
 use super::places::{Said, Voice};
-use super::plan::Plan;
+use super::{About, file_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::seccomp::{self, Filter};
 use crate::kernel::{Asker, Records, Rings};
@@ -71,19 +70,19 @@ impl Canaries {
         })
     }
 
-    /// Those that prove this policy.
-    pub(super) fn of(&self, plan: &Plan, tags: bool) -> Vec<&dyn Proves> {
+    /// Those that prove a policy about this.
+    pub(super) fn of(&self, about: &About, tags: bool) -> Vec<&dyn Proves> {
         let mut all: Vec<&dyn Proves> = Vec::new();
-        if plan.guards_files {
+        if about.guards_files {
             all.push(&self.file);
         }
-        if plan.guards_files && tags {
+        if about.guards_files && tags {
             all.push(&self.tag);
         }
-        if !plan.contacts.is_empty() {
+        if about.guards_network {
             all.push(&self.network);
         }
-        if !plan.calls.is_empty() {
+        if about.syscalls > 0 {
             all.push(&self.call);
         }
         all

@@ -171,7 +171,9 @@ impl Fence {
             };
             tables.fill(&plan, &canaries, loader, tags)?;
             let mut rings = loader.rings()?;
-            let proving = canaries.of(&plan, tags);
+            let mut about = About::new(&plan);
+            let proving = canaries.of(&about, tags);
+            about.proofs = count(proving.len());
             for canary in &proving {
                 canary.reachable()?;
             }
@@ -182,11 +184,6 @@ impl Fence {
                 unused = Some(tables);
                 continue;
             }
-            let proofs = u32::try_from(proving.len()).unwrap_or(u32::MAX);
-            let about = About {
-                proofs,
-                ..About::new(&plan)
-            };
             let fence = Fence {
                 attached,
                 tables,
@@ -231,8 +228,8 @@ impl Fence {
         can_hold(&plan, self.tags, loader, &[])?;
         self.tables.fill(&plan, &self.canaries, loader, self.tags)?;
         let mut about = About::new(&plan);
-        let proving = self.canaries.of(&plan, self.tags);
-        about.proofs = u32::try_from(proving.len()).unwrap_or(u32::MAX);
+        let proving = self.canaries.of(&about, self.tags);
+        about.proofs = count(proving.len());
         // Of what was guarded before, the canary is refused already.
         if about.guards_network && !self.about.guards_network {
             self.canaries.network.reachable()?;
@@ -258,6 +255,28 @@ impl Fence {
         wait_for_programs()?;
         self.held = plan.into_held();
         Ok(reports)
+    }
+
+    /// Proves once more that it holds. `seen` gets what else came.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotEnforced`]: it does not.
+    pub(crate) fn prove(&mut self, rings: &mut Rings, seen: &mut Records) -> Result<()> {
+        let proving = self.canaries.of(&self.about, self.tags);
+        match canary::prove_all(&proving, rings, seen)? {
+            Proof::Refused => {
+                self.about.proofs = self.about.proofs.saturating_add(count(proving.len()));
+                Ok(())
+            }
+            Proof::Open(why) => Err(Error::new(
+                ErrorKind::NotEnforced,
+                format!("the fence no longer holds: {why}"),
+            )
+            .with_hint(
+                "somebody with the rights to it has changed the kernel's programs or tables",
+            )),
+        }
     }
 
     /// What refuses.
@@ -369,6 +388,10 @@ fn can_hold(plan: &Plan, tags: bool, loader: &Loader, tried: &[String]) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 fn random() -> Result<u64> {

@@ -58,6 +58,8 @@ pub(super) struct Live {
     resolved: Resolved,
     /// Nobody needs to be asked whom a policy locks out.
     spares_operators: bool,
+    prove_every: Duration,
+    proved: Instant,
     delivery: Delivery<Processes>,
     clock: Clock,
     boot_id: String,
@@ -93,6 +95,7 @@ impl Live {
             command,
             lockout_allowed,
             room,
+            prove_every,
         } = builder;
         if monitors.is_empty() && policy.is_none() {
             return Err(Error::new(
@@ -304,6 +307,8 @@ impl Live {
             early,
             resolved,
             spares_operators,
+            prove_every,
+            proved: Instant::now(),
             delivery,
             clock,
             boot_id,
@@ -328,6 +333,9 @@ impl Live {
             self.rings.sleep(at_most)?;
         }
         let now = Instant::now();
+        if !self.prove_every.is_zero() && now.duration_since(self.proved) >= self.prove_every {
+            self.prove()?;
+        }
         let mut roll_call = now.duration_since(self.losses_checked) >= LOSS_INTERVAL
             && self.delivery.surroundings.len() > MANY;
         if now.duration_since(self.clock_checked) >= CLOCK_INTERVAL {
@@ -367,6 +375,21 @@ impl Live {
             recorder.flush();
         }
         Ok(delivered)
+    }
+
+    /// Proves the fence anew, where there is one.
+    fn prove(&mut self) -> Result<()> {
+        let (Some(fence), Some(state)) = (&mut self.fence, &mut self.certificate.fence) else {
+            return Ok(());
+        };
+        let proved = fence.prove(&mut self.rings, &mut self.early);
+        self.proved = Instant::now();
+        state.canary_proofs = fence.about.proofs;
+        if let Err(e) = &proved {
+            let reasons = &mut self.certificate.incomplete_reasons;
+            reasons.push(e.to_string());
+        }
+        proved
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -423,6 +446,7 @@ impl Live {
             self.delivery.deliver(record, on);
         }
         let reports = fence.reload(plan, &mut self.loader, &mut self.rings, early)?;
+        self.proved = Instant::now();
         self.delivery
             .set_rules(fence.first_rule(), rules.numbered());
         *now = state(fence, rules, now.reloads + 1);

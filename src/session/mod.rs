@@ -48,6 +48,8 @@ pub struct SessionBuilder {
     lockout_allowed: bool,
     /// Of each sort, how much policies may name that take the place of this one.
     room: Option<u32>,
+    /// How often the fence is proved anew; zero for never.
+    prove_every: Duration,
     /// What a command that is held waits for, and the scope that is this command.
     #[cfg(stockade_kernel)]
     command: Option<(crate::launch::Confinement, Scope)>,
@@ -142,6 +144,13 @@ impl SessionBuilder {
         self
     }
 
+    /// How often the fence is proved anew, each minute where it is not set; zero for never. One that no longer refuses the
+    /// canary makes [`Session::poll`] fail.
+    pub fn prove_every(mut self, interval: Duration) -> Self {
+        self.prove_every = interval;
+        self
+    }
+
     /// How many events a process may send in a second, so that one cannot drown the others; 0, no limit, where it is not
     /// set. Execs, forks, exits, denials and kills for want of memory do not count. What is above is counted by process
     /// and told in the stream ([`Suppressed`](crate::event::Suppressed)).
@@ -181,6 +190,7 @@ impl Session {
             process_limit: 0,
             lockout_allowed: false,
             room: None,
+            prove_every: Duration::from_secs(60),
             #[cfg(stockade_kernel)]
             command: None,
         }
@@ -195,6 +205,7 @@ impl Session {
     /// # Errors
     ///
     /// [`Io`](crate::ErrorKind::Io) and [`Load`](crate::ErrorKind::Load) when the rings cannot be read any more.
+    /// [`NotEnforced`](crate::ErrorKind::NotEnforced): the fence no longer refuses the canary.
     pub fn poll(&mut self, at_most: Duration, on: &mut dyn FnMut(&Event)) -> Result<usize> {
         self.0.poll(at_most, on)
     }

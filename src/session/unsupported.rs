@@ -26,6 +26,7 @@ impl Live {
             process_limit: _,
             lockout_allowed: _,
             room: _,
+            prove_every: _,
         } = builder;
         Err(Error::new(
             ErrorKind::Unsupported,

@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::fence::text;
-use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, doctor, poll, stockade};
+use crate::harness::{
+    Ctx, Ended, Needs, Outcome, Process, Stockade, Test, doctor, number, poll, stockade,
+};
 use crate::mounts::must;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -45,6 +47,11 @@ pub(crate) const TESTS: &[Test] = &[
         killed,
     ),
     Test::new(
+        "fence_that_no_longer_holds_ends_its_command",
+        Needs::Fence,
+        tampered,
+    ),
+    Test::new(
         "sigint_and_sigterm_end_cleanly",
         Needs::Fence,
         ended_politely,
@@ -69,6 +76,64 @@ fn examined(ctx: &Ctx) -> Outcome {
         .filter(|p| p["state"] == "unavailable")
         .collect();
     assert!(unattached.is_empty(), "{unattached:#?}");
+    Outcome::Passed
+}
+
+/// Takes every fence of this machine down from outside, as who has all rights can.
+fn take_down() {
+    use libbpf_rs::{MapCore as _, MapFlags, MapHandle, query::MapInfoIter};
+
+    let armed = MapInfoIter::default().filter(|map| map.name.to_string_lossy() == "stk_armed_at");
+    let mut taken = 0;
+    for id in armed.map(|map| map.id) {
+        // One of a fence that is ending may have gone.
+        let Ok(map) = MapHandle::from_map_id(id) else {
+            continue;
+        };
+        let size = usize::try_from(map.value_size()).unwrap();
+        map.update(&[0; 4], &vec![0; size], MapFlags::ANY).unwrap();
+        taken += 1;
+    }
+    assert!(taken > 0, "there is no fence");
+}
+
+fn tampered(ctx: &Ctx) -> Outcome {
+    let (secret, began) = (ctx.path("secret"), ctx.path("began"));
+    fs::write(&secret, "secret").unwrap();
+    let run = |every: &'static str, command: &str| {
+        let begin = format!("echo > {}; {command}", text(&began));
+        let fixed = ["run", "--format", "json", "--monitor", "process"];
+        let words = fixed.into_iter().chain(["--prove-every", every]);
+        let mut words: Vec<String> = words.map(str::to_owned).collect();
+        words.extend(["--deny-file", text(&secret), "--", "sh", "-c", &begin].map(str::to_owned));
+        Stockade::start(ctx, words)
+    };
+
+    // It is asked again and again, and goes on.
+    let ended = run("50ms", "sleep 1; cat secret").wait();
+    let proofs = |ended: &Ended| number(&ended.complete()["stockade.fence"], "canary_proofs");
+    assert_eq!((ended.code, proofs(&ended) > 8), (1, true), "{ended:?}");
+    assert_eq!(ended.of("denial").count(), 1, "{ended:?}");
+    let ended = run("0s", "sleep 1").wait();
+    assert_eq!((ended.code, proofs(&ended) <= 2), (0, true), "{ended:?}");
+
+    fs::remove_file(&began).unwrap();
+    let started = run("200ms", "sleep 1000 & sleep 1000");
+    poll("the command", || began.exists().then_some(()));
+    take_down();
+    let ended = started.wait();
+    assert_eq!(ended.code, 40, "{ended:?}");
+    let sentence = "the fence no longer holds: the canary was not refused";
+    assert!(ended.stderr.contains(sentence), "{ended:?}");
+    let end = ended.events.last().expect("an end record");
+    let told = end["stockade.incomplete_reasons"].to_string();
+    assert!(told.contains(sentence), "{end}");
+    // Nothing of it goes on outside.
+    for event in ended.of("exec") {
+        let pid = number(event, "process.pid");
+        let left = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert!(left.is_empty(), "{}", String::from_utf8_lossy(&left));
+    }
     Outcome::Passed
 }
 

@@ -252,8 +252,9 @@ fn without_gap(ctx: &Ctx) -> Outcome {
     );
     assert_eq!(after.0, before.0, "descriptors");
     assert!(after.1 <= before.1, "maps: {before:?} then {after:?}");
+    // So many records as came at once, which is a ring full at most, in buffers that are kept.
     assert!(
-        after.2 <= before.2 + 1024,
+        after.2 <= before.2 + 8 * 1024,
         "memory: {before:?} then {after:?}"
     );
     Outcome::Passed
