@@ -1,13 +1,16 @@
 //! `stockade enforce`: fence what is already running.
 
-use clap::Args;
-use stockade::{Session, Watch};
+use std::time::{Duration, Instant};
 
-use super::monitor::follow;
+use clap::Args;
+use stockade::policy::RuleSet;
+use stockade::{ErrorKind, Session, Watch};
+
+use super::monitor::{Follower, follow};
 use super::output::{Output, announce_fence};
 use super::reread::Reread;
 use super::stop::Stop;
-use super::watch::watches;
+use super::watch::{time, watches};
 use super::{IntakeArgs, Outcome, OutputArgs, PolicyArgs, ScopeArgs};
 
 /// Fence what is already running, until Ctrl-C
@@ -16,6 +19,7 @@ use super::{IntakeArgs, Outcome, OutputArgs, PolicyArgs, ScopeArgs};
 Examples:
   stockade enforce --policy protect-secrets.yaml --cgroup /system.slice/nginx.service
   stockade enforce --deny-file /etc/shadow --tree 1234 --monitor process
+  stockade enforce --policy server.yaml --host --revert-after 60s     try it on a machine far away
 
 The policy is read again when its file changes and on SIGHUP. One that is wrong, or that cannot be put in
 force, leaves the one before where it is. The fence ends with this program.")]
@@ -29,6 +33,10 @@ pub(super) struct EnforceArgs {
     /// first one has, at least 4096]
     #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u32).range(1..=1 << 24), help_heading = "Options")]
     room: Option<u32>,
+    /// Take a policy back that is not confirmed within so long, by SIGUSR1, such as 60s: the one that was confirmed
+    /// last comes back, and where there is none the fence ends
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Options")]
+    revert_after: Option<Duration>,
     #[command(flatten)]
     scope: ScopeArgs,
     /// Report these events as well; only denials otherwise
@@ -41,14 +49,14 @@ pub(super) struct EnforceArgs {
 }
 
 pub(super) fn main(args: EnforceArgs) -> Outcome {
-    let mut reread = Reread::listen(args.policy.policy.as_deref())?;
+    let reread = Reread::listen(args.policy.policy.as_deref())?;
     let stop = Stop::listen()?;
     let Some(rules) = args.policy.rules()? else {
         super::usage("there is nothing to enforce: give --policy FILE or --deny-file PATH");
     };
     let builder = Session::builder()
         .scope(args.scope.scope())
-        .policy(rules)
+        .policy(rules.clone())
         .prove_every(args.policy.prove_every);
     let mut builder = args.intake.apply(builder);
     if args.i_know {
@@ -61,38 +69,132 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
         builder = builder.monitor(watch);
     }
     let (session, output) = Output::begin(&args.output, builder)?;
-    let mut told = false;
-    follow(
-        session,
-        output,
-        &mut |session: &mut Session, output: &mut Output| {
-            if reread.is_due() {
-                reload(&args.policy, session, output);
-            }
-            if output.is_closed() && !told {
-                told = true;
-                eprintln!("stockade: events can no longer be written; the fence stands");
-            }
-            Ok(stop.asked())
-        },
-    )?;
-    Ok(0)
+    let mut enforcement = Enforcement {
+        policy: args.policy,
+        reread,
+        stop,
+        revert_after: args.revert_after,
+        now: rules,
+        confirmed: None,
+        until: None,
+        ended: false,
+        closed: false,
+    };
+    enforcement.on_trial();
+    follow(session, output, &mut enforcement)?;
+    // Who asked for a fence has none.
+    Ok(match enforcement.ended {
+        true => ErrorKind::NotEnforced.exit_code(),
+        false => 0,
+    })
 }
 
-/// Puts the policy in force as it is now; what stands in the way is told, and the one before stays.
-fn reload(policy: &PolicyArgs, session: &mut Session, output: &mut Output) {
-    let mut read = || -> anyhow::Result<()> {
-        let Some(rules) = policy.rules()? else {
-            return Ok(());
+/// A fence, and the policies that it gets.
+struct Enforcement {
+    policy: PolicyArgs,
+    reread: Reread,
+    stop: Stop,
+    revert_after: Option<Duration>,
+    /// What is in force.
+    now: RuleSet,
+    /// What was so when somebody confirmed it.
+    confirmed: Option<RuleSet>,
+    /// When what is in force is taken back.
+    until: Option<Instant>,
+    /// It was taken back, and there was nothing before it.
+    ended: bool,
+    /// Somebody was told that events cannot be written.
+    closed: bool,
+}
+
+impl Enforcement {
+    /// What has been put in force may go again.
+    fn on_trial(&mut self) {
+        let Some(after) = self.revert_after else {
+            return;
         };
-        Ok(session.reload(&rules, &mut |event| output.event(event))?)
-    };
-    match (read(), session.fence()) {
-        (Ok(()), Some(fence)) => announce_fence("policy read again", fence),
-        (Ok(()), None) => {}
-        (Err(e), _) => {
-            super::report(&e);
-            eprintln!("stockade: the policy that was in force still is");
+        self.until = Instant::now().checked_add(after);
+        eprintln!(
+            "stockade: it is taken back in {after:?} unless it is confirmed: kill -USR1 {}",
+            std::process::id()
+        );
+    }
+
+    fn confirm(&mut self) {
+        if self.until.take().is_some() {
+            self.confirmed = Some(self.now.clone());
+            eprintln!("stockade: confirmed");
         }
+    }
+
+    /// Puts the policy in force as it is now; what stands in the way is told, and the one before stays.
+    fn reload(&mut self, session: &mut Session, output: &mut Output) {
+        let mut read = || -> anyhow::Result<Option<RuleSet>> {
+            let rules = self.policy.rules()?;
+            if let Some(rules) = &rules {
+                session.reload(rules, &mut |event| output.event(event))?;
+            }
+            Ok(rules)
+        };
+        match (read(), session.fence()) {
+            (Ok(Some(rules)), Some(fence)) => {
+                announce_fence("policy read again", fence);
+                self.now = rules;
+                self.on_trial();
+            }
+            (Ok(_), _) => {}
+            (Err(e), _) => {
+                super::report(&e);
+                eprintln!("stockade: the policy that was in force still is");
+            }
+        }
+    }
+
+    /// Nobody has confirmed it in time.
+    fn take_back(&mut self, session: &mut Session, output: &mut Output) {
+        self.until = None;
+        let back = match &self.confirmed {
+            None => {
+                eprintln!("stockade: nobody has confirmed the policy");
+                None
+            }
+            // Where even that fails the fence goes: whoever cannot confirm may be locked out.
+            Some(rules) => match session.reload(rules, &mut |event| output.event(event)) {
+                Ok(()) => session.fence().zip(Some(rules)),
+                Err(e) => {
+                    super::report(&e.into());
+                    eprintln!("stockade: the policy that was confirmed cannot come back");
+                    None
+                }
+            },
+        };
+        if let Some((fence, rules)) = back {
+            let what = "nobody has confirmed the policy, and the one before is back";
+            announce_fence(what, fence);
+            self.now = rules.clone();
+        } else {
+            eprintln!("stockade: the fence is taken down");
+            self.ended = true;
+        }
+    }
+}
+
+impl Follower for Enforcement {
+    fn is_done(&mut self, session: &mut Session, output: &mut Output) -> stockade::Result<bool> {
+        let asked = self.reread.asked();
+        if asked.confirm {
+            self.confirm();
+        }
+        if asked.read {
+            self.reload(session, output);
+        }
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            self.take_back(session, output);
+        }
+        if output.is_closed() && !self.closed {
+            self.closed = true;
+            eprintln!("stockade: events can no longer be written; the fence stands");
+        }
+        Ok(self.stop.asked() || self.ended)
     }
 }

@@ -1,4 +1,4 @@
-//! When a policy is to be read again: on SIGHUP, and when its file has changed.
+//! When a policy is to be read again: on SIGHUP, and when its file has changed. And when it is confirmed: on SIGUSR1.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,16 @@ impl Stamp {
 
 #[derive(Debug)]
 pub(super) struct Reread {
-    hangups: SignalFd,
+    signals: SignalFd,
     file: Option<File>,
+}
+
+/// What is asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// Whoever is told so reads the policy.
+    pub(super) read: bool,
+    pub(super) confirm: bool,
 }
 
 /// The file of the policy.
@@ -59,16 +67,16 @@ impl File {
 }
 
 impl Reread {
-    /// From now on SIGHUP ends nothing. To be called before other threads are started, and before the file is read.
+    /// From now on neither signal ends anything. To be called before other threads are started, and before the file is read.
     pub(super) fn listen(path: Option<&Path>) -> anyhow::Result<Self> {
-        let hangup = SigSet::from(Signal::SIGHUP);
-        hangup
+        let signals = SigSet::from_iter([Signal::SIGHUP, Signal::SIGUSR1]);
+        signals
             .thread_block()
             .and_then(|()| {
-                SignalFd::with_flags(&hangup, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+                SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             })
-            .map(|hangups| Reread {
-                hangups,
+            .map(|signals| Reread {
+                signals,
                 file: path.map(|path| {
                     let now = Stamp::of(path);
                     File {
@@ -79,14 +87,16 @@ impl Reread {
                     }
                 }),
             })
-            .context("SIGHUP cannot be waited for")
+            .context("signals cannot be waited for")
     }
 
-    /// Whether it is time; whoever is told so reads the policy.
-    pub(super) fn is_due(&mut self) -> bool {
-        let mut due = false;
-        while let Ok(Some(_)) = self.hangups.read_signal() {
-            due = true;
+    /// What has been asked for since the last time.
+    pub(super) fn asked(&mut self) -> Asked {
+        let (mut due, mut confirm) = (false, false);
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let signal = i32::try_from(signal.ssi_signo).unwrap_or(0);
+            due |= signal == Signal::SIGHUP as i32;
+            confirm |= signal == Signal::SIGUSR1 as i32;
         }
         if let Some(file) = &mut self.file {
             if file.looked.elapsed() >= LOOK {
@@ -98,7 +108,7 @@ impl Reread {
                 file.read = Stamp::of(&file.path);
             }
         }
-        due
+        Asked { read: due, confirm }
     }
 }
 

@@ -27,10 +27,76 @@ pub(crate) const TESTS: &[Test] = &[
         Needs::Fence,
         reread,
     ),
+    Test::new(
+        "policy_that_nobody_confirms_is_taken_back",
+        Needs::Fence,
+        reverted,
+    ),
 ];
 
 /// What two policies refuse, each in another way.
 const PORT: u16 = 4711;
+
+fn reverted(ctx: &Ctx) -> Outcome {
+    let (one, other) = (ctx.path("one"), ctx.path("other"));
+    for file in [&one, &other] {
+        fs::write(file, "text").unwrap();
+    }
+    let policy = ctx.path("policy.yaml");
+    let write = |path: &Path| {
+        let rule = format!("{{ id: x, deny: all, paths: ['{}'] }}", text(path));
+        fs::write(&policy, format!("version: 1\nfiles:\n  - {rule}\n")).unwrap();
+    };
+    let out = ctx.path("results");
+    let go = [0, 1].map(|n| ctx.path(&format!("go-{n}")));
+    let steps: Vec<_> = go
+        .iter()
+        .flat_map(|go| {
+            [
+                step("go", &[&"wait", go]),
+                step("one", &[&"open", &one]),
+                step("other", &[&"open", &other]),
+            ]
+        })
+        .collect();
+    let mut helper = start_helper(ctx, arguments(&out, &steps));
+    let pid = helper.pid().to_string();
+    let start = |after: &str| {
+        let words = ["enforce", "--format", "json", "--policy", text(&policy)];
+        let more = ["--tree", &pid, "--revert-after", after];
+        let mut enforce = Stockade::start(ctx, words.into_iter().chain(more));
+        enforce.until_stderr("unless it is confirmed: kill -USR1 ");
+        enforce
+    };
+
+    // Nobody confirms it: there is no fence, and who asked for one is told so.
+    write(&one);
+    let ended = start("1s").wait();
+    assert_eq!(ended.code, 40, "{}", ended.stderr);
+    let sentence = "nobody has confirmed the policy\nstockade: the fence is taken down";
+    assert!(ended.stderr.contains(sentence), "{}", ended.stderr);
+    ended.complete();
+
+    // The first one is confirmed, the second one not.
+    let mut enforce = start("5s");
+    enforce.process.signal(Signal::USR1);
+    enforce.until_stderr("stockade: confirmed");
+    write(&other);
+    enforce.until_stderr("policy read again");
+    fs::write(&go[0], "").unwrap();
+    enforce.until_stderr("nobody has confirmed the policy, and the one before is back");
+    fs::write(&go[1], "").unwrap();
+    assert_eq!(helper.wait(), 0);
+    enforce.process.signal(Signal::TERM);
+    let ended = enforce.wait();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, done) = results(&out);
+    let errnos: Vec<i32> = done.iter().map(|done| done.errno).collect();
+    assert_eq!(errnos, [0, 0, EPERM, 0, EPERM, 0], "{}", ended.stderr);
+    let end = ended.complete();
+    assert_eq!(number(&end["stockade.fence"], "reloads"), 2, "{end}");
+    Outcome::Passed
+}
 
 fn first(dir: &str) -> String {
     format!(
