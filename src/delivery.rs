@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::event::{About, Denied, Event, Kind, KindCount};
+use crate::event::{About, Ancestor, Denied, Event, Kind, KindCount, Process};
 use crate::inference::{Inference, Lost};
 use crate::monitor::{Kinds, Paths};
-use crate::recording::{Opening, Recorder};
+use crate::recording::{Opening, Recorder, Rules};
 use crate::wire::{Decoder, Malformed, payload};
 
 /// What the records do not say, and only the machine that they come from knows.
 pub(crate) trait Surroundings {
     /// Learns from an event, and says what is known of its process.
     fn about(&mut self, event: &Event) -> Option<Arc<About>>;
+
+    /// From whom a process descends, its parent first.
+    fn ancestors(&mut self, process: &Process) -> Arc<[Ancestor]>;
 
     /// The host's path for a path on a file system of this device (major, minor).
     fn host_path(&mut self, device: (u32, u32), path: &str) -> Option<String>;
@@ -29,8 +32,10 @@ pub(crate) struct Delivery<S> {
     tell_processes: bool,
     kinds_wanted: Kinds,
     paths_wanted: Paths,
-    /// Names of a policy's rules, and the number of the first one. Of two, while one takes the place of the other.
-    rules: Vec<(u32, Vec<String>)>,
+    /// Of two policies, while one takes the place of the other.
+    rules: Vec<Rules>,
+    /// What refuses what hooks are asked about, and what refuses system calls.
+    mechanisms: [Arc<str>; 2],
     pub(crate) recorder: Option<Recorder>,
     pub(crate) events: u64,
     /// Seen and truncated, by kind, in the order of their first event.
@@ -51,7 +56,12 @@ impl<S: Surroundings> Delivery<S> {
             tell_processes: opening.tell_processes,
             kinds_wanted: opening.kinds.clone(),
             paths_wanted: opening.paths.clone(),
-            rules: vec![(0, opening.rules.clone())],
+            rules: vec![Rules {
+                first: 0,
+                names: opening.rules.clone(),
+                lines: opening.lines.clone(),
+            }],
+            mechanisms: [Arc::clone(&opening.mechanism), "seccomp".into()],
             recorder: None,
             events: 0,
             kinds: Vec::new(),
@@ -61,12 +71,12 @@ impl<S: Surroundings> Delivery<S> {
     }
 
     /// From now on this is the policy whose rules have these numbers.
-    pub(crate) fn set_rules(&mut self, first: u32, rules: Vec<String>) {
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.rules(first, &rules);
+            recorder.rules(&rules);
         }
-        self.rules.retain(|(other, _)| *other != first);
-        self.rules.push((first, rules));
+        self.rules.retain(|other| other.first != rules.first);
+        self.rules.push(rules);
     }
 
     /// A record that came through a ring.
@@ -215,14 +225,19 @@ impl<S: Surroundings> Delivery<S> {
         let Kind::Denial(denial) = &mut event.kind else {
             return None;
         };
-        let named = self.rules.iter().find_map(|(first, names)| {
-            let number = denial.rule.checked_sub(*first)?;
-            Some((number, names.get(usize::try_from(number).ok()?)?))
+        let named = self.rules.iter().find_map(|rules| {
+            let number = denial.rule.checked_sub(rules.first)?;
+            let at = usize::try_from(number).ok()?;
+            Some((number, rules.names.get(at)?, rules.lines.get(at)))
         });
-        if let Some((number, id)) = named {
+        if let Some((number, id, line)) = named {
             denial.rule = number;
             denial.rule_id.clone_from(id);
+            denial.rule_line = line.copied().unwrap_or(0);
         }
+        let of_calls = matches!(denial.object, Denied::Syscall { .. });
+        denial.mechanism = Arc::clone(&self.mechanisms[usize::from(of_calls)]);
+        denial.ancestors = self.surroundings.ancestors(&event.process);
         let Denied::File {
             path,
             path_in_fs,
@@ -263,6 +278,8 @@ mod tests {
             kinds: Kinds::default(),
             paths: Paths::default(),
             rules: Vec::new(),
+            lines: Vec::new(),
+            mechanism: Arc::default(),
             inference: Settings::default(),
         };
         Delivery::new(Processes::new(), &opening)

@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::delivery::{Delivery, Surroundings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{About, Certificate, Clock, Event, Kind, ProcessId};
+use crate::event::{About, Ancestor, Certificate, Clock, Event, Kind, Process, ProcessId};
 use crate::recording::{
-    Known, OLDEST, Opening, Rules, Tag, Told, Unreadable, VERSION, read_frame, read_start,
+    Known, OLDEST, Opening, Tag, Told, Unreadable, VERSION, read_frame, read_start,
 };
 
 /// What a session was given, from a file that [`SessionBuilder::record`](crate::session::SessionBuilder::record) wrote.
@@ -48,6 +48,7 @@ impl fmt::Debug for Recording {
 struct Noted {
     known: HashMap<ProcessId, Arc<About>>,
     host_path: Option<String>,
+    ancestors: Option<Arc<[Ancestor]>>,
 }
 
 impl Surroundings for Noted {
@@ -59,6 +60,10 @@ impl Surroundings for Noted {
         } else {
             self.known.get(id).cloned()
         }
+    }
+
+    fn ancestors(&mut self, _: &Process) -> Arc<[Ancestor]> {
+        self.ancestors.take().unwrap_or_default()
     }
 
     fn host_path(&mut self, _: (u32, u32), _: &str) -> Option<String> {
@@ -166,9 +171,9 @@ impl Recording {
                     delivery.surroundings.host_path = Some(path);
                 }
                 Some(Tag::Clock) => clock = from_json(name, &bytes)?,
-                Some(Tag::Rules) => {
-                    let Rules { first, names } = from_json(name, &bytes)?;
-                    delivery.set_rules(first, names);
+                Some(Tag::Rules) => delivery.set_rules(from_json(name, &bytes)?),
+                Some(Tag::Ancestors) => {
+                    delivery.surroundings.ancestors = Some(from_json(name, &bytes)?);
                 }
                 Some(Tag::Certificate) => {
                     let certificate: Certificate = from_json(name, &bytes)?;
@@ -231,7 +236,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::event::{Loss, Process, sample};
+    use crate::event::{Loss, sample};
     use crate::inference::{Settings, said};
     use crate::monitor::{Filter, Kinds, Paths};
     use crate::recording::Recorder;
@@ -251,6 +256,12 @@ mod tests {
             }))
         }
 
+        fn ancestors(&mut self, process: &Process) -> Arc<[Ancestor]> {
+            let pid = process.parent.pid;
+            let executable = Some("/bin/parent".into());
+            [Ancestor { pid, executable }].into()
+        }
+
         fn host_path(&mut self, _: (u32, u32), path: &str) -> Option<String> {
             Some(format!("/mnt{path}"))
         }
@@ -266,6 +277,8 @@ mod tests {
             kinds: Kinds::default(),
             paths: Paths::default(),
             rules: vec!["no-keys".into(), "no-shadow".into()],
+            lines: Vec::new(),
+            mechanism: Arc::default(),
             inference: Settings::new(&Filter::new().port_scan(2, Duration::from_secs(60))),
         }
     }

@@ -12,7 +12,10 @@ use super::mounts;
 use super::stat::{Stat, TICK_NS};
 use super::users::Names;
 use crate::delivery::Surroundings;
-use crate::event::{About, Event, Kind, Process, ProcessId, text};
+use crate::event::{About, Ancestor, Event, Kind, Process, ProcessId, text};
+
+/// More ancestors are not told.
+const DEEP: usize = 64;
 
 /// Beyond so many, those that have ended are forgotten at once and not at the next round.
 pub(crate) const MANY: usize = 8192;
@@ -20,6 +23,10 @@ pub(crate) const MANY: usize = 8192;
 #[derive(Debug)]
 struct Entry {
     executable: Option<Arc<str>>,
+    /// Who has forked it, once that is known.
+    parent: Option<ProcessId>,
+    /// As they were at this version of what is known.
+    ancestors: Option<(u64, Arc<[Ancestor]>)>,
     /// For these user, group and cgroup.
     about: Option<(u32, u32, u64, Arc<About>)>,
 }
@@ -35,6 +42,8 @@ fn who(process: &Process) -> Who {
 #[derive(Debug)]
 pub(crate) struct Processes {
     known: HashMap<ProcessId, Entry>,
+    /// Grows when one of them has another executable than before.
+    version: u64,
     /// Who the last event came from: most come from the same one, and need no search.
     last: Option<(Who, Arc<About>)>,
     cgroups: Cgroups,
@@ -45,6 +54,7 @@ impl Processes {
     pub(crate) fn new() -> Self {
         Processes {
             known: HashMap::new(),
+            version: 0,
             last: None,
             cgroups: Cgroups::new(),
             names: Names::read(),
@@ -62,6 +72,8 @@ impl Processes {
                 let executable = self.entry(event.process.id).executable.clone();
                 let entry = Entry {
                     executable,
+                    parent: Some(event.process.id),
+                    ancestors: None,
                     about: None,
                 };
                 self.known.insert(fork.child, entry);
@@ -73,11 +85,15 @@ impl Processes {
     fn executes(&mut self, id: ProcessId, path: &str) {
         let known = self.known.get(&id).and_then(|e| e.executable.as_deref());
         if known != Some(path) {
+            let parent = self.known.get(&id).and_then(|e| e.parent);
             let entry = Entry {
                 executable: Some(Arc::from(path)),
+                parent,
+                ancestors: None,
                 about: None,
             };
             self.known.insert(id, entry);
+            self.version += 1;
         }
     }
 
@@ -95,8 +111,19 @@ impl Processes {
     fn entry(&mut self, id: ProcessId) -> &mut Entry {
         self.known.entry(id).or_insert_with(|| Entry {
             executable: executable_of(id),
+            parent: None,
+            ancestors: None,
             about: None,
         })
+    }
+
+    /// Who has forked a process. Those that nobody has told of are asked for in /proc, where they may have been handed on.
+    fn parent_of(&mut self, id: ProcessId) -> Option<ProcessId> {
+        let entry = self.entry(id);
+        if entry.parent.is_none() {
+            entry.parent = parent_in_proc(id);
+        }
+        entry.parent
     }
 
     fn about_process(&mut self, process: &Process) -> Arc<About> {
@@ -140,6 +167,26 @@ impl Surroundings for Processes {
         Some(about)
     }
 
+    fn ancestors(&mut self, process: &Process) -> Arc<[Ancestor]> {
+        let version = self.version;
+        if let Some((of, ancestors)) = &self.entry(process.id).ancestors
+            && *of == version
+        {
+            return Arc::clone(ancestors);
+        }
+        let mut all = Vec::new();
+        let mut next = Some(process.parent);
+        while let Some(id) = next.filter(|id| id.pid != 0 && all.len() < DEEP) {
+            let executable = self.entry(id).executable.clone();
+            let pid = id.pid;
+            all.push(Ancestor { pid, executable });
+            next = self.parent_of(id);
+        }
+        let ancestors: Arc<[Ancestor]> = all.into();
+        self.entry(process.id).ancestors = Some((version, Arc::clone(&ancestors)));
+        ancestors
+    }
+
     fn host_path(&mut self, device: (u32, u32), path: &str) -> Option<String> {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         mounts::host_path(&mounts::parse(&table), device, path)
@@ -155,6 +202,17 @@ fn executable_of(id: ProcessId) -> Option<Arc<str>> {
     Some(Arc::from(
         text::escape(path.as_os_str().as_bytes()).as_str(),
     ))
+}
+
+/// The same of its parent, with a start that is as exact as /proc has it.
+fn parent_in_proc(id: ProcessId) -> Option<ProcessId> {
+    let stat = |pid| std::fs::read(format!("/proc/{pid}/stat")).ok();
+    let own = Stat::parse(&stat(id.pid)?)?;
+    if own.start_ticks != id.start_ns / TICK_NS {
+        return None;
+    }
+    let parent = Stat::parse(&stat(own.parent)?)?;
+    Some(ProcessId::new(parent.start_ticks * TICK_NS, own.parent))
 }
 
 /// Whether the process that has this pid in /proc is the one that is meant.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,15 @@ pub struct Denial {
     pub rule: u32,
     /// The rule's id, once the session has filled it in.
     pub rule_id: String,
+    /// The line that the rule begins at; 0 for one that is in no file.
+    #[serde(default)]
+    pub rule_line: u32,
+    /// What refuses it: `lsm`, `fmod_ret` or `seccomp`; empty where nobody has said so.
+    #[serde(default)]
+    pub mechanism: Arc<str>,
+    /// From whom the process descends: its parent first, then on to init.
+    #[serde(default)]
+    pub ancestors: Arc<[Ancestor]>,
     /// What was asked, comma-separated: `read,write`.
     pub access: String,
     /// True: refused. False: audit, the access went on.
@@ -30,6 +40,17 @@ pub struct Denial {
     pub unlisted: bool,
     /// What was to be accessed.
     pub object: Denied,
+}
+
+/// A process that another one descends from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Ancestor {
+    /// Its pid.
+    pub pid: u32,
+    /// What it executes, as the host sees the path, escaped; `None`: it had ended before anybody looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executable: Option<Arc<str>>,
 }
 
 /// What the fence refused an access to.

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    About, Accept, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Denied, Disk,
-    DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary,
+    About, Accept, Ancestor, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Denied,
+    Disk, DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary,
     FileUse, Fileless, Flow, Fork, Gained, Kind, KindCount, Listen, Loss, LossCount, Namespaces,
     NetworkSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Sampled, Suppressed,
     Syscall, SyscallSummary, Terminal, Transport, UnixConnect, Unlink, text,
@@ -159,6 +159,14 @@ fn fence() -> FenceState {
         canary_proofs: 9,
         reloads: 0,
     }
+}
+
+fn ancestors() -> Arc<[Ancestor]> {
+    let ancestor = |pid, executable: Option<&str>| Ancestor {
+        pid,
+        executable: executable.map(Arc::from),
+    };
+    [ancestor(4520, Some("/usr/bin/bash")), ancestor(1, None)].into()
 }
 
 /// The policy that took its place.
@@ -657,6 +665,9 @@ pub fn samples() -> Vec<Event> {
             Kind::Denial(Denial {
                 rule: 3,
                 rule_id: "no-keys".into(),
+                rule_line: 7,
+                mechanism: "lsm".into(),
+                ancestors: ancestors(),
                 access: "read,write".into(),
                 refused: true,
                 killed: false,
@@ -675,6 +686,9 @@ pub fn samples() -> Vec<Event> {
             Kind::Denial(Denial {
                 rule: 4,
                 rule_id: String::new(),
+                rule_line: 7,
+                mechanism: "lsm".into(),
+                ancestors: ancestors(),
                 access: "delete".into(),
                 refused: false,
                 killed: false,
@@ -697,6 +711,9 @@ pub fn samples() -> Vec<Event> {
             Kind::Denial(Denial {
                 rule: 5,
                 rule_id: "registry".into(),
+                rule_line: 7,
+                mechanism: "lsm".into(),
+                ancestors: ancestors(),
                 access: "connect,send".into(),
                 refused: true,
                 killed: false,
@@ -715,6 +732,9 @@ pub fn samples() -> Vec<Event> {
             Kind::Denial(Denial {
                 rule: 6,
                 rule_id: "no-servers".into(),
+                rule_line: 7,
+                mechanism: "lsm".into(),
+                ancestors: ancestors(),
                 access: "bind".into(),
                 refused: true,
                 killed: true,
@@ -733,6 +753,9 @@ pub fn samples() -> Vec<Event> {
             Kind::Denial(Denial {
                 rule: 5,
                 rule_id: "registry".into(),
+                rule_line: 7,
+                mechanism: "lsm".into(),
+                ancestors: ancestors(),
                 access: "connect,send".into(),
                 refused: true,
                 killed: false,
@@ -750,6 +773,9 @@ pub fn samples() -> Vec<Event> {
             Kind::Denial(Denial {
                 rule: 7,
                 rule_id: "no-ptrace".into(),
+                rule_line: 7,
+                mechanism: "seccomp".into(),
+                ancestors: ancestors(),
                 access: "call".into(),
                 refused: true,
                 killed: false,

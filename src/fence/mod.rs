@@ -289,6 +289,11 @@ impl Fence {
         }
     }
 
+    /// What refuses what hooks are asked about.
+    pub(crate) fn hooks(&self) -> &'static str {
+        self.mechanism.name()
+    }
+
     /// How files are recognised.
     pub(crate) fn identity(&self) -> &'static str {
         match (self.about.guards_files, self.tags) {

@@ -349,16 +349,17 @@ impl RuleSet {
         ranked(&self.syscalls, |rule| (rule.priority, rule.effect))
     }
 
-    /// The ids as the fence numbers its rules: those about files, about the network, and about system calls, the stronger
-    /// one first.
+    /// Ids and lines as the fence numbers its rules: those about files, about the network, and about system calls, the
+    /// stronger one first.
     #[cfg_attr(not(stockade_kernel), allow(dead_code))]
-    pub(crate) fn numbered(&self) -> Vec<String> {
-        let files = self.ranked().into_iter().map(|rule| rule.id.clone());
+    pub(crate) fn numbered(&self) -> (Vec<String>, Vec<u32>) {
+        let files = self.ranked().into_iter();
+        let files = files.map(|rule| (rule.id.clone(), rule.line));
         let network = self.ranked_network().into_iter();
-        let network = network.map(|rule| rule.id.clone());
+        let network = network.map(|rule| (rule.id.clone(), rule.line));
         let syscalls = self.ranked_syscalls().into_iter();
-        let syscalls = syscalls.map(|rule| rule.id.clone());
-        files.chain(network).chain(syscalls).collect()
+        let syscalls = syscalls.map(|rule| (rule.id.clone(), rule.line));
+        files.chain(network).chain(syscalls).unzip()
     }
 
     /// The set with every rule in this mode, also those that set their own; `--audit` is `with_mode(Mode::Audit)`.

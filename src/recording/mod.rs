@@ -39,6 +39,8 @@ pub(crate) enum Tag {
     Known,
     /// The host's path for the denial in the next frame.
     HostPath,
+    /// From whom the process descends of the denial in the next frame. Since version 3.
+    Ancestors,
     /// The clock, when it was set or has drifted.
     Clock,
     /// The [`Rules`] of another policy. Since version 3.
@@ -48,7 +50,7 @@ pub(crate) enum Tag {
 }
 
 impl Tag {
-    const ALL: [(Tag, u8); 8] = [
+    const ALL: [(Tag, u8); 9] = [
         (Tag::Opening, b'O'),
         (Tag::Record, b'R'),
         (Tag::Event, b'E'),
@@ -56,6 +58,7 @@ impl Tag {
         (Tag::HostPath, b'P'),
         (Tag::Clock, b'C'),
         (Tag::Rules, b'N'),
+        (Tag::Ancestors, b'A'),
         (Tag::Certificate, b'Z'),
     ];
 
@@ -91,6 +94,12 @@ pub(crate) struct Opening {
     pub(crate) paths: Paths,
     /// Names of the policy's rules, by number.
     pub(crate) rules: Vec<String>,
+    /// The lines that they begin at. Older recordings have none, and no mechanism.
+    #[serde(default)]
+    pub(crate) lines: Vec<u32>,
+    /// What refuses what hooks are asked about.
+    #[serde(default)]
+    pub(crate) mechanism: Arc<str>,
     /// What events are concluded from several records. Older recordings have none.
     #[serde(default)]
     pub(crate) inference: Settings,
@@ -103,12 +112,14 @@ pub(crate) struct Known {
     pub(crate) about: Arc<About>,
 }
 
-/// Names of a policy's rules.
+/// A policy's rules.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Rules {
     /// The number of the first one.
     pub(crate) first: u32,
     pub(crate) names: Vec<String>,
+    /// The lines that they begin at.
+    pub(crate) lines: Vec<u32>,
 }
 
 /// An event that user space made.

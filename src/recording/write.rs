@@ -78,15 +78,19 @@ impl Recorder {
         if let Some(path) = host_path {
             self.write(Tag::HostPath, path.as_bytes());
         }
+        if let Kind::Denial(denial) = &event.kind
+            && !denial.ancestors.is_empty()
+        {
+            self.write_json(Tag::Ancestors, &denial.ancestors);
+        }
         if matches!(event.kind, Kind::Exit(_)) {
             self.known.remove(&event.process.id);
         }
     }
 
     /// Notes the rules of another policy.
-    pub(crate) fn rules(&mut self, first: u32, names: &[String]) {
-        let names = names.to_vec();
-        self.write_json(Tag::Rules, &Rules { first, names });
+    pub(crate) fn rules(&mut self, rules: &Rules) {
+        self.write_json(Tag::Rules, rules);
     }
 
     pub(crate) fn record(&mut self, record: &[u8]) {

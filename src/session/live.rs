@@ -25,7 +25,7 @@ use crate::kernel::{
 };
 use crate::monitor::{TRACK, Watch, profile_sizes};
 use crate::policy::RuleSet;
-use crate::recording::{Opening, Recorder};
+use crate::recording::{Opening, Recorder, Rules};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
     Config, MARKS, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, env_choice, filter_bit, loss,
@@ -276,7 +276,7 @@ impl Live {
         }
         let drops = loader.drops()?;
         let clock = clock(&boot_id);
-        let rules = policy.as_ref().map_or_else(Vec::new, RuleSet::numbered);
+        let (rules, lines) = policy.as_ref().map(RuleSet::numbered).unwrap_or_default();
         let opening = Opening {
             kernel: release(),
             arch: std::env::consts::ARCH.to_owned(),
@@ -287,6 +287,8 @@ impl Live {
             kinds: filter.kinds,
             paths: filter.paths,
             rules,
+            lines,
+            mechanism: fence.as_ref().map_or("", Fence::hooks).into(),
         };
         let mut delivery = Delivery::new(Processes::new(), &opening);
         delivery.recorder = recorder.map(|mut recorder| {
@@ -447,8 +449,12 @@ impl Live {
         }
         let reports = fence.reload(plan, &mut self.loader, &mut self.rings, early)?;
         self.proved = Instant::now();
-        self.delivery
-            .set_rules(fence.first_rule(), rules.numbered());
+        let (names, lines) = rules.numbered();
+        self.delivery.set_rules(Rules {
+            first: fence.first_rule(),
+            names,
+            lines,
+        });
         *now = state(fence, rules, now.reloads + 1);
         let told = Kind::Reload(Box::new(now.clone()));
         note(&mut self.certificate, &reports);

@@ -322,6 +322,15 @@ impl Line<'_> {
             self.string(key!("rule.id"), &e.rule_id);
         }
         self.number(key!("stockade.rule.number"), e.rule);
+        if e.rule_line > 0 {
+            self.number(key!("stockade.rule.line"), e.rule_line);
+        }
+        if !e.mechanism.is_empty() {
+            self.string(key!("stockade.mechanism"), &e.mechanism);
+        }
+        if !e.ancestors.is_empty() {
+            self.value(key!("stockade.ancestors"), &e.ancestors);
+        }
         self.raw(key!("stockade.access"));
         self.list(e.access.split(',').filter(|name| !name.is_empty()));
         self.raw(key!("stockade.verdict"));

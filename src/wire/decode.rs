@@ -1,6 +1,7 @@
 //! Records to events.
 
 use std::mem::offset_of;
+use std::sync::Arc;
 
 use super::{
     ABI_COMPAT, ACCESS_NAMES, CallDenialRecord, DenialRecord, ExecRecord, ExitRecord, FileRecord,
@@ -673,6 +674,9 @@ fn refusal(
     Kind::Denial(Denial {
         rule,
         rule_id: spare.string(),
+        rule_line: 0,
+        mechanism: Arc::default(),
+        ancestors: Arc::default(),
         access,
         refused: verdict >= VERDICT_DENY,
         killed: verdict == VERDICT_KILL,

@@ -360,6 +360,7 @@ fn reread(ctx: &Ctx) -> Outcome {
     }
     let mut helper = start_helper(ctx, arguments(&out, &steps));
     let pid = helper.pid().to_string();
+    let helper_program = fs::canonicalize(&ctx.helper).unwrap();
     let recording = ctx.path("recording");
 
     write(&deny(&one, ""));
@@ -506,6 +507,21 @@ fn reread(ctx: &Ctx) -> Outcome {
             ("denial", "x"),
         ]
     );
+    // By what, by which line, and by whose descendant: the step's process is one of the helper's, which is ours.
+    for (denial, line) in ended.of("denial").zip([4; 6]) {
+        assert_eq!(number(denial, "stockade.rule.line"), line, "{denial}");
+        assert_eq!(denial["stockade.mechanism"], ctx.mechanism.as_str());
+        let ancestors = denial["stockade.ancestors"].as_array().unwrap();
+        let pids: Vec<u64> = ancestors.iter().map(|a| number(a, "pid")).collect();
+        let own = u64::from(std::process::id());
+        assert_eq!(pids[..2], [pid.parse::<u64>().unwrap(), own], "{denial}");
+        assert_eq!(pids.last(), Some(&1), "{denial}");
+        assert_eq!(
+            ancestors[0]["executable"],
+            text(&helper_program),
+            "{denial}"
+        );
+    }
     let end = ended.complete();
     assert_eq!(number(&end["stockade.fence"], "reloads"), 5, "{end}");
     assert_eq!(end["stockade.fence"]["policy"], "last");
