@@ -4,6 +4,7 @@
 //! decoding, and whatever the caller does with an event, comes after.
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -28,37 +29,62 @@ const WAIT_IDLE: Duration = Duration::from_millis(50);
 /// So many waits are short whatever comes: who starts a session wants to see something.
 const FIRST_WAITS: u32 = 100;
 
-/// Records as they came, one after the other.
+/// Records, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     bytes: Vec<u8>,
-    /// Where each one ends.
-    ends: Vec<usize>,
+    /// Where each one is.
+    at: Vec<Range<usize>>,
+    /// What `at` was, while it is put in order.
+    unordered: Vec<Range<usize>>,
 }
 
 impl Records {
     pub(crate) fn push(&mut self, record: &[u8]) {
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(record);
-        self.ends.push(self.bytes.len());
+        self.at.push(start..self.bytes.len());
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.ends.len()
+        self.at.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let record = &self.bytes[start..end];
-            start = end;
-            record
-        })
+        self.at.iter().map(|at| &self.bytes[at.clone()])
+    }
+
+    /// Puts the first ones, of one ring, where they belong by their time among those of the other; each ring's own order
+    /// stays.
+    fn merge(&mut self, first: usize) {
+        if first == 0 || first == self.at.len() {
+            return;
+        }
+        self.unordered.clear();
+        self.unordered.append(&mut self.at);
+        let (one, other) = self.unordered.split_at(first);
+        let time = |at: &Range<usize>| time_of(&self.bytes[at.clone()]);
+        let mut one = one.iter().peekable();
+        for of_other in other {
+            while let Some(earlier) = one.next_if(|at| time(at) < time(of_other)) {
+                self.at.push(earlier.clone());
+            }
+            self.at.push(of_other.clone());
+        }
+        self.at.extend(one.cloned());
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
-        self.ends.clear();
+        self.at.clear();
     }
+}
+
+/// Every record begins with its header, and that with its time.
+fn time_of(record: &[u8]) -> u64 {
+    record
+        .first_chunk()
+        .map_or(0, |time| u64::from_ne_bytes(*time))
 }
 
 /// Where the callbacks put what they get.
@@ -195,11 +221,15 @@ impl Rings {
         Ok(this)
     }
 
-    /// Takes what is in the rings, denials first; a bounded part when there is much. It stays until the next drain.
+    /// Takes what is in the rings, in the order of time; a bounded part when there is much. It stays until the next drain.
+    ///
+    /// Denials are taken first, so that what led to one, such as the fork of its process, is there when it is.
     pub(crate) fn drain(&mut self) -> Result<&Records> {
         self.shared.get().records.clear();
         self.more = false;
+        let mut denials = 0;
         for ring in [&self.denials, &self.events] {
+            denials = self.shared.get().records.len();
             self.shared.get().open();
             let n = ring.consume_raw_n(BATCH_RECORDS);
             if n < 0 && n != FULL {
@@ -211,6 +241,7 @@ impl Rings {
             }
             self.more |= n == FULL || usize::try_from(n) == Ok(BATCH_RECORDS);
         }
+        self.shared.get().records.merge(denials);
         let records = &self.shared.get().records;
         self.pace.found += records.bytes.len();
         Ok(records)
@@ -265,6 +296,29 @@ fn ring(map: &MapHandle, shared: &Shared) -> Result<RingBuffer<'static>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_of_two_rings_are_put_in_the_order_of_time() {
+        let mut records = Records::default();
+        let push = |records: &mut Records, times: &[(u64, u8)]| {
+            for (time, name) in times {
+                records.push(&[&time.to_ne_bytes()[..], &[*name]].concat());
+            }
+        };
+        let names =
+            |records: &Records| -> String { records.iter().map(|r| char::from(r[8])).collect() };
+        push(&mut records, &[(5, b'A'), (9, b'B'), (9, b'C')]);
+        // Of one ring they stay as they came, whatever their times are.
+        push(&mut records, &[(3, b'a'), (6, b'b'), (4, b'c'), (9, b'd')]);
+        records.merge(3);
+        assert_eq!(names(&records), "aAbcdBC");
+        records.clear();
+        push(&mut records, &[(5, b'A'), (4, b'B')]);
+        records.merge(2);
+        assert_eq!(names(&records), "AB");
+        records.merge(0);
+        assert_eq!(names(&records), "AB");
+    }
 
     #[test]
     fn records_come_back_as_they_went_in() {
