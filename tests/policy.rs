@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use stockade::policy::{
     Access, Cases, Contact, Effect, Environment, FileKind, Mode, Pattern, Request, RuleSet,
-    SystemCall, Verdict, diff, evaluate, evaluate_call, evaluate_contact,
+    SystemCall, Verdict, diff, edit, evaluate, evaluate_call, evaluate_contact,
 };
 use stockade::{Error, ErrorKind};
 
@@ -1112,6 +1112,13 @@ fn no_network_leaves_this_machine_alone() {
 }
 
 /// Pieces of which documents are made, right and wrong ones, so that random text gets past the parser.
+const KINDS: [&str; 4] = ["read", "write", "exec", "delete"];
+const PATHS: [&str; 5] = ["/a", "/a/b", "/a/b/c", "/a/**", "/a/b/**"];
+
+fn some_of(all: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+    prop::sample::subsequence(all, 1..=all.len())
+}
+
 fn document_like() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "version: 1\n",
@@ -1211,6 +1218,44 @@ proptest! {
     fn text_that_resembles_a_policy_never_panics(text in document_like()) {
         check_any_text(&text);
         check_any_text(&format!("version: 1\nfiles:\n  - id: x\n    deny: all\n    paths:\n{text}"));
+    }
+
+    /// Whatever the policy: with the edit the access goes through, and nothing is denied that was not.
+    #[test]
+    fn an_edit_allows_what_was_denied_and_closes_nothing(
+        rules in prop::collection::vec(
+            (any::<bool>(), some_of(&KINDS), some_of(&PATHS), -1..2i32, any::<bool>()), 1..6,
+        ),
+        path in prop::sample::select(PATHS.to_vec()),
+        kinds in some_of(&KINDS),
+    ) {
+        let mut text = "version: 1\nfiles:\n".to_owned();
+        for (n, (deny, kinds, paths, priority, audit)) in rules.iter().enumerate() {
+            let effect = if *deny { "deny" } else { "allow" };
+            let mode = if *audit { "audit" } else { "enforce" };
+            let (kinds, paths) = (kinds.join(", "), paths.join(", "));
+            text += &format!(
+                "  - {{ id: r{n}, {effect}: [{kinds}], paths: [{paths}], priority: {priority}, mode: {mode} }}\n"
+            );
+        }
+        let set = RuleSet::parse(&text, "p", &env()).unwrap();
+        let path = path.replace("**", "x");
+        let names = kinds.iter().filter_map(|name| Access::from_name(name));
+        let access = names.reduce(|a, b| a | b).unwrap();
+        let request = Request::new(Path::new(&path), access);
+        let before = evaluate(&set, &request).verdict;
+        match edit(&set, &request) {
+            None => prop_assert_eq!(before, Verdict::Allow, "{}", text),
+            Some(edit) => {
+                prop_assert!(before != Verdict::Allow && !edit.steps.is_empty(), "{}", text);
+                let after = evaluate(&edit.after, &request).verdict;
+                prop_assert_eq!(after, Verdict::Allow, "{}{:?}", text, edit.steps);
+                for change in diff(&set, &edit.after) {
+                    let closer = change.after.verdict > change.before.verdict;
+                    prop_assert!(!closer, "{}{:?}: {:?}", text, edit.steps, change);
+                }
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod reread;
 mod run;
 mod stop;
 mod watch;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     Flame(flame::FlameArgs),
     Policy(policy::PolicyCommand),
+    Why(why::WhyArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -76,6 +78,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Replay(args) => replay::main(&args),
         Command::Flame(args) => flame::main(args),
         Command::Policy(command) => policy::main(&command),
+        Command::Why(args) => why::main(&args),
         Command::Doctor(args) => doctor::main(&args),
     };
     match outcome {

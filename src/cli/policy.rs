@@ -401,43 +401,52 @@ fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
 fn compare(before: &Path, after: &Path, format: Format) -> Outcome {
     let env = environment()?;
     let (before, after) = (RuleSet::read(before, &env)?, RuleSet::read(after, &env)?);
-    let told = |what: String, (access, before, after, rule): (Access, Answer, Answer, &str)| {
+    for line in differences(&before, &after, format)? {
+        println!("{line}");
+    }
+    Ok(0)
+}
+
+/// What becomes allowed or denied, a line for each.
+pub(super) fn differences(
+    before: &RuleSet,
+    after: &RuleSet,
+    format: Format,
+) -> anyhow::Result<Vec<String>> {
+    let told = |what: &str, (access, before, after, rule): (Access, Answer, Answer, &str)| {
         let sign = match before.verdict.cmp(&after.verdict) {
             Ordering::Less => '+',
             Ordering::Equal => '~',
             Ordering::Greater => '-',
         };
-        println!("{sign} {what}: {access} {before} -> {after} ({rule})");
+        format!("{sign} {what}: {access} {before} -> {after} ({rule})")
     };
-    for change in diff(&before, &after) {
-        if format == Format::Json {
-            println!("{}", serde_json::to_string(&change)?);
-            continue;
-        }
+    let json = format == Format::Json;
+    let mut lines = Vec::new();
+    for change in diff(before, after) {
         let verdicts = (change.access, change.before, change.after, &*change.rule);
-        told(change.path.to_string(), verdicts);
+        lines.push(match json {
+            true => serde_json::to_string(&change)?,
+            false => told(&change.path.to_string(), verdicts),
+        });
     }
-    for change in diff_network(&before, &after) {
-        if format == Format::Json {
-            println!("{}", serde_json::to_string(&change)?);
-            continue;
-        }
+    for change in diff_network(before, after) {
         let address = match change.protocol {
             "any" => change.address.to_string(),
             protocol => format!("{protocol}:{}", change.address),
         };
-        told(
-            address,
-            (change.access, change.before, change.after, &change.rule),
-        );
+        let verdicts = (change.access, change.before, change.after, &*change.rule);
+        lines.push(match json {
+            true => serde_json::to_string(&change)?,
+            false => told(&address, verdicts),
+        });
     }
-    for change in diff_calls(&before, &after) {
-        if format == Format::Json {
-            println!("{}", serde_json::to_string(&change)?);
-            continue;
-        }
+    for change in diff_calls(before, after) {
         let verdicts = (Access::CALL, change.before, change.after, &*change.rule);
-        told(change.calls.join(","), verdicts);
+        lines.push(match json {
+            true => serde_json::to_string(&change)?,
+            false => told(&change.calls.join(","), verdicts),
+        });
     }
-    Ok(0)
+    Ok(lines)
 }

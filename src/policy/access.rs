@@ -128,6 +128,12 @@ impl Access {
         self.0 == 0
     }
 
+    /// The kinds that are not among these others.
+    #[must_use]
+    pub const fn without(self, others: Access) -> Access {
+        Access(self.0 & !others.0)
+    }
+
     /// The kinds in the set, each by itself, in the order of the bits.
     pub fn kinds(self) -> impl Iterator<Item = Access> {
         KINDS

@@ -27,6 +27,7 @@ mod cases;
 mod compile;
 mod diff;
 mod document;
+mod edit;
 mod evaluate;
 mod explain;
 mod fault;
@@ -46,6 +47,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub use access::Access;
 pub use cases::{Accessed, Case, Cases, Failure};
 pub use diff::{CallChange, Change, NetworkChange, diff, diff_calls, diff_network};
+pub use edit::{Edit, edit, edit_call, edit_contact, edit_denial};
 #[cfg(stockade_kernel)]
 pub(crate) use evaluate::refusal;
 pub use evaluate::{

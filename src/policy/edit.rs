@@ -1,0 +1,582 @@
+//! What to change about a policy so that it lets something through.
+
+use std::path::Path;
+
+use super::evaluate::{Decision, Request, Rule, Speaks, decide};
+use super::{
+    Access, Addresses, Called, Contact, Effect, FileKind, FileRule, Mode, NetworkRule, Pattern,
+    RuleSet, SyscallRule, SystemCall,
+};
+use crate::event::{Denial, Denied};
+
+/// A policy that lets something through, and how it comes from one that does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Edit {
+    /// What to do, a sentence for each rule.
+    pub steps: Vec<String>,
+    /// What the policy is then; [`diff`](super::diff()) says what else that lets through.
+    pub after: RuleSet,
+}
+
+/// The smallest edit that allows an access to a file: of those that one rule at a time can be changed by, the one that
+/// lets the least else through. `None` where nothing refuses it, or no edit helps.
+///
+/// ```
+/// use std::path::{Path, PathBuf};
+/// use stockade::policy::{Access, Environment, Request, RuleSet, edit};
+///
+/// let text = "version: 1\nfiles:\n  - { id: a, deny: [read, write], paths: [/x, /y] }\n";
+/// let set = RuleSet::parse(text, "p.yaml", &Environment::new(None, PathBuf::from("/")))?;
+/// let edit = edit(&set, &Request::new(Path::new("/x"), Access::READ)).unwrap();
+/// assert_eq!(edit.steps, ["rule a (line 3): no longer deny read"]);
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn edit(set: &RuleSet, request: &Request<'_>) -> Option<Edit> {
+    let ranked = |set: &RuleSet| clones(set.ranked());
+    change(set, request, request.access, ranked, |set| &mut set.rules)
+}
+
+/// The same for an access to an address.
+#[must_use]
+pub fn edit_contact(set: &RuleSet, contact: &Contact) -> Option<Edit> {
+    let ranked = |set: &RuleSet| clones(set.ranked_network());
+    change(set, contact, contact.access, ranked, |set| &mut set.network)
+}
+
+/// The same for a system call.
+#[must_use]
+pub fn edit_call(set: &RuleSet, call: &SystemCall) -> Option<Edit> {
+    let ranked = |set: &RuleSet| clones(set.ranked_syscalls());
+    change(set, call, Access::CALL, ranked, |set| &mut set.syscalls)
+}
+
+/// The same for what a fence refused, or would have. Where the policy has nothing against the access as it was told, because
+/// the file has other names or what was asked of the socket has none, the rule that the denial names is changed.
+#[must_use]
+pub fn edit_denial(set: &RuleSet, denial: &Denial) -> Option<Edit> {
+    let names = denial.access.split(',').filter_map(Access::from_name);
+    let access = names.reduce(|a, b| a | b)?;
+    let found = match &denial.object {
+        Denied::File { path, .. } => {
+            // What the file was is not told, only that the rule was about such files.
+            let rule = set.rules.iter().find(|rule| rule.id == denial.rule_id);
+            let kinds = rule.into_iter().flat_map(|rule| &rule.paths);
+            let kinds: Vec<FileKind> = kinds
+                .filter_map(|pattern| match pattern {
+                    Pattern::Kind(kind) => Some(*kind),
+                    _ => None,
+                })
+                .collect();
+            edit(set, &Request::new(Path::new(&path.path), access).of(&kinds))
+        }
+        Denied::Address {
+            transport, address, ..
+        } => edit_contact(set, &Contact::new(*address, *transport, access)),
+        Denied::Socket { .. } => None,
+        Denied::Syscall {
+            name,
+            number,
+            compat,
+            ..
+        } => {
+            let named = SystemCall::named(name).filter(|call| call.compat == *compat);
+            let call = named.unwrap_or_else(|| SystemCall::numbered(*number, *compat));
+            edit_call(set, &call)
+        }
+    };
+    found.or_else(|| without(set, &denial.rule_id, access))
+}
+
+/// The rule no longer refuses these kinds, whatever they are asked of; `None` where it allows, or there is none.
+fn without(set: &RuleSet, id: &str, access: Access) -> Option<Edit> {
+    fn spare<Q, R: Editable<Q>>(rules: &mut Vec<R>, id: &str, access: Access) -> Option<String> {
+        let rule = rules.iter().find(|rule| rule.id() == id)?.clone();
+        if rule.effect() == Effect::Allow {
+            return None;
+        }
+        let left = rule.access().without(access);
+        let step = match left.is_empty() {
+            true => Step::Remove,
+            false => Step::Spare(rule.access().without(left)),
+        };
+        Some(apply(step, &rule, rules).1)
+    }
+    let mut after = set.clone();
+    let step = spare(&mut after.rules, id, access)
+        .or_else(|| spare(&mut after.network, id, access))
+        .or_else(|| spare(&mut after.syscalls, id, access))?;
+    Some(Edit {
+        steps: vec![step],
+        after,
+    })
+}
+
+fn clones<R: Clone>(rules: Vec<&R>) -> Vec<R> {
+    rules.into_iter().cloned().collect()
+}
+
+/// How much a rule would let through that names an object, for each kind of access. What nobody can count is more than all
+/// that somebody can.
+type Weight = u128;
+const MANY: Weight = 1 << 64;
+
+/// A rule that can be changed.
+trait Editable<Q>: Rule + Speaks<Q> + Clone {
+    type Object: Clone + PartialEq + ToString;
+
+    /// What a rule would name that is about this request alone; `None` where it has no name.
+    fn object_of(request: &Q) -> Option<Self::Object>;
+    fn weight(object: &Self::Object) -> Weight;
+    fn objects(&mut self) -> &mut Vec<Self::Object>;
+    fn set_access(&mut self, access: Access);
+    fn priority(&self) -> i32;
+    /// A rule for this alone that is stronger than this one; as it is and as it is written.
+    fn exception(&self, object: Self::Object, access: Access, priority: i32) -> (Self, String);
+}
+
+/// What can be done about a rule.
+enum Step<O> {
+    Spare(Access),
+    Drop(O),
+    Remove,
+    Add(O),
+    Exception(O, Access),
+}
+
+fn change<Q, R: Editable<Q>>(
+    set: &RuleSet,
+    request: &Q,
+    access: Access,
+    ranked: impl Fn(&RuleSet) -> Vec<R>,
+    rules: impl Fn(&mut RuleSet) -> &mut Vec<R>,
+) -> Option<Edit> {
+    let mut after = set.clone();
+    let mut steps = Vec::new();
+    // Each step takes a rule out of the way, or more of it.
+    for _ in 0..=2 * set.len() {
+        let now = ranked(&after);
+        let now: Vec<&R> = now.iter().collect();
+        let decision = decide(&now, request, access);
+        let Some(rule) = decision.rule else {
+            return (!steps.is_empty()).then_some(Edit { steps, after });
+        };
+        let refused = refused_by(rule, request, access, decision.unlisted);
+        let closed = |kind| {
+            let mut rules = now.iter();
+            rules.any(|r| {
+                let is_enforced = r.mode() == Mode::Enforce;
+                is_enforced && r.effect() == Effect::Allow && r.access().contains(kind)
+            })
+        };
+        let all_closed = refused.kinds().all(closed);
+        let mut best: Option<(Weight, String, RuleSet)> = None;
+        for step in candidates(rule, request, refused, &decision, all_closed) {
+            let mut tried = after.clone();
+            let (weight, what) = apply(step, rule, rules(&mut tried));
+            // What leaves the same rule in the way is no step.
+            let next = ranked(&tried);
+            let next: Vec<&R> = next.iter().collect();
+            let still = decide(&next, request, refused);
+            let helps = still.rule.is_none_or(|r| r.id() != rule.id());
+            if helps && best.as_ref().is_none_or(|(least, ..)| weight < *least) {
+                best = Some((weight, what, tried));
+            }
+        }
+        let (_, what, tried) = best?;
+        steps.push(what);
+        after = tried;
+    }
+    None
+}
+
+/// The kinds, of these, that a rule refuses.
+fn refused_by<Q, R: Editable<Q>>(rule: &R, request: &Q, access: Access, unlisted: bool) -> Access {
+    let refuses = |kind: &Access| match unlisted {
+        true => rule.access().contains(*kind),
+        false => rule.speaks_of(request, *kind),
+    };
+    let kinds = access.kinds().filter(refuses);
+    kinds.reduce(|a, b| a | b).unwrap_or(access)
+}
+
+fn candidates<Q, R: Editable<Q>>(
+    rule: &R,
+    request: &Q,
+    refused: Access,
+    decision: &Decision<'_, R>,
+    all_closed: bool,
+) -> Vec<Step<R::Object>> {
+    let object = R::object_of(request);
+    let mut all = Vec::new();
+    if decision.unlisted {
+        all.extend(object.clone().map(Step::Add));
+    } else {
+        let left = rule.access().without(refused);
+        if !left.is_empty() {
+            all.push(Step::Spare(refused));
+        }
+        all.extend(rule.clone().objects().iter().cloned().map(Step::Drop));
+        all.push(Step::Remove);
+    }
+    // Where nothing is allowed so far, a rule that allows this would close all else.
+    if all_closed {
+        all.extend(object.map(|object| Step::Exception(object, refused)));
+    }
+    all
+}
+
+/// Takes a step: how much it lets through, and the sentence about it.
+fn apply<Q, R: Editable<Q>>(
+    step: Step<R::Object>,
+    rule: &R,
+    rules: &mut Vec<R>,
+) -> (Weight, String) {
+    let place = match rule.line() {
+        0 => format!("rule {}", rule.id()),
+        line => format!("rule {} (line {line})", rule.id()),
+    };
+    let kinds = |access: Access| Weight::from(access.bits().count_ones());
+    let at = rules.iter().position(|r| r.id() == rule.id());
+    let at = at.unwrap_or(rules.len().saturating_sub(1));
+    let sum = |objects: &[R::Object]| {
+        let weights = objects.iter().map(R::weight);
+        weights.fold(0, Weight::saturating_add)
+    };
+    match step {
+        Step::Spare(access) => {
+            let left = rule.access().without(access);
+            rules[at].set_access(left);
+            let all = sum(rules[at].objects());
+            let what = format!("{place}: no longer deny {access}");
+            (kinds(access).saturating_mul(all), what)
+        }
+        Step::Drop(object) => {
+            rules[at].objects().retain(|other| *other != object);
+            let weight = kinds(rule.access()).saturating_mul(R::weight(&object));
+            // It is the same as to remove it.
+            if rules[at].objects().is_empty() {
+                rules.remove(at);
+                return (weight, format!("{place}: remove it"));
+            }
+            let object = object.to_string();
+            (weight, format!("{place}: no longer name {object}"))
+        }
+        Step::Remove => {
+            let all = sum(rules[at].objects());
+            rules.remove(at);
+            let weight = kinds(rule.access()).saturating_mul(all);
+            (weight, format!("{place}: remove it"))
+        }
+        Step::Add(object) => {
+            let weight = kinds(rule.access()).saturating_mul(R::weight(&object));
+            let what = format!("{place}: also name {}", object.to_string());
+            rules[at].objects().push(object);
+            (weight, what)
+        }
+        Step::Exception(object, access) => {
+            let weight = kinds(access).saturating_mul(R::weight(&object));
+            let priority = rule.priority().saturating_add(1);
+            let (exception, written) = rule.exception(object, access, priority);
+            rules.push(exception);
+            // As little, and one rule more: the others are simpler.
+            (weight.saturating_add(1), format!("add {written}"))
+        }
+    }
+}
+
+impl Editable<Request<'_>> for FileRule {
+    type Object = Pattern;
+
+    fn object_of(request: &Request<'_>) -> Option<Pattern> {
+        let named = request.path != Path::new("");
+        named.then(|| Pattern::File(request.path.to_owned()))
+    }
+
+    fn weight(object: &Pattern) -> Weight {
+        match object {
+            Pattern::File(_) | Pattern::Inode(_) => 1,
+            // The deeper one has less in it.
+            Pattern::Below(path) => MANY / (1 + path.components().count() as Weight),
+            Pattern::Kind(_) => MANY,
+        }
+    }
+
+    fn objects(&mut self) -> &mut Vec<Pattern> {
+        &mut self.paths
+    }
+
+    fn set_access(&mut self, access: Access) {
+        self.access = access;
+    }
+
+    fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    fn exception(&self, object: Pattern, access: Access, priority: i32) -> (Self, String) {
+        let written = format!(
+            "{{ id: let-{}, allow: [{}], paths: ['{object}'], priority: {priority} }} to files",
+            self.id,
+            words(access)
+        );
+        let rule = FileRule {
+            id: format!("let-{}", self.id),
+            effect: Effect::Allow,
+            access,
+            paths: vec![object],
+            priority,
+            mode: Mode::Enforce,
+            ..self.clone()
+        };
+        (rule, written)
+    }
+}
+
+impl Editable<Contact> for NetworkRule {
+    type Object = Addresses;
+
+    fn object_of(contact: &Contact) -> Option<Addresses> {
+        let (ip, port) = (contact.address.ip().to_canonical(), contact.address.port());
+        Some(Addresses {
+            net: Some(ip.into()),
+            first: port,
+            last: port,
+        })
+    }
+
+    fn weight(object: &Addresses) -> Weight {
+        let ports = Weight::from(object.last - object.first) + 1;
+        let free = object
+            .net
+            .map_or(128, |net| net.max_prefix_len() - net.prefix_len());
+        let addresses = 1u128.checked_shl(free.into()).unwrap_or(Weight::MAX);
+        ports.saturating_mul(addresses)
+    }
+
+    fn objects(&mut self) -> &mut Vec<Addresses> {
+        &mut self.addresses
+    }
+
+    fn set_access(&mut self, access: Access) {
+        self.access = access;
+    }
+
+    fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    fn exception(&self, object: Addresses, access: Access, priority: i32) -> (Self, String) {
+        let end = if Access::OWN.contains(access) {
+            "at"
+        } else {
+            "to"
+        };
+        let written = format!(
+            "{{ id: let-{}, allow: [{}], {end}: ['{object}'], priority: {priority} }} to network",
+            self.id,
+            words(access)
+        );
+        let rule = NetworkRule {
+            id: format!("let-{}", self.id),
+            effect: Effect::Allow,
+            access,
+            addresses: vec![object],
+            transport: None,
+            priority,
+            mode: Mode::Enforce,
+            ..self.clone()
+        };
+        (rule, written)
+    }
+}
+
+impl Editable<SystemCall> for SyscallRule {
+    type Object = Called;
+
+    fn object_of(call: &SystemCall) -> Option<Called> {
+        match call.usual_name() {
+            "" if call.compat => None,
+            "" => Some(Called::Number(call.number)),
+            name => Called::parse(name).ok(),
+        }
+    }
+
+    fn weight(_: &Called) -> Weight {
+        1
+    }
+
+    fn objects(&mut self) -> &mut Vec<Called> {
+        &mut self.calls
+    }
+
+    fn set_access(&mut self, _: Access) {}
+
+    fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    fn exception(&self, object: Called, _: Access, priority: i32) -> (Self, String) {
+        let written = format!(
+            "{{ id: let-{}, allow: [{object}], priority: {priority} }} to syscalls",
+            self.id
+        );
+        let rule = SyscallRule {
+            id: format!("let-{}", self.id),
+            effect: Effect::Allow,
+            calls: vec![object],
+            priority,
+            mode: Mode::Enforce,
+            ..self.clone()
+        };
+        (rule, written)
+    }
+}
+
+/// As a document has them.
+fn words(access: Access) -> String {
+    access.names().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Environment, Verdict, evaluate, evaluate_call, evaluate_contact};
+
+    fn set(sections: &str) -> RuleSet {
+        let env = Environment::new(None, "/".into());
+        RuleSet::parse(&format!("version: 1\n{sections}"), "p", &env).unwrap()
+    }
+
+    fn steps(sections: &str, path: &str, access: Access) -> Vec<String> {
+        let set = set(sections);
+        let request = Request::new(Path::new(path), access);
+        let found = edit(&set, &request).map(|edit| {
+            assert_eq!(evaluate(&edit.after, &request).verdict, Verdict::Allow);
+            edit.steps
+        });
+        found.unwrap_or_default()
+    }
+
+    #[test]
+    fn the_edit_that_lets_the_least_else_through_is_taken() {
+        let read = Access::READ;
+        // One file of many, one kind of many, one directory of many.
+        let two = "files:\n  - { id: a, deny: [read], paths: [/x, /y] }\n";
+        assert_eq!(
+            steps(two, "/x", read),
+            ["rule a (line 3): no longer name /x"]
+        );
+        let kinds = "files:\n  - { id: a, deny: [read, write], paths: [/x] }\n";
+        assert_eq!(
+            steps(kinds, "/x", read),
+            ["rule a (line 3): no longer deny read"]
+        );
+        let below = "files:\n  - { id: a, deny: all, paths: [/d/**, /e/**] }\n";
+        assert_eq!(
+            steps(below, "/d/x", Access::ALL),
+            ["rule a (line 3): no longer name /d/**"]
+        );
+        let one = "files:\n  - { id: a, deny: [read], paths: [/x] }\n";
+        assert_eq!(steps(one, "/x", read), ["rule a (line 3): remove it"]);
+        assert!(steps(one, "/y", read).is_empty());
+    }
+
+    #[test]
+    fn what_allows_elsewhere_names_one_more_or_gets_a_rule_beside_it() {
+        let read = Access::READ;
+        let one = "files:\n  - { id: a, allow: [read], paths: [/d/**] }\n";
+        assert_eq!(steps(one, "/x", read), ["rule a (line 3): also name /x"]);
+        // Only the kind that is asked for.
+        let more = "files:\n  - { id: a, allow: [read, write, exec], paths: [/d/**] }\n";
+        assert_eq!(
+            steps(more, "/x", read),
+            ["add { id: let-a, allow: [read], paths: ['/x'], priority: 1 } to files"]
+        );
+        // An exception is possible where the kind is closed anyway.
+        let both = "files:\n  - { id: a, allow: [read], paths: [/d/**] }\n  - { id: b, deny: [read], paths: [/d/s/**] }\n";
+        assert_eq!(
+            steps(both, "/d/s/x", read),
+            ["add { id: let-b, allow: [read], paths: ['/d/s/x'], priority: 1 } to files"]
+        );
+    }
+
+    #[test]
+    fn rules_behind_the_first_one_go_out_of_the_way_too() {
+        let read = Access::READ;
+        let two = "files:\n  - { id: a, deny: [read], paths: [/x], mode: audit, priority: 2 }\n  - { id: b, deny: [read], paths: [/x, /y] }\n";
+        assert_eq!(
+            steps(two, "/x", read),
+            [
+                "rule b (line 4): no longer name /x",
+                "rule a (line 3): remove it"
+            ]
+        );
+        // By a name on the way: who may not change the file may not move its directory.
+        let pinned = "files:\n  - { id: a, deny: [write], paths: [/d/x, /e/y] }\n";
+        assert_eq!(
+            steps(pinned, "/d", Access::DELETE),
+            ["rule a (line 3): no longer name /d/x"]
+        );
+    }
+
+    #[test]
+    fn a_denial_finds_its_edit_and_where_nothing_else_helps_its_rule_is_changed() {
+        let set = set(
+            "files:\n  - { id: no-keys, deny: [read, write, exec], paths: [/home/ada/.ssh/**] }\nnetwork:\n  - { id: raw, deny: [connect, send], to: ['10.0.0.0/8'] }\n",
+        );
+        let mut steps = Vec::new();
+        for event in crate::event::sample::samples() {
+            let crate::event::Kind::Denial(mut denial) = event.kind else {
+                continue;
+            };
+            if matches!(denial.object, Denied::Socket { .. }) {
+                denial.rule_id = "raw".into();
+            }
+            let found = edit_denial(&set, &denial);
+            steps.push(found.map_or_else(Vec::new, |edit| edit.steps).join("; "));
+        }
+        steps.sort_unstable();
+        steps.dedup();
+        assert_eq!(
+            steps,
+            [
+                "",
+                "rule no-keys (line 3): no longer deny read,write",
+                "rule raw (line 5): remove it",
+            ]
+        );
+    }
+
+    #[test]
+    fn addresses_and_calls_are_edited_alike() {
+        let set = set(
+            "network:\n  - { id: n, deny: [connect, send], to: [10.0.0.0/8, 10.1.2.3] }\n  - { id: m, allow: bind, at: [127.0.0.1] }\nsyscalls:\n  - { id: s, deny: [ptrace, mount] }\n",
+        );
+        let contact = |to: &str, access| Contact::new(to.parse().unwrap(), None, access);
+        for (to, access, expected) in [
+            (
+                "10.1.2.3:80",
+                Access::CONNECT,
+                "rule n (line 3): no longer deny connect",
+            ),
+            (
+                "127.0.0.2:80",
+                Access::BIND,
+                "rule m (line 4): also name 127.0.0.2:80",
+            ),
+        ] {
+            let contact = contact(to, access);
+            let edit = edit_contact(&set, &contact).unwrap();
+            assert_eq!(edit.steps, [expected]);
+            let verdict = evaluate_contact(&edit.after, &contact).verdict;
+            assert_eq!(verdict, Verdict::Allow);
+        }
+        let call = SystemCall::named("mount").unwrap();
+        let edit = edit_call(&set, &call).unwrap();
+        assert_eq!(edit.steps, ["rule s (line 6): no longer name mount"]);
+        assert_eq!(evaluate_call(&edit.after, &call).verdict, Verdict::Allow);
+        assert!(edit_call(&edit.after, &call).is_none());
+    }
+}
