@@ -206,7 +206,9 @@ impl Follower for Run<'_> {
         if self.fenced && self.ended.is_none() {
             self.end();
         } else if self.fenced {
-            eprintln!("stockade: what the command has left behind goes on without a fence");
+            eprintln!(
+                "stockade: what the command has left behind, if anything, goes on without a fence"
+            );
         }
     }
 }

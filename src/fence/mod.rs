@@ -128,6 +128,8 @@ pub(crate) struct Fence {
     /// Files that would lose their tag with their inode and have no key to get it back by.
     held: Vec<OwnedFd>,
     canaries: Canaries,
+    /// Programs may still look at the half that is not in force.
+    unsettled: bool,
 }
 
 impl Fence {
@@ -195,6 +197,7 @@ impl Fence {
                 filter: plan.filter.clone(),
                 held: plan.into_held(),
                 canaries,
+                unsettled: false,
             };
             return Ok((fence, rings));
         }
@@ -220,6 +223,10 @@ impl Fence {
         seen: &mut Records,
     ) -> Result<Vec<ProbeReport>> {
         self.tables.have_room(&plan)?;
+        if self.unsettled {
+            wait_for_programs()?;
+            self.unsettled = false;
+        }
         let mut hooked = self.hooked.clone();
         let (attached, reports) = match attach(self.mechanism, &plan, loader, &mut hooked)? {
             Ok(attached) => attached,
@@ -246,14 +253,18 @@ impl Fence {
         };
         if let Some(e) = open {
             self.tables.flip_back()?;
-            wait_for_programs()?;
+            self.unsettled = wait_for_programs().is_err();
             return Err(e);
         }
         self.attached.append(attached);
         self.hooked = hooked;
         self.about = about;
-        wait_for_programs()?;
-        self.held = plan.into_held();
+        let former = std::mem::replace(&mut self.held, plan.into_held());
+        // It is in force, whatever becomes of this: then the next one waits.
+        self.unsettled = wait_for_programs().is_err();
+        if self.unsettled {
+            self.held.extend(former);
+        }
         Ok(reports)
     }
 

@@ -36,6 +36,9 @@ use crate::wire::{
 const DENIAL_RING_BYTES: u32 = 1 << 20;
 /// So many followed processes have room where nobody is fenced: 25 MB.
 const WATCHED: u32 = 1 << 18;
+/// So often rings are read before numbers of rules are used again: what is in the ring for denials takes four times, even
+/// if more keeps coming.
+const RELOAD_ROUNDS: u32 = 5;
 /// How often losses are looked for and told in the stream.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often wall-clock time is compared with boot time again: it can be set, and drifts.
@@ -407,7 +410,7 @@ impl Live {
     }
 
     pub(super) fn reload(&mut self, rules: &RuleSet, on: &mut dyn FnMut(&Event)) -> Result<()> {
-        let (Some(fence), Some(now)) = (&mut self.fence, &mut self.certificate.fence) else {
+        let Some(now) = &self.certificate.fence else {
             return Err(Error::new(
                 ErrorKind::Usage,
                 "this session has no fence, so no other policy can take its place",
@@ -433,21 +436,17 @@ impl Live {
         }
         let operators = operators(rules, self.spares_operators, &self.resolved, &self.asker)?;
         let plan = fence::Plan::new(rules, &operators, &self.asker, self.loader.btf())?;
-        // Numbers of rules are used again by the next policy but one. What has been told by those of the last is read first.
-        let early = &mut self.early;
-        for record in self
-            .rings
-            .drain()?
-            .iter()
-            .filter(|record| !is_canary(record))
-        {
-            early.push(record);
+        // Numbers of rules are used again by the next policy but one. What the one before has told by them is read first.
+        for _ in 0..RELOAD_ROUNDS {
+            self.deliver(on)?;
+            if !self.rings.has_more() {
+                break;
+            }
         }
-        let waiting = std::mem::take(early);
-        for record in waiting.iter() {
-            self.delivery.deliver(record, on);
-        }
-        let reports = fence.reload(plan, &mut self.loader, &mut self.rings, early)?;
+        let (Some(fence), Some(now)) = (&mut self.fence, &mut self.certificate.fence) else {
+            return Ok(());
+        };
+        let reports = fence.reload(plan, &mut self.loader, &mut self.rings, &mut self.early)?;
         self.proved = Instant::now();
         let (names, lines) = rules.numbered();
         self.delivery.set_rules(Rules {
