@@ -43,8 +43,8 @@ struct Args {
     /// Do not run on a machine that would falsify the figures
     #[arg(long)]
     strict: bool,
-    /// Only these parts: serialise, file, process, monitors, fence, profile, storm, paced, start, memory,
-    /// peers, workloads
+    /// Only these parts: serialise, file, process, monitors, fence, reload, profile, storm, paced, start,
+    /// memory, peers, workloads
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the report goes
@@ -99,6 +99,7 @@ const PARTS: &[Part] = &[
     ("process", process),
     ("monitors", monitors),
     ("fence", fence),
+    ("reload", reload),
     ("profile", profile),
     ("storm", storm),
     ("paced", paced),
@@ -538,6 +539,42 @@ fn fence(b: &mut Bench) -> anyhow::Result<()> {
         &hit,
         None,
     );
+    Ok(())
+}
+
+/// How long a policy of so many files takes until it is in force: at first, and in the place of another one.
+fn reload(b: &mut Bench) -> anyhow::Result<()> {
+    const FILES: usize = 1000;
+    let env = Environment::new(None, b.dir.path().to_owned());
+    let dir = b.dir.path().join("many");
+    std::fs::create_dir(&dir)?;
+    let mut files = Vec::new();
+    for n in 0..2 * FILES {
+        let file = dir.join(n.to_string());
+        std::fs::write(&file, "")?;
+        files.push(file);
+    }
+    // None of the files of one is in the other.
+    let policies = [&files[..FILES], &files[FILES..]]
+        .map(|some| RuleSet::deny_files(some.iter().cloned(), &env));
+    let [one, other] = policies;
+    let (one, other) = (one?, other?);
+    let begin = Instant::now();
+    let mut session = b.session(&[]).policy(one.clone()).start()?;
+    let armed = begin.elapsed().as_secs_f64() * 1e3;
+    let mut reloaded = Vec::new();
+    for round in 0..b.rounds {
+        let policy = if round % 2 == 0 { &other } else { &one };
+        let begin = Instant::now();
+        session.reload(policy, &mut |_| {})?;
+        reloaded.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    session.end(&mut |_| {})?;
+    let what = |how| format!("fence: a policy of {FILES} rules for as many files, {how}");
+    b.report.value(what("armed"), "ms", &[armed], None, None);
+    let aim = Some(Aim::AtMost(10.0));
+    b.report
+        .value(what("in the place of another"), "ms", &reloaded, aim, None);
     Ok(())
 }
 

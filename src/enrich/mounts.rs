@@ -1,6 +1,10 @@
 //! The mount table, and host paths for hooks that know only the place inside a file system.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// One line of `/proc/PID/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +17,49 @@ pub(crate) struct Mount {
     pub(crate) mount_point: PathBuf,
     /// File system type.
     pub(crate) fs_type: String,
+}
+
+/// The mount table that this process sees, read when it has changed and not for each denial.
+#[derive(Debug, Default)]
+pub(crate) struct MountTable {
+    file: Option<File>,
+    mounts: Vec<Mount>,
+}
+
+impl MountTable {
+    /// As it is now; empty where /proc cannot be read.
+    pub(crate) fn now(&mut self) -> &[Mount] {
+        let is_new = self.file.is_none();
+        if is_new {
+            self.file = File::open("/proc/self/mountinfo").ok();
+        }
+        if let Some(file) = &mut self.file
+            && (is_new || has_changed(file))
+        {
+            let mut text = String::new();
+            let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+            self.mounts = parse(&text);
+            if read.is_err() {
+                self.file = None;
+            }
+        }
+        &self.mounts
+    }
+}
+
+/// Whether the table has changed since it was opened, or since this was asked last (fs/proc_namespace.c, `mounts_poll`).
+fn has_changed(table: &File) -> bool {
+    let mut polled = [PollFd::new(table, PollFlags::PRI)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // Where it cannot be asked it is read.
+    poll(&mut polled, Some(&at_once)).map_or(true, |_| {
+        polled[0]
+            .revents()
+            .intersects(PollFlags::PRI | PollFlags::ERR)
+    })
 }
 
 /// Reads a mount table; lines that are not understood are left out.
@@ -83,6 +130,16 @@ pub(crate) fn host_path(mounts: &[Mount], device: (u32, u32), path: &str) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_is_read_once_and_is_what_the_kernel_says() {
+        let mut table = MountTable::default();
+        let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert_eq!(table.now(), parse(&text));
+        // What nobody has changed is not read again.
+        table.mounts.truncate(1);
+        assert_eq!(table.now().len(), 1);
+    }
 
     const TABLE: &str = "\
 28 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\

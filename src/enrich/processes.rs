@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::cgroups::Cgroups;
-use super::mounts;
+use super::mounts::{self, MountTable};
 use super::stat::{Stat, TICK_NS};
 use super::users::Names;
 use crate::delivery::Surroundings;
@@ -48,6 +48,7 @@ pub(crate) struct Processes {
     last: Option<(Who, Arc<About>)>,
     cgroups: Cgroups,
     names: Names,
+    mounts: MountTable,
 }
 
 impl Processes {
@@ -58,6 +59,7 @@ impl Processes {
             last: None,
             cgroups: Cgroups::new(),
             names: Names::read(),
+            mounts: MountTable::default(),
         }
     }
 
@@ -188,8 +190,7 @@ impl Surroundings for Processes {
     }
 
     fn host_path(&mut self, device: (u32, u32), path: &str) -> Option<String> {
-        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        mounts::host_path(&mounts::parse(&table), device, path)
+        mounts::host_path(self.mounts.now(), device, path)
     }
 }
 

@@ -32,13 +32,15 @@ use crate::wire::{
     read,
 };
 
-/// Denials are rare and 4.5 KiB each: 220 of them fit while the consumer is busy.
-const DENIAL_RING_BYTES: u32 = 1 << 20;
+/// Denials are rare and 4.5 KiB each: 900 of them fit while the consumer is busy.
+const DENIAL_RING_BYTES: u32 = 1 << 22;
+/// Where there is no fence there are none.
+const NO_DENIALS_BYTES: u32 = 1 << 20;
 /// So many followed processes have room where nobody is fenced: 25 MB.
 const WATCHED: u32 = 1 << 18;
-/// So often rings are read before numbers of rules are used again: what is in the ring for denials takes four times, even
-/// if more keeps coming.
-const RELOAD_ROUNDS: u32 = 5;
+/// So often rings are read before numbers of rules are used again: what is in the ring for denials takes 16 times, even if
+/// more keeps coming.
+const RELOAD_ROUNDS: u32 = 17;
 /// How often losses are looked for and told in the stream.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often wall-clock time is compared with boot time again: it can be set, and drifts.
@@ -176,7 +178,13 @@ impl Live {
         };
         let mut sizes = MapSizes::from([
             ("stk_events", ring_bytes),
-            ("stk_denials", DENIAL_RING_BYTES),
+            (
+                "stk_denials",
+                match plan {
+                    Some(_) => DENIAL_RING_BYTES,
+                    None => NO_DENIALS_BYTES,
+                },
+            ),
             ("stk_uids", size(resolved.uids())),
             ("stk_comms", size(resolved.comms())),
         ]);
