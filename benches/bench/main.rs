@@ -545,7 +545,13 @@ fn fence(b: &mut Bench) -> anyhow::Result<()> {
 /// How long a policy of so many files takes until it is in force: at first, and in the place of another one.
 fn reload(b: &mut Bench) -> anyhow::Result<()> {
     const FILES: usize = 1000;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
     let env = Environment::new(None, b.dir.path().to_owned());
+    // Each file of a policy is open while it is made out which one it is.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum.or(Some(1 << 16));
+    setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
     let dir = b.dir.path().join("many");
     std::fs::create_dir(&dir)?;
     let mut files = Vec::new();
