@@ -68,22 +68,15 @@ pub(super) fn follow(
     mut output: Output,
     follower: &mut impl Follower,
 ) -> anyhow::Result<u64> {
-    let mut round = || {
-        if follower.is_done(&mut session, &mut output)? {
-            return Ok(false);
+    let mut watch = || -> stockade::Result<()> {
+        while !follower.is_done(&mut session, &mut output)? {
+            session.poll(Duration::from_millis(50), &mut |event| output.event(event))?;
+            output.set_clock(session.clock());
+            output.flush();
         }
-        session.poll(Duration::from_millis(50), &mut |event| output.event(event))?;
-        output.set_clock(session.clock());
-        output.flush();
-        Ok(true)
+        Ok(())
     };
-    let followed: stockade::Result<()> = loop {
-        match round() {
-            Ok(true) => {}
-            Ok(false) => break Ok(()),
-            Err(e) => break Err(e),
-        }
-    };
+    let followed = watch();
     if followed.is_err() {
         follower.give_up();
     }

@@ -1,6 +1,7 @@
 //! `stockade policy`: what a policy says, asked of the reference evaluator.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -9,8 +10,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Answer, Cases, Contact, Decision, FileKind, Pattern, Reason, Rule, RuleSet, SystemCall,
-    Verdict, diff, diff_calls, diff_network, explain_call, explain_contact, explain_file,
+    Access, Answer, CallChange, Cases, Change, Contact, Decision, FileKind, NetworkChange, Pattern,
+    Reason, Rule, RuleSet, SystemCall, Verdict, diff, diff_calls, diff_network, explain_call,
+    explain_contact, explain_file,
 };
 
 use super::{Format, Outcome, counted, environment, report};
@@ -401,52 +403,53 @@ fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
 fn compare(before: &Path, after: &Path, format: Format) -> Outcome {
     let env = environment()?;
     let (before, after) = (RuleSet::read(before, &env)?, RuleSet::read(after, &env)?);
-    for line in differences(&before, &after, format)? {
-        println!("{line}");
+    for difference in differences(&before, &after) {
+        match format {
+            Format::Text => println!("{difference}"),
+            Format::Json => println!("{}", serde_json::to_string(&difference)?),
+        }
     }
     Ok(0)
 }
 
-/// What becomes allowed or denied, a line for each.
-pub(super) fn differences(
-    before: &RuleSet,
-    after: &RuleSet,
-    format: Format,
-) -> anyhow::Result<Vec<String>> {
-    let told = |what: &str, (access, before, after, rule): (Access, Answer, Answer, &str)| {
+/// What becomes allowed or denied.
+pub(super) fn differences(before: &RuleSet, after: &RuleSet) -> Vec<Difference> {
+    let files = diff(before, after).into_iter().map(Difference::File);
+    let network = diff_network(before, after).into_iter();
+    let calls = diff_calls(before, after).into_iter();
+    files
+        .chain(network.map(Difference::Network))
+        .chain(calls.map(Difference::Calls))
+        .collect()
+}
+
+/// One of them: a line for people, or its own fields in JSON.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Difference {
+    File(Change),
+    Network(NetworkChange),
+    Calls(CallChange),
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, access, before, after, rule) = match self {
+            Difference::File(c) => (c.path.to_string(), c.access, c.before, c.after, &c.rule),
+            Difference::Network(c) => {
+                let address = match c.protocol {
+                    "any" => c.address.to_string(),
+                    protocol => format!("{protocol}:{}", c.address),
+                };
+                (address, c.access, c.before, c.after, &c.rule)
+            }
+            Difference::Calls(c) => (c.calls.join(","), Access::CALL, c.before, c.after, &c.rule),
+        };
         let sign = match before.verdict.cmp(&after.verdict) {
             Ordering::Less => '+',
             Ordering::Equal => '~',
             Ordering::Greater => '-',
         };
-        format!("{sign} {what}: {access} {before} -> {after} ({rule})")
-    };
-    let json = format == Format::Json;
-    let mut lines = Vec::new();
-    for change in diff(before, after) {
-        let verdicts = (change.access, change.before, change.after, &*change.rule);
-        lines.push(match json {
-            true => serde_json::to_string(&change)?,
-            false => told(&change.path.to_string(), verdicts),
-        });
+        write!(f, "{sign} {what}: {access} {before} -> {after} ({rule})")
     }
-    for change in diff_network(before, after) {
-        let address = match change.protocol {
-            "any" => change.address.to_string(),
-            protocol => format!("{protocol}:{}", change.address),
-        };
-        let verdicts = (change.access, change.before, change.after, &*change.rule);
-        lines.push(match json {
-            true => serde_json::to_string(&change)?,
-            false => told(&address, verdicts),
-        });
-    }
-    for change in diff_calls(before, after) {
-        let verdicts = (Access::CALL, change.before, change.after, &*change.rule);
-        lines.push(match json {
-            true => serde_json::to_string(&change)?,
-            false => told(&change.calls.join(","), verdicts),
-        });
-    }
-    Ok(lines)
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use stockade::Recording;
-use stockade::event::{Clock, Denial, Event, Kind};
+use stockade::event::{Clock, Denial, Event, Kind, Process};
 use stockade::policy::{RuleSet, edit_denial};
 
-use super::policy::differences;
+use super::policy::{Difference, differences};
 use super::{Format, Outcome, counted, environment};
 
 /// Say why something was denied, and the smallest change of the policy that would allow it
@@ -37,8 +37,10 @@ pub(super) struct WhyArgs {
 /// Denials that differ in nothing but their time.
 #[derive(Debug)]
 struct Denied {
-    event: Event,
+    process: Process,
     denial: Denial,
+    /// What was to be accessed, as it is told.
+    object: String,
     count: u64,
     /// When the last one was.
     last: String,
@@ -53,14 +55,14 @@ struct Told<'a> {
     executable: Option<&'a str>,
     ancestors: Vec<u32>,
     access: &'a str,
-    object: String,
+    object: &'a str,
     refused: bool,
     rule: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u32>,
     mechanism: &'a str,
     steps: &'a [String],
-    differences: Vec<serde_json::Value>,
+    differences: &'a [Difference],
 }
 
 pub(super) fn main(args: &WhyArgs) -> Outcome {
@@ -73,13 +75,13 @@ pub(super) fn main(args: &WhyArgs) -> Outcome {
         let edit = edit_denial(&set, &denied.denial);
         let steps = edit.as_ref().map_or(&[][..], |edit| &edit.steps);
         let differences = match &edit {
-            Some(edit) => differences(&set, &edit.after, args.format)?,
+            Some(edit) => differences(&set, &edit.after),
             None => Vec::new(),
         };
         match args.format {
             Format::Text => tell(denied, steps, &differences),
             Format::Json => {
-                let line = Told::new(denied, steps, &differences)?;
+                let line = Told::new(denied, steps, &differences);
                 println!("{}", serde_json::to_string(&line)?);
             }
         }
@@ -96,69 +98,68 @@ pub(super) fn main(args: &WhyArgs) -> Outcome {
     Ok(0)
 }
 
+fn executable(process: &Process) -> Option<&str> {
+    process.about.as_ref()?.executable.as_deref()
+}
+
 /// The latest ones come last.
 fn note(all: &mut Vec<Denied>, event: &Event, clock: &Clock) {
     let Kind::Denial(denial) = &event.kind else {
         return;
     };
-    let executable = |event: &Event| event.process.about.as_ref()?.executable.clone();
+    let object = denial.object.to_string();
     let same = |known: &Denied| {
         known.denial.rule_id == denial.rule_id
             && (&known.denial.access, known.denial.refused) == (&denial.access, denial.refused)
-            && known.denial.object.to_string() == denial.object.to_string()
-            && executable(&known.event) == executable(event)
+            && known.object == object
+            && executable(&known.process) == executable(&event.process)
     };
     let before = all.iter().position(same).map(|at| all.remove(at));
     let mut last = String::new();
     clock.write_rfc3339(&mut last, event.time_ns);
     all.push(Denied {
-        event: event.clone(),
+        process: event.process.clone(),
         denial: denial.clone(),
+        object,
         count: before.map_or(0, |before| before.count) + 1,
         last,
     });
 }
 
 impl<'a> Told<'a> {
-    fn new(
-        denied: &'a Denied,
-        steps: &'a [String],
-        differences: &[String],
-    ) -> anyhow::Result<Told<'a>> {
-        let Denied { event, denial, .. } = denied;
-        let about = event.process.about.as_ref();
-        Ok(Told {
+    fn new(denied: &'a Denied, steps: &'a [String], differences: &'a [Difference]) -> Told<'a> {
+        let Denied {
+            process, denial, ..
+        } = denied;
+        Told {
             count: denied.count,
             last: &denied.last,
-            pid: event.process.id.pid,
-            executable: about.and_then(|about| about.executable.as_deref()),
+            pid: process.id.pid,
+            executable: executable(process),
             ancestors: denial.ancestors.iter().map(|a| a.pid).collect(),
             access: &denial.access,
-            object: denial.object.to_string(),
+            object: &denied.object,
             refused: denial.refused,
             rule: &denial.rule_id,
             line: Some(denial.rule_line).filter(|line| *line > 0),
             mechanism: &denial.mechanism,
             steps,
-            differences: differences
-                .iter()
-                .map(|line| serde_json::from_str(line))
-                .collect::<Result<_, _>>()?,
-        })
+            differences,
+        }
     }
 }
 
-fn tell(denied: &Denied, steps: &[String], differences: &[String]) {
-    let Denied { event, denial, .. } = denied;
+fn tell(denied: &Denied, steps: &[String], differences: &[Difference]) {
+    let Denied {
+        process, denial, ..
+    } = denied;
     let times = counted(denied.count, "time");
-    println!("{}  {times}, last {}", denial.object, denied.last);
+    println!("{}  {times}, last {}", denied.object, denied.last);
     let name = |executable: Option<&str>, pid: u32| match executable {
         Some(executable) => format!("{executable} ({pid})"),
         None => pid.to_string(),
     };
-    let about = event.process.about.as_ref();
-    let executable = about.and_then(|about| about.executable.as_deref());
-    let mut who = name(executable, event.process.id.pid);
+    let mut who = name(executable(process), process.id.pid);
     for ancestor in denial.ancestors.iter() {
         who.push_str(" of ");
         who.push_str(&name(ancestor.executable.as_deref(), ancestor.pid));
