@@ -41,6 +41,8 @@ pub(super) fn canary_rule() -> Said {
 #[derive(Debug)]
 pub(super) struct Canaries {
     pub(super) file: Canary,
+    /// That file's.
+    pub(super) key: FileKey,
     /// Guarded by its tag alone, where tags are used.
     pub(super) tag: Canary,
     pub(super) network: NetworkCanary,
@@ -62,9 +64,9 @@ impl Canaries {
             )
         })?;
         Ok(Canaries {
-            file: Canary { fd: file, key },
-            // Another one of tmpfs' inodes; the tag is all it is known by.
-            tag: Canary { fd: tag, key },
+            file: Canary { fd: file },
+            key,
+            tag: Canary { fd: tag },
             network: NetworkCanary::new()?,
             call: CallCanary::new(secret),
         })
@@ -107,16 +109,11 @@ fn memfd() -> Result<OwnedFd> {
 #[derive(Debug)]
 pub(super) struct Canary {
     fd: OwnedFd,
-    key: FileKey,
 }
 
 impl Canary {
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
-    }
-
-    pub(super) fn key(&self) -> FileKey {
-        self.key
     }
 
     fn open(&self) -> rustix::io::Result<OwnedFd> {

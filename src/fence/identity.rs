@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use super::file_key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{Asker, KernelBtf};
-use crate::policy::{Effect, FileKind, FileRule, Pattern};
+use crate::policy::{Effect, FileKind, FileRule, Pattern, place};
 use crate::wire::{AboveRecord, FileKey, IdentityRecord};
 
 /// What an opened path stands for.
@@ -122,6 +122,11 @@ impl Known {
             })
     }
 
+    /// This process in the initial pid namespace: whose descriptors these are.
+    pub(super) fn self_tgid(&self) -> Option<u32> {
+        self.files.values().next().map(|record| record.tgid)
+    }
+
     /// `None`: there are more than the kernel half looks through.
     fn above(&self, fd: &OwnedFd) -> Option<Vec<FileKey>> {
         let all = self.above.get(&number(fd)?)?;
@@ -228,13 +233,6 @@ fn open_path(path: &Path, extra: OFlags) -> rustix::io::Result<(OwnedFd, Stat)> 
     };
     let stat = rustix::fs::fstat(&fd)?;
     Ok((fd, stat))
-}
-
-pub(super) fn place(rule: &FileRule) -> String {
-    match rule.line {
-        0 => format!("rule {}", rule.id),
-        line => format!("rule {} (line {line})", rule.id),
-    }
 }
 
 fn cannot(rule: &FileRule, path: &Path, e: rustix::io::Errno) -> Error {

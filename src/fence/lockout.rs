@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::identity::{Exact, Identity, Known, Opened, place};
+use super::identity::{Exact, Identity, Known, Opened};
 use super::plan::Plan;
 use crate::enrich::MapLine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::{Access, FileKind, FileRule};
+use crate::policy::{Access, FileKind, FileRule, place};
 
 /// A file without which the operator is locked out.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ impl Plan {
                     ErrorKind::Policy,
                     format!(
                         "{} would refuse {kind} of {}, which {who} needs, and this fence holds the session that arms it; nothing is armed",
-                        rule.map_or_else(|| "a rule".to_owned(), |rule| place(rule)),
+                        rule.map_or_else(|| "a rule".to_owned(), |rule| place(*rule)),
                         file.path.display(),
                     ),
                 )

@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub(super) secret: u64,
     /// Files, and directories whose contents are meant, that rules are about.
     pub(super) files: u32,
+    /// This process, where it had files open that the kernel was asked about.
+    pub(crate) self_tgid: Option<u32>,
 }
 
 impl Plan {
@@ -146,6 +148,7 @@ impl Plan {
             filter,
             secret,
             files: 0,
+            self_tgid: known.self_tgid(),
         };
         // The same file named twice is one target.
         let mut by_file = HashMap::new();

@@ -111,6 +111,14 @@ impl Half {
         }
     }
 
+    /// As it is said to be in force; 0 is for none.
+    fn which(self) -> u32 {
+        match self {
+            Half::First => 1,
+            Half::Second => 2,
+        }
+    }
+
     /// As keys have it.
     fn bit(self) -> u32 {
         match self {
@@ -264,9 +272,8 @@ impl Tables {
     ) -> Result<()> {
         let turn = Turn {
             half: match self.now.which {
-                0 => Half::First,
-                1 => Half::First.other(),
-                _ => Half::Second.other(),
+                which if which == Half::First.which() => Half::Second,
+                _ => Half::First,
             },
             // 0 is what a table has that nobody has written to.
             epoch: self.last.epoch.checked_add(1).unwrap_or(1),
@@ -316,7 +323,7 @@ impl Tables {
         let mut canary = plan.sets.ruling(&Here::file(canary_rule()), turn);
         canary.flags = ruling_flag::CANARY;
         let mut keys = plan.places.keys(&plan.sets, turn);
-        keys.push((turn.key(&canaries.file.key()), canary));
+        keys.push((turn.key(&canaries.key), canary));
         self.enter(loader, "stk_keys", &keys, "the rules of a file")?;
         let names = plan.places.names(&plan.sets, turn, self.hash_key)?;
         self.enter(loader, "stk_names", &names, "the rules of a name")?;
@@ -376,18 +383,12 @@ impl Tables {
 
     /// Puts in force what was filled in last.
     pub(super) fn flip(&mut self) -> Result<()> {
-        self.switch(match self.last.half {
-            Half::First => 1,
-            Half::Second => 2,
-        })
+        self.switch(self.last.half.which())
     }
 
     /// Puts in force what was so before.
     pub(super) fn flip_back(&mut self) -> Result<()> {
-        self.switch(match self.last.half {
-            Half::First => 2,
-            Half::Second => 1,
-        })
+        self.switch(self.last.half.other().which())
     }
 
     /// Puts nothing in force.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::evaluate::{Decision, Request, Rule, Speaks, decide};
+use super::evaluate::{Decision, Request, Rule, Speaks, decide, place};
 use super::{
     Access, Addresses, Called, Contact, Effect, FileKind, FileRule, Mode, NetworkRule, Pattern,
     RuleSet, SyscallRule, SystemCall,
@@ -34,22 +34,29 @@ pub struct Edit {
 /// ```
 #[must_use]
 pub fn edit(set: &RuleSet, request: &Request<'_>) -> Option<Edit> {
-    let ranked = |set: &RuleSet| clones(set.ranked());
-    change(set, request, request.access, ranked, |set| &mut set.rules)
+    change(set, request, request.access, RuleSet::ranked, |set| {
+        &mut set.rules
+    })
 }
 
 /// The same for an access to an address.
 #[must_use]
 pub fn edit_contact(set: &RuleSet, contact: &Contact) -> Option<Edit> {
-    let ranked = |set: &RuleSet| clones(set.ranked_network());
-    change(set, contact, contact.access, ranked, |set| &mut set.network)
+    change(
+        set,
+        contact,
+        contact.access,
+        RuleSet::ranked_network,
+        |set| &mut set.network,
+    )
 }
 
 /// The same for a system call.
 #[must_use]
 pub fn edit_call(set: &RuleSet, call: &SystemCall) -> Option<Edit> {
-    let ranked = |set: &RuleSet| clones(set.ranked_syscalls());
-    change(set, call, Access::CALL, ranked, |set| &mut set.syscalls)
+    change(set, call, Access::CALL, RuleSet::ranked_syscalls, |set| {
+        &mut set.syscalls
+    })
 }
 
 /// The same for what a fence refused, or would have. Where the policy has nothing against the access as it was told, because
@@ -113,10 +120,6 @@ fn without(set: &RuleSet, id: &str, access: Access) -> Option<Edit> {
     })
 }
 
-fn clones<R: Clone>(rules: Vec<&R>) -> Vec<R> {
-    rules.into_iter().cloned().collect()
-}
-
 /// How much a rule would let through that names an object, for each kind of access. What nobody can count is more than all
 /// that somebody can.
 type Weight = u128;
@@ -149,15 +152,14 @@ fn change<Q, R: Editable<Q>>(
     set: &RuleSet,
     request: &Q,
     access: Access,
-    ranked: impl Fn(&RuleSet) -> Vec<R>,
-    rules: impl Fn(&mut RuleSet) -> &mut Vec<R>,
+    ranked: fn(&RuleSet) -> Vec<&R>,
+    rules: fn(&mut RuleSet) -> &mut Vec<R>,
 ) -> Option<Edit> {
     let mut after = set.clone();
     let mut steps = Vec::new();
     // Each step takes a rule out of the way, or more of it.
     for _ in 0..=2 * set.len() {
         let now = ranked(&after);
-        let now: Vec<&R> = now.iter().collect();
         let decision = decide(&now, request, access);
         let Some(rule) = decision.rule else {
             return (!steps.is_empty()).then_some(Edit { steps, after });
@@ -176,9 +178,7 @@ fn change<Q, R: Editable<Q>>(
             let mut tried = after.clone();
             let (weight, what) = apply(step, rule, rules(&mut tried));
             // What leaves the same rule in the way is no step.
-            let next = ranked(&tried);
-            let next: Vec<&R> = next.iter().collect();
-            let still = decide(&next, request, refused);
+            let still = decide(&ranked(&tried), request, refused);
             let helps = still.rule.is_none_or(|r| r.id() != rule.id());
             if helps && best.as_ref().is_none_or(|(least, ..)| weight < *least) {
                 best = Some((weight, what, tried));
@@ -217,7 +217,15 @@ fn candidates<Q, R: Editable<Q>>(
         if !left.is_empty() {
             all.push(Step::Spare(refused));
         }
-        all.extend(rule.clone().objects().iter().cloned().map(Step::Drop));
+        // Of a rule that names a thousand, what it is about here: no other one is worth a try.
+        let mut alone = rule.clone();
+        for object in std::mem::take(alone.objects()) {
+            alone.objects().push(object.clone());
+            if refused.kinds().any(|kind| alone.speaks_of(request, kind)) {
+                all.push(Step::Drop(object));
+            }
+            alone.objects().clear();
+        }
         all.push(Step::Remove);
     }
     // Where nothing is allowed so far, a rule that allows this would close all else.
@@ -233,10 +241,7 @@ fn apply<Q, R: Editable<Q>>(
     rule: &R,
     rules: &mut Vec<R>,
 ) -> (Weight, String) {
-    let place = match rule.line() {
-        0 => format!("rule {}", rule.id()),
-        line => format!("rule {} (line {line})", rule.id()),
-    };
+    let place = place(rule);
     let kinds = |access: Access| Weight::from(access.bits().count_ones());
     let at = rules.iter().position(|r| r.id() == rule.id());
     let at = at.unwrap_or(rules.len().saturating_sub(1));

@@ -174,6 +174,14 @@ pub trait Rule {
     fn refusal(&self) -> Refusal;
 }
 
+/// A rule, for a message: what it is called, and where it begins.
+pub(crate) fn place(rule: &impl Rule) -> String {
+    match rule.line() {
+        0 => format!("rule {}", rule.id()),
+        line => format!("rule {} (line {line})", rule.id()),
+    }
+}
+
 /// A rule, to the one who decides among them.
 pub(crate) trait Speaks<Q> {
     fn effect(&self) -> Effect;

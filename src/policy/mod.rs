@@ -48,11 +48,11 @@ pub use access::Access;
 pub use cases::{Accessed, Case, Cases, Failure};
 pub use diff::{CallChange, Change, NetworkChange, diff, diff_calls, diff_network};
 pub use edit::{Edit, edit, edit_call, edit_contact, edit_denial};
-#[cfg(stockade_kernel)]
-pub(crate) use evaluate::refusal;
 pub use evaluate::{
     Answer, Decision, Request, Rule, Verdict, evaluate, evaluate_call, evaluate_contact,
 };
+#[cfg(stockade_kernel)]
+pub(crate) use evaluate::{place, refusal};
 pub use explain::{Reason, explain, explain_call, explain_contact, explain_file};
 #[cfg(stockade_kernel)]
 pub(crate) use network::is_about_any;

@@ -144,7 +144,11 @@ impl Live {
             None => None,
         };
         let modules = plan.as_ref().and_then(|_| securityfs_lsm());
-        let self_tgid = asker.self_tgid()?;
+        // Who has asked about files knows already.
+        let self_tgid = match plan.as_ref().and_then(|plan| plan.self_tgid) {
+            Some(tgid) => tgid,
+            None => asker.self_tgid()?,
+        };
         let cpus = possible_cpus()?;
         let selection = resolved.selection();
         let config = Config {
@@ -419,11 +423,7 @@ impl Live {
 
     pub(super) fn reload(&mut self, rules: &RuleSet, on: &mut dyn FnMut(&Event)) -> Result<()> {
         let Some(now) = &self.certificate.fence else {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "this session has no fence, so no other policy can take its place",
-            )
-            .with_hint("start it with a policy"));
+            return Err(no_fence());
         };
         if let Some(rule) = rules.syscalls.first() {
             return Err(Error::new(
@@ -452,7 +452,7 @@ impl Live {
             }
         }
         let (Some(fence), Some(now)) = (&mut self.fence, &mut self.certificate.fence) else {
-            return Ok(());
+            return Err(no_fence());
         };
         let reports = fence.reload(plan, &mut self.loader, &mut self.rings, &mut self.early)?;
         self.proved = Instant::now();
@@ -658,6 +658,14 @@ fn operators(
         return Ok(Vec::new());
     }
     resolved.operators(asker)
+}
+
+fn no_fence() -> Error {
+    Error::new(
+        ErrorKind::Usage,
+        "this session has no fence, so no other policy can take its place",
+    )
+    .with_hint("start it with a policy")
 }
 
 /// The fence after so many reloads.
