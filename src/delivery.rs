@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::event::mechanism::{SECCOMP, TRACEPOINT};
 use crate::event::{About, Ancestor, Denied, Event, Kind, KindCount, Process};
 use crate::inference::{Inference, Lost};
 use crate::monitor::{Kinds, Paths};
@@ -35,7 +36,7 @@ pub(crate) struct Delivery<S> {
     /// Of two policies, while one takes the place of the other.
     rules: Vec<Rules>,
     /// What refuses what hooks are asked about, and what refuses system calls.
-    mechanisms: [Arc<str>; 2],
+    mechanisms: [Arc<str>; 3],
     pub(crate) recorder: Option<Recorder>,
     pub(crate) events: u64,
     /// Seen and truncated, by kind, in the order of their first event.
@@ -61,7 +62,11 @@ impl<S: Surroundings> Delivery<S> {
                 names: opening.rules.clone(),
                 lines: opening.lines.clone(),
             }],
-            mechanisms: [Arc::clone(&opening.mechanism), "seccomp".into()],
+            mechanisms: [
+                Arc::clone(&opening.mechanism),
+                SECCOMP.into(),
+                TRACEPOINT.into(),
+            ],
             recorder: None,
             events: 0,
             kinds: Vec::new(),
@@ -235,8 +240,12 @@ impl<S: Surroundings> Delivery<S> {
             denial.rule_id.clone_from(id);
             denial.rule_line = line.copied().unwrap_or(0);
         }
-        let of_calls = matches!(denial.object, Denied::Syscall { .. });
-        denial.mechanism = Arc::clone(&self.mechanisms[usize::from(of_calls)]);
+        let by = match denial.object {
+            Denied::Syscall { .. } => 1,
+            Denied::Limit { call: Some(_), .. } => 2,
+            _ => 0,
+        };
+        denial.mechanism = Arc::clone(&self.mechanisms[by]);
         denial.ancestors = self.surroundings.ancestors(&event.process);
         let Denied::File {
             path,

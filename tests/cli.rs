@@ -466,6 +466,56 @@ fn system_calls_are_explained_tested_and_compared() {
 }
 
 #[test]
+fn limits_are_explained_and_compared() {
+    let program = Program::new();
+    let policy = |burst: u32, rest: &str| {
+        format!(
+            "version: 1\nlimits:\n  - {{ id: few, limit: [forks, threads], per_second: 5, burst: {burst} }}\n{rest}"
+        )
+    };
+    program.write(
+        "p.yaml",
+        &policy(
+            9,
+            "  - { id: net, limit: connections, per_minute: 6, per: process, action: kill }\n",
+        ),
+    );
+    program.write(
+        "q.yaml",
+        &policy(7, "  - { id: sent, limit: bytes, per_second: 1 KiB }\n"),
+    );
+    let says = |args: &[&str]| {
+        let output = program.run(args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(
+        says(&["policy", "check", "p.yaml"]),
+        "p.yaml: p.yaml, 2 rules on 2 limits, enforce\n"
+    );
+    let explain = ["policy", "explain", "--policy", "p.yaml"];
+    assert_eq!(
+        says(&[&explain[..], &["clone3", "--access", "call"]].concat()),
+        "syscall:clone3 (by seccomp)\n  call      allow  no rule is about it\n  \
+         limited by few (line 3), forks,threads: 5 per second, 9 at once, deny EAGAIN\n"
+    );
+    assert_eq!(
+        says(&[&explain[..], &["10.0.0.1:443", "--access", "connect"]].concat()),
+        "tcp:10.0.0.1:443\n  connect   allow  no rule is about it\n  \
+         limited by net (line 4), connections: 6 per minute, 6 at once, of each process, kill\n"
+    );
+    let json = says(&[&explain[..], &["fork", "--format", "json"]].concat());
+    assert!(json.contains(r#""limits":[{"id":"few","#), "{json}");
+    assert_eq!(
+        says(&["policy", "diff", "p.yaml", "q.yaml"]),
+        "+ limit: forks,threads: 5 per second, 9 at once, deny EAGAIN -> forks,threads: 5 per second, 7 at once, deny EAGAIN (few)\n\
+         - limit: connections: 6 per minute, 6 at once, of each process, kill -> no limit (net)\n\
+         + limit: no limit -> bytes: 1024 per second, 1024 at once, deny (sent)\n"
+    );
+    assert_eq!(says(&["policy", "diff", "p.yaml", "p.yaml"]), "");
+}
+
+#[test]
 fn how_an_access_is_refused_is_explained_and_compared() {
     let program = Program::new();
     let policy = |how: &str| {

@@ -142,7 +142,7 @@ fn columns_count_characters_and_lines_end_in_any_way() {
 
 #[test]
 fn empty_documents_are_refused() {
-    let sentence = "the policy is empty; it needs \"version\", and \"files\", \"exec\", \"network\" or \"syscalls\"";
+    let sentence = "the policy is empty; it needs \"version\", and \"files\", \"exec\", \"network\", \"syscalls\" or \"limits\"";
     refused("", &format!("p.yaml:1:1: {sentence}"));
     refused("# only\n", &format!("p.yaml:2:1: {sentence}"));
     refused("{}\n", &format!("p.yaml:1:1: {sentence}"));
@@ -180,7 +180,7 @@ fn foreign_versions_are_refused_before_anything_else() {
 fn policies_without_rules_are_refused() {
     refused(
         "version: 1\n",
-        "p.yaml:1:1: the policy has no rules; \"files\", \"exec\", \"network\" or \"syscalls\" is missing",
+        "p.yaml:1:1: the policy has no rules; \"files\", \"exec\", \"network\", \"syscalls\" or \"limits\" is missing",
     );
     refused(
         "version: 1\nfiles:\n",
@@ -247,7 +247,6 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
     for (key, what) in [
-        ("limits", "limits"),
         ("include", "including other policies"),
         ("variables", "variables"),
         ("subjects", "subjects"),
@@ -923,7 +922,7 @@ fn rule_set_serializes_with_the_words_of_the_language() {
     let set = parse(&rule(&["deny: [read, link]", "paths: [/a]", "mode: audit"])).unwrap();
     assert_eq!(
         serde_json::to_string(&set).unwrap(),
-        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"refusal":{"errno":1,"kill":false},"line":3}],"network":[],"syscalls":[]}"#
+        r#"{"name":"p.yaml","mode":"enforce","rules":[{"id":"a","effect":"deny","access":["read","link"],"paths":["/a"],"mode":"audit","priority":0,"refusal":{"errno":1,"kill":false},"line":3}],"network":[],"syscalls":[],"limits":[]}"#
     );
     let set = parse(
         "version: 1\nnetwork:\n  - { id: a, allow: connect, to: ['10.0.0.0/8:443', '::1'], protocol: tcp }\n",
@@ -990,6 +989,126 @@ fn wrong_rules_about_system_calls_are_refused() {
     }
     refused(
         "version: 1\nsyscalls: [{ id: a, deny: [mount] }]\nexec: [{ id: a, deny: [/a] }]\n",
+        "p.yaml:3:14: the id \"a\" is already used by the rule on line 2",
+    );
+}
+
+#[test]
+fn limits_say_how_much_of_what_in_which_time() {
+    let set = parse(
+        "version: 1\nmode: audit\nlimits:\n\
+         - { id: a, limit: [threads, forks], per_minute: 5, per: process, mode: enforce }\n\
+         - { id: b, limit: bytes, per_second: 64 KiB, burst: 2MiB, errno: ENOBUFS }\n\
+         - { id: c, syscall: [ptrace, 165], per_hour: 1, action: kill, mode: enforce }\n\
+         - { id: d, syscall: mount, per_second: 3, burst: 9 }\n",
+    )
+    .unwrap();
+    assert_eq!(
+        serde_json::to_string(&set.limits).unwrap(),
+        concat!(
+            r#"[{"id":"a","counted":{"limit":["forks","threads"]},"rate":5,"period":"minute","burst":5,"each":true,"mode":"enforce","refusal":{"errno":11,"kill":false},"line":4},"#,
+            r#"{"id":"b","counted":{"limit":["bytes"]},"rate":65536,"period":"second","burst":2097152,"each":false,"mode":"audit","refusal":{"errno":105,"kill":false},"line":5},"#,
+            r#"{"id":"c","counted":{"syscall":["ptrace","165"]},"rate":1,"period":"hour","burst":1,"each":false,"mode":"enforce","refusal":{"errno":1,"kill":true},"line":6},"#,
+            r#"{"id":"d","counted":{"syscall":["mount"]},"rate":3,"period":"second","burst":9,"each":false,"mode":"audit","refusal":{"errno":1,"kill":false},"line":7}]"#
+        )
+    );
+    let shown: Vec<_> = set.limits.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "forks,threads: 5 per minute, 5 at once, of each process, deny EAGAIN",
+            "bytes: 65536 per second, 2097152 at once, audit",
+            "ptrace,165: 1 per hour, 1 at once, kill",
+            "mount: 3 per second, 9 at once, audit",
+        ]
+    );
+}
+
+#[test]
+fn wrong_limits_are_refused() {
+    let limit = |rule: &str| format!("version: 1\nlimits:\n  - {rule}\n");
+    for (rule, said) in [
+        ("{}", "5: this limit has no \"id\""),
+        (
+            "{ id: a, per_second: 1 }",
+            "5: the limit \"a\" has neither \"limit\" nor \"syscall\"",
+        ),
+        (
+            "{ id: a, limit: forks, syscall: clone, per_second: 1 }",
+            "37: the limit \"a\" has both \"limit\" and \"syscall\"; make it two limits",
+        ),
+        (
+            "{ id: a, limit: fork, per_second: 1 }",
+            "21: unknown thing to count \"fork\"; did you mean \"forks\"?",
+        ),
+        (
+            "{ id: a, limit: [], per_second: 1 }",
+            "21: the limit \"a\" counts nothing",
+        ),
+        (
+            "{ id: a, limit: [bytes, forks], per_second: 1 }",
+            "21: the limit \"a\" counts bytes together with something else; make it two limits",
+        ),
+        (
+            "{ id: a, limit: forks }",
+            "5: the limit \"a\" has no \"per_second\", \"per_minute\" or \"per_hour\"",
+        ),
+        (
+            "{ id: a, limit: forks, per_second: 1, per_hour: 2 }",
+            "53: the limit \"a\" has both \"per_second\" and \"per_hour\"; make it two limits",
+        ),
+        (
+            "{ id: a, limit: forks, per_second: 0 }",
+            "40: \"per_second\" must be a whole number from 1 to 9223372036",
+        ),
+        (
+            "{ id: a, limit: forks, per_second: 1 KiB }",
+            "40: \"per_second\" must be a whole number from 1 to 9223372036",
+        ),
+        (
+            "{ id: a, limit: bytes, per_hour: 1, burst: 1 GiB }",
+            "48: \"burst\" must be a whole number from 1 to 2562047, or of KiB, MiB or GiB, as in 64 KiB",
+        ),
+        (
+            "{ id: a, limit: forks, per_second: 1, per: uid }",
+            "48: unknown owner \"uid\"; it is tree or process",
+        ),
+        (
+            "{ id: a, limit: forks, per_second: 1, action: stop }",
+            "51: unknown action \"stop\"; it is log, deny or kill",
+        ),
+        (
+            "{ id: a, syscall: ptrace, per_second: 1 }",
+            "43: the limit \"a\" would refuse system calls, which nothing in the kernel does by their rate; write \"action: kill\" or \"action: log\", or limit forks, threads, connections or bytes",
+        ),
+        (
+            "{ id: a, limit: bytes, per_second: 1, errno: EAGAIN }",
+            "50: unknown errno \"EAGAIN\"; known are EPERM, EIO, EACCES, ENETUNREACH, ENOBUFS, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH",
+        ),
+        (
+            "{ id: a, limit: forks, per_second: 1, action: kill, errno: EPERM }",
+            "64: \"errno\" is for who is refused something and goes on",
+        ),
+        (
+            "{ id: a, limit: forks, per_second: 1, paths: [/a] }",
+            "43: a limit has no paths; it has what it counts in \"limit\" or \"syscall\"",
+        ),
+        (
+            "{ id: a, limit: forks, per_second: 1, uid: 5 }",
+            "43: \"uid\" (subjects) is not supported by this version",
+        ),
+    ] {
+        refused(&limit(rule), &format!("p.yaml:3:{said}"));
+    }
+    let rules: String = (0..9)
+        .map(|n| format!("- {{ id: l{n}, limit: forks, per_second: 1 }}\n"))
+        .collect();
+    refused(
+        &format!("version: 1\nlimits:\n{rules}"),
+        "p.yaml:11:9: \"l8\" is one limit too many: a policy has room for 8 of all together, and for as many of each process",
+    );
+    refused(
+        "version: 1\nlimits: [{ id: a, limit: forks, per_second: 1 }]\nexec: [{ id: a, deny: [/a] }]\n",
         "p.yaml:3:14: the id \"a\" is already used by the rule on line 2",
     );
 }

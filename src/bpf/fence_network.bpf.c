@@ -6,8 +6,7 @@
  * one way in. What has no address that can be judged, because packets are made by hand or sent by another way than to
  * whom they are for, is refused as soon as any address is. Each hook has a body, an lsm program and an fmod_ret twin.
  */
-#include "fence.bpf.h"
-#include "flow.bpf.h"
+#include "contact.bpf.h"
 
 STK_EXPORT(stk_net_denial);
 STK_EXPORT(stk_net_prefix);
@@ -15,11 +14,6 @@ STK_EXPORT(stk_net_ruling);
 STK_EXPORT(stk_net_ports);
 
 /* include/linux/socket.h, include/linux/net.h, include/uapi/linux/in.h, in6.h and stat.h, include/linux/fs.h */
-#define STK_AF_KEY             15
-#define STK_AF_NETLINK         16
-#define STK_AF_ALG             38
-#define STK_MSG_BATCH          0x40000
-#define STK_MSG_FASTOPEN       0x20000000
 #define STK_IPPROTO_ICMPV6     58
 #define STK_SOL_IP             0
 #define STK_SOL_IPV6           41
@@ -32,7 +26,6 @@ STK_EXPORT(stk_net_ports);
 #define STK_S_IFMT             0170000
 #define STK_S_IFSOCK           0140000
 #define STK_MAY_WRITE          2
-#define STK_LOOPBACK           0x7f000001
 
 /* What is asked, in a number: kinds of access, port, transport, and these. */
 #define ASKED_KINDS     ((1ULL << STK_ACCESS_KINDS) - 1)
@@ -199,18 +192,6 @@ static __always_inline int refuse(__u64 sk, const __u8 *address, __u16 port, __u
 	return bounded(refused_at(sk, half[0], half[1], asked | (__u64)port << ASKED_PORT));
 }
 
-/* The ways inside a machine: nothing leaves it by them. */
-static __always_inline bool stays_here(__u32 family)
-{
-	return family == STK_AF_UNIX || family == STK_AF_NETLINK || family == STK_AF_ALG ||
-	       family == STK_AF_KEY;
-}
-
-static __always_inline bool is_ip(__u32 family)
-{
-	return family == STK_AF_INET || family == STK_AF_INET6;
-}
-
 /*
  * Whether a socket of this kind sends to addresses that it is given and to no others. Raw ones write the header that says
  * where to; SCTP and MPTCP know further addresses of a peer; SMC has a TCP socket inside that only the kernel sees.
@@ -246,11 +227,6 @@ static __always_inline __u64 transport_of(__u64 sk)
 	else if (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE)
 		transport = TRANSPORT_UDP;
 	return transport << ASKED_TRANSPORT;
-}
-
-static __always_inline bool is_kernels(__u64 sk)
-{
-	return BPF_CORE_READ_BITFIELD_PROBED((struct sock *)sk, sk_kern_sock);
 }
 
 /*
@@ -315,18 +291,6 @@ static __always_inline int on_create(int family, int type, int protocol, int ker
 	return refuse_blind(0, (__u32)family, (__u32)protocol, access);
 }
 
-static __always_inline bool is_canary(const __u8 *address, __u16 port)
-{
-	struct stk_armed *armed = armed_now();
-	__u32 part[4];
-
-	if (!armed || !port || armed->canary_port != port)
-		return false;
-	__builtin_memcpy(part, address, sizeof(part));
-	return !part[0] && !part[1] && part[2] == bpf_htonl(0xffff) &&
-	       part[3] == bpf_htonl(STK_LOOPBACK);
-}
-
 static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 {
 	__u64 sk = STK_NUMBER_AT(&sock->sk), half[2];
@@ -339,7 +303,7 @@ static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 		return 0;
 	is = given(address, &port, to, false);
 	if ((__u32)(bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid) {
-		if (is != GIVEN_ADDRESS || !is_canary(address, port))
+		if (is != GIVEN_ADDRESS || !is_canary(address, port, armed_now(), false))
 			return 0;
 		__builtin_memcpy(half, address, sizeof(half));
 		tell(sk, half[0], half[1], STK_ACCESS_CONNECT | (__u64)port << ASKED_PORT,

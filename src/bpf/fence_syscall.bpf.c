@@ -6,6 +6,7 @@
  * have been is told at its begin, because it need not come to an end.
  */
 #include "fence.bpf.h"
+#include "slot.bpf.h"
 
 STK_EXPORT(stk_call_denial);
 
@@ -19,20 +20,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } stk_call_rules SEC(".maps");
-
-/* Which one a call has: by its number, or by what it asks of one that stands for several. */
-static __always_inline __u32 slot_of(const __u64 *args, __u64 nr, bool compat)
-{
-	if (!compat)
-		return nr < STK_CALL_NUMBERS || nr == STK_CALL_CANARY ? nr : STK_CALL_NUMBERS;
-#if defined(__TARGET_ARCH_x86)
-	if (nr == STK_NR_COMPAT_socketcall && args[0] < STK_SOCKETCALLS)
-		return STK_CALL_SLOTS + STK_CALL_SOCKET + args[0];
-	if (nr == STK_NR_COMPAT_ipc && (args[0] & 0xffff) < STK_IPC_CALLS)
-		return STK_CALL_SLOTS + STK_CALL_IPC + (args[0] & 0xffff);
-#endif
-	return STK_CALL_SLOTS + (nr < STK_CALL_NUMBERS ? nr : STK_CALL_NUMBERS);
-}
 
 static __always_inline int tell(const __u64 *args, __u32 nr, bool compat, __u32 rule, __u64 told)
 {

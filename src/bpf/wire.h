@@ -55,7 +55,8 @@ enum stk_kind {
 	STK_KIND_TCP_STATE = 38,
 	STK_KIND_NET_DENIAL = 39,
 	STK_KIND_CALL_DENIAL = 40,
-	STK_KIND_MAX = 41,
+	STK_KIND_LIMIT_DENIAL = 41,
+	STK_KIND_MAX = 42,
 };
 
 /* Why something did not arrive: lost, or left out on purpose. */
@@ -569,6 +570,48 @@ struct stk_call_denial {
 	__u16 pad;
 };
 
+/* What limits count. */
+enum stk_counted {
+	STK_COUNTED_FORKS = 0,
+	STK_COUNTED_THREADS = 1,
+	STK_COUNTED_CONNECTIONS = 2,
+	STK_COUNTED_BYTES = 3,
+	STK_COUNTED_KINDS =
+		4, /* with masks in stk_armed; what follows has them in stk_limited_calls */
+	STK_COUNTED_CALLS = 4,
+};
+
+/* Of a policy: the first half of them is for all who are held together, the other one for each process. */
+enum stk_limit_count {
+	STK_LIMITS = 16,
+	STK_LIMITS_EACH = 8,
+};
+
+/* More was done than a limit lets through, or would have been. */
+struct stk_limit_denial {
+	struct stk_hdr hdr;
+	__u64 amount; /* bytes; 1 of all else; all bits: nobody can tell */
+	__u32 rule;
+	__u32 nr; /* of a system call */
+	__u16 verdict;
+	__u16 error; /* errno that was answered; 0 for an audit */
+	__u16 counted; /* stk_counted */
+	__u16 abi; /* stk_abi, of a system call */
+};
+
+/* How much of something may be done; value of stk_limit_table. Amounts are in parts of which `part` make one. */
+struct stk_limit {
+	__u64 part; /* nanoseconds in which `rate` of what is counted come back */
+	__u64 rate;
+	__u64 burst; /* how many can be done at once */
+	__u64 full; /* the same in parts */
+	__u64 filled_ns; /* after so long everything has come back */
+	__u32 epoch; /* of the policy */
+	__u32 rule; /* a code, as in a set */
+	__u32 enforced;
+	__u32 pad;
+};
+
 struct stk_net_key {
 	struct stk_task_key task;
 	__u8 remote[16];
@@ -948,7 +991,8 @@ struct stk_armed {
 	__u32 fileless;
 	__u32 setuid;
 	__u32 half; /* where it is: 0 or STK_SECOND */
-	__u32 pad;
+	__u32 limits[STK_COUNTED_KINDS]; /* which of its limits count that, one bit for each */
+	__u32 limit_port; /* as canary_port, for limits */
 };
 
 /* One entry. A decision reads once which half is in force and stays with it. */

@@ -10,9 +10,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Answer, CallChange, Cases, Change, Contact, Decision, FileKind, NetworkChange, Pattern,
-    Reason, Rule, RuleSet, SystemCall, Verdict, diff, diff_calls, diff_network, explain_call,
-    explain_contact, explain_file,
+    Access, Answer, CallChange, Cases, Change, Contact, Decision, FileKind, LimitChange, LimitRule,
+    NetworkChange, Pattern, Reason, Rule, RuleSet, SystemCall, Thing, Verdict, diff, diff_calls,
+    diff_limits, diff_network, explain_call, explain_contact, explain_file,
 };
 
 use super::{Format, Outcome, counted, environment, report};
@@ -120,6 +120,7 @@ fn check(files: &[PathBuf]) -> Outcome {
                     (kinds, "file kind"),
                     (addresses, "address"),
                     (calls, "system call"),
+                    (set.limits.len(), "limit"),
                 ]
                 .into_iter()
                 .filter(|(n, _)| *n > 0)
@@ -195,6 +196,9 @@ struct Explained<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unlisted: bool,
     then: Vec<&'a str>,
+    /// What counts it, whatever the rules say.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    limits: &'a [&'a LimitRule],
 }
 
 fn explain_files(args: &ExplainArgs) -> Outcome {
@@ -218,7 +222,10 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
             let reasons = explain_contact(&set, &contact);
             let told = reasons.iter().map(Told::new).collect();
             let of = Of::Address(&text, &args.protocol);
-            print_reasons(of, told, wanted, args.format)?;
+            let stream = Some(Thing::Connections).filter(|_| transport == Transport::Tcp);
+            let things = stream.into_iter().chain([Thing::Bytes]);
+            let limits: Vec<_> = things.flat_map(|thing| set.limits_of(thing)).collect();
+            print_reasons(of, told, &limits, wanted, args.format)?;
             continue;
         }
         if let Some(call) = SystemCall::named(&text)
@@ -226,7 +233,9 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
         {
             let reason = explain_call(&set, &call);
             let told = vec![Told::new(&reason)];
-            print_reasons(Of::Call(&call.to_string()), told, wanted, args.format)?;
+            let limits: Vec<_> = set.limits_of_call(&call).collect();
+            let of = &call.to_string();
+            print_reasons(Of::Call(of), told, &limits, wanted, args.format)?;
             continue;
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
@@ -234,7 +243,7 @@ fn explain_files(args: &ExplainArgs) -> Outcome {
         let reasons = explain_file(&set, &file, kind_of(&file).as_slice());
         let told = reasons.iter().map(Told::new).collect();
         let of = Of::File(&file.to_string_lossy());
-        print_reasons(of, told, wanted, args.format)?;
+        print_reasons(of, told, &[], wanted, args.format)?;
     }
     Ok(0)
 }
@@ -282,6 +291,7 @@ const OF_CALLS: &str = "seccomp";
 fn print_reasons(
     of: Of<'_>,
     reasons: Vec<Told<'_>>,
+    limits: &[&LimitRule],
     wanted: Access,
     format: Format,
 ) -> anyhow::Result<()> {
@@ -316,6 +326,7 @@ fn print_reasons(
                 line: reason.rule.map(|(_, line)| line),
                 unlisted: reason.unlisted,
                 then: reason.then.iter().map(|(id, _)| *id).collect(),
+                limits,
             };
             println!("{}", serde_json::to_string(&line)?);
             continue;
@@ -343,6 +354,11 @@ fn print_reasons(
             (_, then) => format!("without it, {}", ids(then)),
         };
         println!("  {kind:<9} {answer:<6} {id} (line {line}); {then}");
+    }
+    if format == Format::Text {
+        for limit in limits {
+            println!("  limited by {} (line {}), {limit}", limit.id, limit.line);
+        }
     }
     Ok(())
 }
@@ -417,9 +433,11 @@ pub(super) fn differences(before: &RuleSet, after: &RuleSet) -> Vec<Difference> 
     let files = diff(before, after).into_iter().map(Difference::File);
     let network = diff_network(before, after).into_iter();
     let calls = diff_calls(before, after).into_iter();
+    let limits = diff_limits(before, after).into_iter();
     files
         .chain(network.map(Difference::Network))
         .chain(calls.map(Difference::Calls))
+        .chain(limits.map(Difference::Limit))
         .collect()
 }
 
@@ -430,6 +448,7 @@ pub(super) enum Difference {
     File(Change),
     Network(NetworkChange),
     Calls(CallChange),
+    Limit(LimitChange),
 }
 
 impl fmt::Display for Difference {
@@ -444,6 +463,16 @@ impl fmt::Display for Difference {
                 (address, c.access, c.before, c.after, &c.rule)
             }
             Difference::Calls(c) => (c.calls.join(","), Access::CALL, c.before, c.after, &c.rule),
+            Difference::Limit(c) => {
+                let sign = match c.looser {
+                    Some(true) => '-',
+                    Some(false) => '+',
+                    None => '~',
+                };
+                let shown = |limit: &Option<String>| limit.clone().unwrap_or("no limit".into());
+                let (before, after) = (shown(&c.before), shown(&c.after));
+                return write!(f, "{sign} limit: {before} -> {after} ({})", c.rule);
+            }
         };
         let sign = match before.verdict.cmp(&after.verdict) {
             Ordering::Less => '+',

@@ -152,7 +152,8 @@ pub struct FenceState {
     pub policy: String,
     /// `enforce` or `audit`.
     pub mode: String,
-    /// What refuses: `lsm` or `fmod_ret`, with `+seccomp` where rules are about system calls as well; `seccomp` where all are.
+    /// What refuses: `lsm` or `fmod_ret`, `seccomp` where rules are about system calls, `tracepoint` where limits are; with `+`
+    /// between them.
     pub mechanism: String,
     /// How files are recognised: `tag+key` or `key`; `none` where no rule is about files.
     pub identity: String,
@@ -166,6 +167,9 @@ pub struct FenceState {
     /// System calls that they are about.
     #[serde(default)]
     pub syscalls: u32,
+    /// Limits among them.
+    #[serde(default)]
+    pub limits: u32,
     /// Accesses that had to be refused and were.
     pub canary_proofs: u32,
     /// How often another policy took the place of the one before; this is about the last one.
@@ -186,6 +190,7 @@ impl FenceState {
             (self.files, "path"),
             (self.addresses, "address"),
             (self.syscalls, "system call"),
+            (self.limits, "limit"),
         ];
         let of = of.iter().filter(|(n, _)| *n > 0);
         let counted: Vec<String> = of.map(|(n, one)| counted(*n, one)).collect();

@@ -9,6 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{CallName, Failed, FileId, FilePath, Quoted, Transport, write_call};
 
+/// What refuses or tells without a hook, as denials and the fence's state name it.
+pub(crate) mod mechanism {
+    /// Refuses system calls.
+    pub(crate) const SECCOMP: &str = "seccomp";
+    /// Counts them.
+    pub(crate) const TRACEPOINT: &str = "tracepoint";
+}
+
 /// The fence refused an access, or would have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -20,7 +28,8 @@ pub struct Denial {
     /// The line that the rule begins at; 0 for one that is in no file.
     #[serde(default)]
     pub rule_line: u32,
-    /// What refuses it: `lsm`, `fmod_ret` or `seccomp`; empty where nobody has said so.
+    /// What refuses it: `lsm`, `fmod_ret` or `seccomp`, or `tracepoint` where a limit of system calls only kills or tells; empty
+    /// where nobody has said so.
     #[serde(default)]
     pub mechanism: Arc<str>,
     /// From whom the process descends: its parent first, then on to init.
@@ -93,6 +102,27 @@ pub enum Denied {
         /// What was in the registers. Pointers are addresses in the caller's memory.
         args: [u64; 6],
     },
+    /// More of something than a limit lets through.
+    Limit {
+        /// What it counts: `forks`, `threads`, `connections`, `bytes` or `syscalls`.
+        counted: Cow<'static, str>,
+        /// How much was asked for at once; `None` where nobody can tell.
+        amount: Option<u64>,
+        /// Of `syscalls`, which one.
+        call: Option<LimitedCall>,
+    },
+}
+
+/// A system call that a limit counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LimitedCall {
+    /// Its name; empty when this version does not know the number.
+    pub name: Cow<'static, str>,
+    /// Its number, in the table of its architecture.
+    pub number: u32,
+    /// A call of a 32-bit program on a 64-bit kernel: another table of numbers.
+    pub compat: bool,
 }
 
 impl fmt::Display for Denied {
@@ -130,6 +160,26 @@ impl fmt::Display for Denied {
             } => {
                 f.write_str("call=")?;
                 write_call(f, CallName(name, *number, *compat), args)
+            }
+            Denied::Limit {
+                counted,
+                amount,
+                call,
+            } => {
+                write!(f, "limit={counted}")?;
+                match amount {
+                    Some(1) => {}
+                    Some(amount) => write!(f, " amount={amount}")?,
+                    None => f.write_str(" amount=unknown")?,
+                }
+                match call {
+                    Some(call) => write!(
+                        f,
+                        " call={}",
+                        CallName(&call.name, call.number, call.compat)
+                    ),
+                    None => Ok(()),
+                }
             }
         }
     }

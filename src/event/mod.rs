@@ -32,7 +32,8 @@ pub use allocation::{Allocated, AllocationSource, MemoryAllocations, MemoryOutst
 pub use certificate::{Attachment, Certificate, FenceState, KindCount, LossCount, ProbeState};
 pub use change::{Change, ChangeOperation, Mount};
 pub use clock::Clock;
-pub use denial::{Ancestor, Denial, Denied, socket_family};
+pub(crate) use denial::mechanism;
+pub use denial::{Ancestor, Denial, Denied, LimitedCall, socket_family};
 pub use disk::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
 pub use file::{FileSummary, FileUse};
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};

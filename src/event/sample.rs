@@ -12,9 +12,9 @@ use std::sync::Arc;
 use super::{
     About, Accept, Ancestor, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Denied,
     Disk, DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary,
-    FileUse, Fileless, Flow, Fork, Gained, Kind, KindCount, Listen, Loss, LossCount, Namespaces,
-    NetworkSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Sampled, Suppressed,
-    Syscall, SyscallSummary, Terminal, Transport, UnixConnect, Unlink, text,
+    FileUse, Fileless, Flow, Fork, Gained, Kind, KindCount, LimitedCall, Listen, Loss, LossCount,
+    Namespaces, NetworkSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Sampled,
+    Suppressed, Syscall, SyscallSummary, Terminal, Transport, UnixConnect, Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -120,6 +120,27 @@ fn open(path: FilePath, file: Option<FileId>, flags: u32, errno: u16) -> Kind {
     })
 }
 
+fn limited(counted: &'static str, amount: Option<u64>, call: Option<LimitedCall>) -> Kind {
+    let refused = call.is_none();
+    Kind::Denial(Denial {
+        rule: 8,
+        rule_id: "not-so-fast".into(),
+        rule_line: 8,
+        mechanism: if refused { "lsm" } else { "tracepoint" }.into(),
+        ancestors: ancestors(),
+        access: if refused { "send" } else { "call" }.into(),
+        refused,
+        killed: false,
+        errno: if refused { 11 } else { 0 },
+        unlisted: false,
+        object: Denied::Limit {
+            counted: counted.into(),
+            amount,
+            call,
+        },
+    })
+}
+
 fn loss(of: &str, cause: &str, count: u64) -> Kind {
     Kind::Loss(Loss {
         of: of.into(),
@@ -156,6 +177,7 @@ fn fence() -> FenceState {
         files: 17,
         addresses: 2,
         syscalls: 0,
+        limits: 1,
         canary_proofs: 9,
         reloads: 0,
     }
@@ -788,6 +810,20 @@ pub fn samples() -> Vec<Event> {
                     args: [16, 4711, 0, 0, 0, 0],
                 },
             }),
+        ),
+        event(8_100_001, worker(), limited("bytes", Some(65_536), None)),
+        event(
+            8_100_002,
+            worker(),
+            limited(
+                "syscalls",
+                Some(1),
+                Some(LimitedCall {
+                    name: "ptrace".into(),
+                    number: 26,
+                    compat: true,
+                }),
+            ),
         ),
         event(8_100_000, shell(), syscall("ptrace", 101, false, -1)),
         event(8_100_500, shell(), syscall("", 9_999, true, 7)),

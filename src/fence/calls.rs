@@ -45,6 +45,26 @@ impl Refused {
     }
 }
 
+/// What is said about each call of the machine's own programs, and of its 32-bit programs, by slot.
+pub(super) fn slots<T: Copy>(free: T, said: impl Fn(&SystemCall) -> T) -> [Vec<T>; 2] {
+    [false, true].map(|compat| {
+        let mut slots = vec![free; call_slot::SLOTS as usize];
+        for number in 0..=call_slot::NUMBERS {
+            let call = SystemCall::numbered(number, compat);
+            let asked = call.asked_by();
+            slots[number as usize] = said(asked.first().unwrap_or(&call));
+            let base = match call.name {
+                "ipc" => call_slot::IPC,
+                _ => call_slot::SOCKET,
+            };
+            for (which, call) in (base..).zip(&asked) {
+                slots[which as usize] = said(call);
+            }
+        }
+        slots
+    })
+}
+
 /// Everything that is said about system calls.
 #[derive(Debug)]
 pub(super) struct Calls {
@@ -68,30 +88,15 @@ impl Calls {
             enforced: code(call, false),
             all: code(call, true),
         };
-        let of = |compat: bool| {
-            let mut slots = vec![FREE; call_slot::SLOTS as usize];
-            if rules.is_empty() {
-                return slots;
-            }
-            for number in 0..=call_slot::NUMBERS {
-                let call = SystemCall::numbered(number, compat);
-                let asked = call.asked_by();
-                slots[number as usize] = refused(asked.first().unwrap_or(&call));
-                let base = match call.name {
-                    "ipc" => call_slot::IPC,
-                    _ => call_slot::SOCKET,
-                };
-                for (which, call) in (base..).zip(&asked) {
-                    slots[which as usize] = refused(call);
-                }
-            }
-            slots
+        let slots = match rules {
+            [] => [NATIVE, COMPAT].map(|_| vec![FREE; call_slot::SLOTS as usize]),
+            _ => slots(FREE, refused),
         };
         let mut named: Vec<_> = rules.iter().flat_map(|rule| &rule.calls).collect();
         named.sort_unstable_by_key(ToString::to_string);
         named.dedup();
         Calls {
-            slots: [of(false), of(true)],
+            slots,
             named: u32::try_from(named.len()).unwrap_or(u32::MAX),
         }
     }

@@ -46,7 +46,11 @@ pub(super) struct Canaries {
     /// Guarded by its tag alone, where tags are used.
     pub(super) tag: Canary,
     pub(super) network: NetworkCanary,
+    /// Of limits of what is sent and connected.
+    pub(super) limit: NetworkCanary,
+    fork: ForkCanary,
     call: CallCanary,
+    counted: CountedCanary,
 }
 
 impl Canaries {
@@ -68,6 +72,9 @@ impl Canaries {
             key,
             tag: Canary { fd: tag },
             network: NetworkCanary::new()?,
+            limit: NetworkCanary::new()?,
+            fork: ForkCanary,
+            counted: CountedCanary,
             call: CallCanary::new(secret),
         })
     }
@@ -84,8 +91,17 @@ impl Canaries {
         if about.guards_network {
             all.push(&self.network);
         }
+        if about.limits_forks {
+            all.push(&self.fork);
+        }
+        if about.limits_network {
+            all.push(&self.limit);
+        }
         if about.syscalls > 0 {
             all.push(&self.call);
+        }
+        if about.limits_calls {
+            all.push(&self.counted);
         }
         all
     }
@@ -239,6 +255,37 @@ impl Proves for CallCanary {
             }
             Err(_) => Err(rustix::io::Errno::IO),
         }
+    }
+}
+
+/// A new process, as nobody else makes one.
+#[derive(Debug)]
+pub(super) struct ForkCanary;
+
+impl Proves for ForkCanary {
+    fn reachable(&self) -> Result<()> {
+        // Whoever else refuses it, refuses it without a record.
+        Ok(())
+    }
+
+    fn access(&self) -> rustix::io::Result<()> {
+        crate::kernel::fork_canary()
+    }
+}
+
+/// A system call that there is not. Nobody refuses it, but whoever counts calls tells that it was made.
+#[derive(Debug)]
+pub(super) struct CountedCanary;
+
+impl Proves for CountedCanary {
+    fn reachable(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn access(&self) -> rustix::io::Result<()> {
+        // Its record is the proof.
+        let _ = seccomp::call_canary(0);
+        Err(rustix::io::Errno::PERM)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::kernel::Needs::{self, Function, Params, PreemptibleTracepoints};
 use crate::kernel::Probe;
 use crate::kernel::Program::{Auto, Tracepoint};
 use crate::kernel::Variant;
-use crate::policy::Access;
+use crate::policy::{Access, Thing};
 
 const fn hook(name: &'static str, without: &'static str, variants: &'static [Variant]) -> Probe {
     Probe {
@@ -295,7 +295,7 @@ pub(super) const FMOD_RET: &[Probe] = &[
     },
 ];
 
-/// Those of the network: one list for LSM programs and for their twins.
+/// Hooks whose programs are called as they are: one list for LSM programs and for their twins.
 macro_rules! network {
     ($how:literal) => {
         &[
@@ -338,6 +338,31 @@ macro_rules! network {
 pub(super) const NETWORK_LSM: &[Probe] = network!("lsm");
 pub(super) const NETWORK_FMOD_RET: &[Probe] = network!("fmod_ret");
 
+/// Those of limits.
+macro_rules! limits {
+    ($how:literal) => {
+        &[
+            network!($how, "fork", "new processes and threads"),
+            network!($how, "connections", "connections that are begun"),
+            network!($how, "bytes", "what is sent"),
+        ]
+    };
+}
+
+pub(super) const LIMITS_LSM: &[Probe] = limits!("lsm");
+pub(super) const LIMITS_FMOD_RET: &[Probe] = limits!("fmod_ret");
+
+/// The hooks without which limits would have a gap, or no canary. What is sent can begin a connection.
+pub(super) fn counting(
+    probes: &'static [Probe],
+    counts: impl Fn(Thing) -> bool,
+) -> impl Iterator<Item = &'static Probe> {
+    probes.iter().filter(move |probe| match probe.name {
+        "fence.connections" | "fence.bytes" => counts(Thing::Connections) || counts(Thing::Bytes),
+        _ => counts(Thing::Forks) || counts(Thing::Threads),
+    })
+}
+
 macro_rules! call {
     ($name:literal, $without:literal, $program:literal, $tracepoint:literal) => {
         hook(
@@ -364,6 +389,22 @@ macro_rules! call {
         )
     };
 }
+
+/// What counts system calls.
+pub(super) const LIMITED_CALLS: &[Probe] = &[call!(
+    "fence.limited_call",
+    "system calls that are counted",
+    "fence_limited_call",
+    "sys_enter"
+)];
+
+/// What forgets processes that have ended. It looks at what has a lock in it, which programs on other kinds of tracepoints
+/// may not.
+pub(super) const PURSES: &[Probe] = &[hook(
+    "fence.purse_free",
+    "the end of processes that have limits of their own",
+    variants!["tp_btf" "fence_purse_free__tp_btf" NONE],
+)];
 
 const CALL_END: Probe = call!(
     "fence.refused_call",

@@ -16,7 +16,7 @@ use super::identity::{Exact, Identity, Known, Opened};
 use super::plan::Plan;
 use crate::enrich::MapLine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::{Access, FileKind, FileRule, place};
+use crate::policy::{self, Access, FileKind, FileRule, LimitRule, Thing, place};
 
 /// A file without which the operator is locked out.
 #[derive(Debug)]
@@ -81,6 +81,27 @@ fn libraries(maps: &[u8]) -> impl Iterator<Item = &Path> {
         .map(|line| line.path)
         .filter(|path| path.starts_with(b"/") && !path.ends_with(b" (deleted)"));
     files.map(|path| Path::new(OsStr::from_bytes(path)))
+}
+
+/// # Errors
+///
+/// [`ErrorKind::Policy`]: one of these limits can be used up by somebody, and then refuses or ends the operator's processes.
+pub(super) fn spare(operators: &[u32], limits: &[LimitRule]) -> Result<()> {
+    let shared = |rule: &&LimitRule| {
+        let by_forks = rule.counts(Thing::Forks) || rule.counts(Thing::Threads);
+        rule.mode == policy::Mode::Enforce && !rule.each && (by_forks || rule.refusal.kill)
+    };
+    match limits.iter().find(shared) {
+        Some(rule) if !operators.is_empty() => Err(Error::new(
+            ErrorKind::Policy,
+            format!(
+                "{} is one for all, and this fence holds the session that arms it: who uses it up leaves that without new processes, or has it killed; nothing is armed",
+                place(rule)
+            ),
+        )
+        .with_hint("leave that session out of the scope, or write \"per: process\"; --i-know arms it all the same")),
+        _ => Ok(()),
+    }
 }
 
 impl Plan {

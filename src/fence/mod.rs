@@ -9,6 +9,7 @@ mod canary;
 mod contacts;
 mod hooks;
 mod identity;
+mod limits;
 mod lockout;
 mod places;
 mod plan;
@@ -18,15 +19,16 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::mechanism::{SECCOMP, TRACEPOINT};
 use crate::kernel::seccomp::Filter;
 use crate::kernel::{
     Asker, Attachments, Loader, Object, Probe, ProbeReport, Records, Rings, wait_for_programs,
 };
-use crate::policy::Access;
+use crate::policy::Thing;
 use crate::wire::{FileKey, scope_bit};
 
 pub(crate) use canary::is_canary;
-use canary::{CallCanary, Canaries, Proof, Proves};
+use canary::{CallCanary, Canaries, Proof};
 pub(crate) use plan::Plan;
 use tables::{Entries, Tables};
 
@@ -64,21 +66,31 @@ impl Mechanism {
         }
     }
 
-    /// The objects of the fence and what they attach: first that for files, then that for the network.
-    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 2] {
-        let (files, network) = match self {
-            Mechanism::Lsm => (hooks::LSM, hooks::NETWORK_LSM),
-            Mechanism::FmodRet => (hooks::FMOD_RET, hooks::NETWORK_FMOD_RET),
+    /// The objects of the fence and what they attach: that for files, that for the network and that for limits.
+    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 3] {
+        let (files, network, limits) = match self {
+            Mechanism::Lsm => (hooks::LSM, hooks::NETWORK_LSM, hooks::LIMITS_LSM),
+            Mechanism::FmodRet => (
+                hooks::FMOD_RET,
+                hooks::NETWORK_FMOD_RET,
+                hooks::LIMITS_FMOD_RET,
+            ),
         };
-        [(Object::Fence, files), (Object::FenceNetwork, network)]
+        [
+            (Object::Fence, files),
+            (Object::FenceNetwork, network),
+            (Object::FenceLimit, limits),
+        ]
     }
 }
 
-/// What tells of system calls, those that are not refused among them.
-pub(crate) const CALLS: (Object, &[Probe]) = (Object::FenceSyscall, hooks::CALLS_AND_AUDIT);
-
-/// What refuses system calls.
-const SECCOMP: &str = "seccomp";
+/// What tells and counts, and refuses nothing.
+#[cfg_attr(test, allow(dead_code))]
+pub(crate) const TRACING: [(Object, &[Probe]); 3] = [
+    (Object::FenceSyscall, hooks::CALLS_AND_AUDIT),
+    (Object::FenceLimit, hooks::LIMITED_CALLS),
+    (Object::FenceLimit, hooks::PURSES),
+];
 
 /// Whether inode tags may be used: only where the list of security modules says so.
 pub(crate) fn has_tags(modules: Option<&str>) -> bool {
@@ -94,12 +106,17 @@ pub(crate) struct About {
     pub(crate) files: u32,
     pub(crate) addresses: u32,
     pub(crate) syscalls: u32,
+    pub(crate) limits: u32,
     guards_files: bool,
     guards_network: bool,
+    limits_forks: bool,
+    limits_network: bool,
+    limits_calls: bool,
 }
 
 impl About {
     fn new(plan: &Plan) -> Self {
+        let counts = |thing| plan.limits.counts(thing);
         About {
             proofs: 0,
             files: plan.files,
@@ -107,6 +124,23 @@ impl About {
             syscalls: plan.calls.named,
             guards_files: plan.guards_files,
             guards_network: !plan.contacts.is_empty(),
+            limits: plan.limits.count(),
+            limits_forks: counts(Thing::Forks) || counts(Thing::Threads),
+            limits_network: counts(Thing::Connections) || counts(Thing::Bytes),
+            limits_calls: plan.limits.counts_calls(),
+        }
+    }
+
+    /// What is to be proved of this and was not of another one.
+    fn beyond(self, other: &About) -> Self {
+        About {
+            syscalls: if other.syscalls > 0 { 0 } else { self.syscalls },
+            guards_files: self.guards_files && !other.guards_files,
+            guards_network: self.guards_network && !other.guards_network,
+            limits_forks: self.limits_forks && !other.limits_forks,
+            limits_network: self.limits_network && !other.limits_network,
+            limits_calls: self.limits_calls && !other.limits_calls,
+            ..self
         }
     }
 }
@@ -238,11 +272,8 @@ impl Fence {
         let proving = self.canaries.of(&about, self.tags);
         about.proofs = count(proving.len());
         // Of what was guarded before, the canary is refused already.
-        if about.guards_network && !self.about.guards_network {
-            self.canaries.network.reachable()?;
-        }
-        if about.guards_files && !self.about.guards_files {
-            self.canaries.file.reachable()?;
+        for canary in self.canaries.of(&about.beyond(&self.about), self.tags) {
+            canary.reachable()?;
         }
         self.tables.flip()?;
         let proof = canary::prove_all(&proving, rings, seen);
@@ -292,12 +323,23 @@ impl Fence {
 
     /// What refuses.
     pub(crate) fn mechanism(&self) -> String {
-        let by_hooks = self.about.guards_files || self.about.guards_network;
-        match (by_hooks, self.about.syscalls > 0) {
-            (true, false) => self.mechanism.name().to_owned(),
-            (true, true) => format!("{}+{SECCOMP}", self.mechanism.name()),
-            (false, _) => SECCOMP.to_owned(),
-        }
+        let About {
+            guards_files,
+            guards_network,
+            limits_forks,
+            limits_network,
+            limits_calls,
+            syscalls,
+            ..
+        } = self.about;
+        let by_hooks = guards_files || guards_network || limits_forks || limits_network;
+        let parts = [
+            (by_hooks, self.mechanism.name()),
+            (syscalls > 0, SECCOMP),
+            (limits_calls, TRACEPOINT),
+        ];
+        let parts = parts.into_iter().filter(|(is, _)| *is);
+        parts.map(|(_, name)| name).collect::<Vec<_>>().join("+")
     }
 
     /// What refuses what hooks are asked about.
@@ -336,22 +378,37 @@ fn attach(
 ) -> Result<std::result::Result<(Attachments, Vec<ProbeReport>), String>> {
     let mut attached = Attachments::default();
     let mut reports: Vec<ProbeReport> = Vec::new();
-    let wanted = [plan.guards_files, !plan.contacts.is_empty()];
-    let parts = mechanism.parts().into_iter().zip(wanted);
-    let of_hooks = parts.filter(|(_, wanted)| *wanted).map(|(part, _)| part);
-    let of_calls = match (plan.calls.is_empty(), plan.calls.audits()) {
-        (true, _) => None,
-        (false, true) => Some(CALLS),
-        (false, false) => Some((CALLS.0, hooks::CALLS)),
-    };
-    for (object, probes) in of_hooks.chain(of_calls) {
-        let kinds = match object {
-            Object::Fence => plan.kinds,
-            _ => Access::ALL,
+    let [files, network, limits] = mechanism.parts();
+    let [calls, limited_calls, purses] = TRACING;
+    let mut wanted: Vec<(Object, Vec<&'static Probe>)> = Vec::new();
+    if plan.guards_files {
+        wanted.push((files.0, hooks::needed(files.1, plan.kinds).collect()));
+    }
+    if !plan.contacts.is_empty() {
+        wanted.push((network.0, network.1.iter().collect()));
+    }
+    if !plan.calls.is_empty() {
+        let all = if plan.calls.audits() {
+            calls.1
+        } else {
+            hooks::CALLS
         };
-        let needed: Vec<_> = hooks::needed(probes, kinds)
-            .filter(|probe| !hooked.contains(probe.name))
-            .collect();
+        wanted.push((calls.0, all.iter().collect()));
+    }
+    // After the rules: what they refuse is not counted.
+    if !plan.limits.is_empty() {
+        let counting = hooks::counting(limits.1, |thing| plan.limits.counts(thing));
+        let mut probes: Vec<_> = counting.collect();
+        if plan.limits.counts_calls() {
+            probes.extend(limited_calls.1);
+        }
+        if plan.limits.are_of_each() {
+            probes.extend(purses.1);
+        }
+        wanted.push((limits.0, probes));
+    }
+    for (object, mut needed) in wanted {
+        needed.retain(|probe| !hooked.contains(probe.name));
         if needed.is_empty() {
             continue;
         }

@@ -7,6 +7,7 @@ use super::calls::Calls;
 use super::canary::canary_rule;
 use super::contacts::Contacts;
 use super::identity::{self, Identity, Known, Part, Strength};
+use super::limits::Limits;
 use super::lockout;
 use super::places::{Places, Said, Sets, Voice};
 use super::tables::Entries;
@@ -30,6 +31,7 @@ pub(crate) struct Plan {
     pub(super) places: Places,
     pub(super) contacts: Contacts,
     pub(super) calls: Calls,
+    pub(super) limits: Limits,
     /// How each rule refuses, by its number.
     pub(super) refusals: Vec<Refusal>,
     pub(super) sets: Sets,
@@ -68,9 +70,11 @@ impl Plan {
         let refusals = refusals.chain(of_network.iter().map(|rule| rule.refusal));
         let of_calls = rules.ranked_syscalls();
         let refusals = refusals.chain(of_calls.iter().map(|rule| rule.refusal));
+        let refusals = refusals.chain(rules.limits.iter().map(|rule| rule.refusal));
         let refusals: Vec<Refusal> = refusals.collect();
         let first_of_calls = ranked.len() + of_network.len();
-        let calls = Calls::new(&of_calls, u32::try_from(first_of_calls).unwrap_or(u32::MAX));
+        let calls = Calls::new(&of_calls, super::count(first_of_calls));
+        let limits = Limits::new(&rules.limits, super::count(first_of_calls + of_calls.len()))?;
         if let Some(number) = calls.refuses("execve") {
             let rule = number
                 .checked_sub(first_of_calls)
@@ -100,7 +104,7 @@ impl Plan {
             .with_hint("name fewer calls whose neighbours are not named"));
         }
         let contacts = Contacts::new(
-            (u32::try_from(ranked.len()).unwrap_or(u32::MAX)..)
+            (super::count(ranked.len())..)
                 .zip(of_network)
                 .map(|(number, rule)| (Voice::new(number, rule.effect, rule.mode), rule)),
         );
@@ -131,6 +135,7 @@ impl Plan {
                 wanted.extend(opened.into_iter().map(|one| (voice, rule, one)));
             }
         }
+        lockout::spare(operators, &rules.limits)?;
         let vital = lockout::vital(operators);
         let known = Known::ask(asker, btf)?;
         let mut plan = Plan {
@@ -138,6 +143,7 @@ impl Plan {
             places: Places::default(),
             contacts,
             calls,
+            limits,
             refusals,
             sets: Sets::default(),
             guards_files: !ranked.is_empty(),
@@ -222,21 +228,21 @@ impl Plan {
 
     /// What it has in the tables.
     pub(crate) fn entries(&self) -> Entries {
-        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Entries {
             // The canary's.
-            keys: size(self.places.key_count() + 1),
-            names: size(self.places.name_count()),
-            sets: size(self.sets.all.len()),
-            rules: size(self.refusals.len()),
-            prefixes: size(self.contacts.prefix_count()),
-            ranges: size(self.contacts.range_count()),
+            keys: super::count(self.places.key_count() + 1),
+            names: super::count(self.places.name_count()),
+            sets: super::count(self.sets.all.len()),
+            rules: super::count(self.refusals.len()),
+            prefixes: super::count(self.contacts.prefix_count()),
+            ranges: super::count(self.contacts.range_count()),
+            purses: self.limits.purses(),
         }
     }
 
     /// There is something that hooks refuse.
     pub(super) fn needs_hooks(&self) -> bool {
-        self.guards_files || !self.contacts.is_empty()
+        self.guards_files || !self.contacts.is_empty() || self.limits.are_by_hooks()
     }
 
     /// A file that only its tag tells apart.

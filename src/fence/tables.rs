@@ -13,8 +13,8 @@ use super::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{Loader, OwnTable};
 use crate::wire::{
-    ACCESS_KINDS, Armed, FileKey, InForce, RuleAction, RuleNumbers, SECOND, armed_flag, bytes_of,
-    ruling_flag,
+    ACCESS_KINDS, Armed, COUNTED_KINDS, FileKey, InForce, RuleAction, RuleNumbers, SECOND,
+    armed_flag, bytes_of, ruling_flag,
 };
 
 /// How many entries a policy has in the tables, or there is room for.
@@ -26,6 +26,8 @@ pub(crate) struct Entries {
     pub(super) rules: u32,
     pub(super) prefixes: u32,
     pub(super) ranges: u32,
+    /// Processes that have limits of system calls of their own.
+    pub(super) purses: u32,
 }
 
 /// Room that there is at least for each of two policies. Where entries are made as they come it costs 16 bytes for each.
@@ -36,6 +38,7 @@ const LEAST: Entries = Entries {
     rules: 1024,
     prefixes: 4096,
     ranges: 1024,
+    purses: 1,
 };
 
 impl Entries {
@@ -47,6 +50,7 @@ impl Entries {
             rules: f(self.rules, other.rules),
             prefixes: f(self.prefixes, other.prefixes),
             ranges: f(self.ranges, other.ranges),
+            purses: f(self.purses, other.purses),
         }
     }
 
@@ -55,12 +59,15 @@ impl Entries {
     pub(crate) fn room(self, later: Option<u32>) -> Entries {
         match later {
             Some(n) => self.both(self, |need, _| need.max(n)),
-            None => self.both(LEAST, |need, least| need.saturating_mul(2).max(least)),
+            None => Entries {
+                purses: self.purses,
+                ..self.both(LEAST, |need, least| need.saturating_mul(2).max(least))
+            },
         }
     }
 
     /// Sizes of the maps, both halves together.
-    pub(crate) fn sizes(self) -> [(&'static str, u32); 6] {
+    pub(crate) fn sizes(self) -> [(&'static str, u32); 7] {
         let two = |n: u32| n.saturating_mul(2);
         [
             ("stk_keys", two(self.keys)),
@@ -70,6 +77,7 @@ impl Entries {
             ("stk_actions", two(self.rules)),
             ("stk_nets", two(self.prefixes)),
             ("stk_net_ranges", two(self.ranges)),
+            ("stk_call_purses", self.purses),
         ]
     }
 
@@ -82,6 +90,11 @@ impl Entries {
             (self.rules, needs.rules, "rules"),
             (self.prefixes, needs.prefixes, "ranges of addresses"),
             (self.ranges, needs.ranges, "ranges of ports"),
+            (
+                self.purses,
+                needs.purses,
+                "processes that have limits of system calls of their own",
+            ),
         ] {
             if needed > room {
                 return Err(Error::new(
@@ -208,6 +221,8 @@ pub(super) struct Tables {
     last: Turn,
     /// What there is in each half.
     entered: [Vec<Entered>; 2],
+    /// Whether there are limits of system calls in each half.
+    limited_calls: [bool; 2],
     /// For names: nobody outside can tell which ones meet.
     hash_key: [u64; 2],
 }
@@ -230,7 +245,8 @@ impl Tables {
             fileless: 0,
             setuid: 0,
             half: 0,
-            pad: 0,
+            limits: [0; COUNTED_KINDS],
+            limit_port: 0,
         };
         Ok(Tables {
             room,
@@ -246,6 +262,7 @@ impl Tables {
                 room,
             },
             entered: [Vec::new(), Vec::new()],
+            limited_calls: [false; 2],
             hash_key: [super::random()?, super::random()?],
         })
     }
@@ -308,8 +325,28 @@ impl Tables {
             let rules = plan.calls.table();
             loader.map("stk_call_rules")?.set_all(&rules, what)?;
         }
+        if !plan.limits.is_empty() {
+            self.fill_limits(plan, loader)?;
+        }
         self.now.half[turn.half as usize] = self.armed(plan, canaries);
         self.tell()
+    }
+
+    fn fill_limits(&mut self, plan: &Plan, loader: &Loader) -> Result<()> {
+        let turn = self.last;
+        let is_second = turn.half == Half::Second;
+        let rows = plan.limits.rows(is_second, turn.first_rule(), turn.epoch);
+        loader.map("stk_limit_table")?.set_all(&rows, "a limit")?;
+        if !plan.limits.counts_calls() && !self.limited_calls[turn.half as usize] {
+            return Ok(());
+        }
+        // There is no entry that can be removed.
+        let table = loader.map("stk_limited_calls")?;
+        let calls = plan
+            .limits
+            .calls(is_second, self.limited_calls[turn.half as usize]);
+        self.limited_calls[turn.half as usize] = plan.limits.counts_calls();
+        table.set_all(&calls, "the limits of a system call")
     }
 
     fn fill_files(
@@ -377,7 +414,11 @@ impl Tables {
             fileless,
             setuid,
             half: turn.half(),
-            pad: 0,
+            limits: plan.limits.counting,
+            limit_port: match plan.limits.is_empty() {
+                true => 0,
+                false => canaries.limit.port().into(),
+            },
         }
     }
 
@@ -422,13 +463,18 @@ mod tests {
             rules: n,
             prefixes: n,
             ranges: n,
+            purses: n,
         }
     }
 
     #[test]
     fn there_is_room_for_another_policy() {
         assert_eq!(some(1).room(None), LEAST);
-        assert_eq!(some(5000).room(None), some(10_000));
+        let twice = Entries {
+            purses: 5000,
+            ..some(10_000)
+        };
+        assert_eq!(some(5000).room(None), twice);
         assert_eq!(some(5000).room(Some(10)), some(5000));
         assert_eq!(some(5).room(Some(10)), some(10));
         assert_eq!(some(u32::MAX).room(None).sizes()[2].1, u32::MAX);

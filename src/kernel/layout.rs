@@ -3,8 +3,8 @@
 use std::mem::offset_of;
 
 use super::skel::{
-    allocation, disk, fence, fence_network, fence_syscall, file, file_summary, identity, memory,
-    network, process, process_summary, profile, scope, syscall,
+    allocation, disk, fence, fence_limit, fence_network, fence_syscall, file, file_summary,
+    identity, memory, network, process, process_summary, profile, scope, syscall,
 };
 use crate::wire;
 
@@ -199,6 +199,31 @@ same_layout!(
     }
 );
 same_layout!(
+    wire::LimitDenialRecord = fence_limit::types::stk_limit_denial {
+        hdr,
+        amount,
+        rule,
+        nr,
+        verdict,
+        error,
+        counted,
+        abi
+    }
+);
+same_layout!(
+    wire::Limit = fence_limit::types::stk_limit {
+        part,
+        rate,
+        burst,
+        full,
+        filled_ns,
+        epoch,
+        rule,
+        enforced,
+        pad
+    }
+);
+same_layout!(
     wire::NetPrefix = fence_network::types::stk_net_prefix {
         bits,
         half,
@@ -284,7 +309,8 @@ same_layout!(
         fileless,
         setuid,
         half,
-        pad
+        limits,
+        limit_port
     }
 );
 same_layout!(wire::InForce = fence::types::stk_in_force { which, pad, half });

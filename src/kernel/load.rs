@@ -49,6 +49,7 @@ objects! {
     Fence, FENCE;
     FenceNetwork, FENCE_NETWORK;
     FenceSyscall, FENCE_SYSCALL;
+    FenceLimit, FENCE_LIMIT;
     Syscall, SYSCALL;
     Network, NETWORK;
     Memory, MEMORY;

@@ -9,6 +9,7 @@ mod btf;
 mod clock;
 mod cpus;
 mod drops;
+mod fork;
 mod kfunc;
 mod layout;
 mod load;
@@ -32,6 +33,7 @@ pub(crate) use btf::KernelBtf;
 pub(crate) use clock::{boot_ns, real_time_offset_ns};
 pub(crate) use cpus::LateCpus;
 pub(crate) use drops::{Drops, Losses};
+pub(crate) use fork::fork_canary;
 #[cfg(test)]
 pub(crate) use load::program_names;
 pub(crate) use load::{

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
-use super::document::{self, Document, FileEntry, List, ListEntry, NetworkEntry, Value};
+use super::document::{
+    self, Document, FileEntry, LimitEntry, List, ListEntry, NetworkEntry, Value,
+};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
 use super::{
-    Addresses, Called, Effect, Environment, FileRule, Mode, NetworkRule, Pattern, Refusal, RuleSet,
-    SyscallRule,
+    Addresses, Called, Counted, Effect, Environment, FileRule, LimitRule, Mode, NetworkRule,
+    Pattern, Period, Refusal, RuleSet, SyscallRule, Thing,
 };
 use crate::event::{Transport, names};
 
@@ -20,6 +22,9 @@ const ACCESS_NOW: &str = "read, write, exec, create, delete, replace, link, meta
 
 /// Those of a network rule.
 const CONTACTS_NOW: &str = "connect, send, bind, listen, accept";
+
+/// Where rules are.
+const SECTIONS: &str = "\"files\", \"exec\", \"network\", \"syscalls\" or \"limits\"";
 
 /// The rule set of a document.
 pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Result<RuleSet, Fault> {
@@ -34,13 +39,18 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         exec,
         network,
         syscalls,
+        limits,
     } = document.value;
 
-    let has_rules = files.is_some() || exec.is_some() || network.is_some() || syscalls.is_some();
+    let has_rules = files.is_some()
+        || exec.is_some()
+        || network.is_some()
+        || syscalls.is_some()
+        || limits.is_some();
     if version.is_none() && name.is_none() && mode.is_none() && !has_rules {
         return Err(Fault::new(
             start,
-            "the policy is empty; it needs \"version\", and \"files\", \"exec\", \"network\" or \"syscalls\"",
+            format!("the policy is empty; it needs \"version\", and {SECTIONS}"),
         ));
     }
     document::require_version(version.as_ref(), start)?;
@@ -56,7 +66,7 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     if !has_rules {
         return Err(Fault::new(
             start,
-            "the policy has no rules; \"files\", \"exec\", \"network\" or \"syscalls\" is missing",
+            format!("the policy has no rules; {SECTIONS} is missing"),
         ));
     }
     let mut found = Vec::new();
@@ -76,6 +86,22 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     for entry in entries(syscalls, "syscalls")? {
         calls.push(syscall_rule(entry, mode)?);
     }
+    let mut counted: Vec<(LimitRule, Location)> = Vec::new();
+    for entry in entries(limits, "limits")? {
+        let (rule, place) = limit_rule(entry, mode)?;
+        let alike = counted.iter().filter(|(r, _)| r.each == rule.each).count();
+        if alike == LimitRule::MAX {
+            return Err(Fault::new(
+                place,
+                format!(
+                    "{} is one limit too many: a policy has room for {} of all together, and for as many of each process",
+                    quoted(&rule.id),
+                    LimitRule::MAX
+                ),
+            ));
+        }
+        counted.push((rule, place));
+    }
 
     let files = found
         .iter()
@@ -86,7 +112,11 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     let syscalls = calls
         .iter()
         .map(|(r, place)| (r.id.as_str(), r.line, *place));
-    let mut labels: Vec<(&str, u32, Location)> = files.chain(network).chain(syscalls).collect();
+    let limits = counted
+        .iter()
+        .map(|(r, place)| (r.id.as_str(), r.line, *place));
+    let all = files.chain(network).chain(syscalls).chain(limits);
+    let mut labels: Vec<(&str, u32, Location)> = all.collect();
     labels.sort_by_key(|(_, line, _)| *line);
     let mut lines_by_id: HashMap<&str, u32> = HashMap::with_capacity(labels.len());
     for (id, line, place) in labels {
@@ -106,6 +136,7 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         rules: found.into_iter().map(|(rule, _)| rule).collect(),
         network: contacts.into_iter().map(|(rule, _)| rule).collect(),
         syscalls: calls.into_iter().map(|(rule, _)| rule).collect(),
+        limits: counted.into_iter().map(|(rule, _)| rule).collect(),
     })
 }
 
@@ -238,7 +269,7 @@ fn tail(
                 "\"errno\" is for who goes on; a process that is killed reads none",
             ));
         }
-        Some(errno) => parse_errno(&errno)?,
+        Some(errno) => parse_errno(&errno, &ERRNOS)?,
     };
     Ok(Tail {
         mode,
@@ -265,15 +296,31 @@ const ERRNOS: [&str; 14] = [
     "EHOSTUNREACH",
 ];
 
-fn parse_errno(errno: &Spanned<String>) -> Result<u16, Fault> {
+/// What the kernel answers who has too many processes.
+const FORK_ERRNOS: [&str; 3] = ["EAGAIN", "EPERM", "ENOMEM"];
+
+/// What it answers who cannot send. Not EAGAIN: programs would wait until they can, and nobody tells them.
+const SEND_ERRNOS: [&str; 8] = [
+    "EPERM",
+    "EIO",
+    "EACCES",
+    "ENETUNREACH",
+    "ENOBUFS",
+    "ETIMEDOUT",
+    "ECONNREFUSED",
+    "EHOSTUNREACH",
+];
+
+fn parse_errno(errno: &Spanned<String>, known: &[&'static str]) -> Result<u16, Fault> {
     let number = |name: &&str| (1..200).find(|n| names::errno(*n) == Some(name));
-    ERRNOS
+    known
         .iter()
         .find(|name| **name == errno.value)
         .and_then(number)
         .ok_or_else(|| {
-            let known = format!("; known are {}", ERRNOS.join(", "));
-            let sentence = unknown("errno", &errno.value, ERRNOS, &known);
+            let instead = format!("; known are {}", known.join(", "));
+            let known = known.iter().copied();
+            let sentence = unknown("errno", &errno.value, known, &instead);
             Fault::new(errno.referenced, sentence)
         })
 }
@@ -471,6 +518,230 @@ fn network_rule(
         id: head.id,
     };
     Ok((rule, head.id_place))
+}
+
+/// What may be counted, as messages have it.
+const THINGS_NOW: &str = "forks, threads, connections or bytes";
+
+/// One limit, and where its id stands.
+fn limit_rule(
+    entry: Spanned<LimitEntry>,
+    default_mode: Mode,
+) -> Result<(LimitRule, Location), Fault> {
+    let place = entry.referenced;
+    let LimitEntry {
+        id,
+        limit,
+        syscall,
+        per_second,
+        per_minute,
+        per_hour,
+        burst,
+        per,
+        mode,
+        action,
+        errno,
+    } = entry.value;
+    let Some(id) = id else {
+        return Err(Fault::new(place, "this limit has no \"id\""));
+    };
+    let id_place = id.referenced;
+    let id = label(&id, "id")?;
+    let fault = |place, what: &str| Fault::new(place, format!("the limit {} {what}", quoted(&id)));
+    let counted = match (limit, syscall) {
+        (Some(things), None) => parse_things(&things, &id)?,
+        (None, Some(calls)) => {
+            let calls = match &calls.value {
+                Value::Word(call) => vec![
+                    Called::parse(call)
+                        .map_err(|sentence| Fault::new(calls.referenced, sentence))?,
+                ],
+                _ => parse_each(
+                    &calls,
+                    "syscall",
+                    &id,
+                    "system calls",
+                    "ptrace",
+                    Called::parse,
+                )?,
+            };
+            Counted::Syscall(calls)
+        }
+        (None, None) => {
+            return Err(fault(place, "has neither \"limit\" nor \"syscall\""));
+        }
+        (Some(_), Some(calls)) => {
+            let what = "has both \"limit\" and \"syscall\"; make it two limits";
+            return Err(fault(calls.referenced, what));
+        }
+    };
+    let of_bytes = matches!(&counted, Counted::Limit(things) if things.contains(&Thing::Bytes));
+    let given = [
+        ("per_second", Period::Second, per_second),
+        ("per_minute", Period::Minute, per_minute),
+        ("per_hour", Period::Hour, per_hour),
+    ];
+    let mut rates = given
+        .into_iter()
+        .filter_map(|(key, period, rate)| Some((key, period, rate?)));
+    let Some((key, period, rate)) = rates.next() else {
+        let what = "has no \"per_second\", \"per_minute\" or \"per_hour\"";
+        return Err(fault(place, what));
+    };
+    if let Some((other, _, second)) = rates.next() {
+        let what = format!(
+            "has both {} and {}; make it two limits",
+            quoted(key),
+            quoted(other)
+        );
+        return Err(fault(second.referenced, &what));
+    }
+    let rate_place = rate.referenced;
+    let rate = parse_amount(&rate, key, of_bytes, period)?;
+    let burst = match &burst {
+        None => rate,
+        Some(burst) => parse_amount(burst, "burst", of_bytes, period)?,
+    };
+    let each = match &per {
+        None => false,
+        Some(per) => match per.value.as_str() {
+            "tree" => false,
+            "process" => true,
+            word => {
+                let sentence = unknown(
+                    "owner",
+                    word,
+                    ["tree", "process"],
+                    "; it is tree or process",
+                );
+                return Err(Fault::new(per.referenced, sentence));
+            }
+        },
+    };
+    let default = default_mode;
+    let mut mode = mode.as_ref().map_or(Ok(default), parse_mode)?;
+    let kill = match &action {
+        None => false,
+        Some(action) => match action.value.as_str() {
+            "deny" => false,
+            "kill" => true,
+            "log" => {
+                mode = Mode::Audit;
+                false
+            }
+            word => {
+                let known = ["log", "deny", "kill"];
+                let sentence = unknown("action", word, known, "; it is log, deny or kill");
+                return Err(Fault::new(action.referenced, sentence));
+            }
+        },
+    };
+    if matches!(counted, Counted::Syscall(_)) && !kill && mode == Mode::Enforce {
+        let place = action
+            .as_ref()
+            .map_or(rate_place, |action| action.referenced);
+        return Err(fault(
+            place,
+            "would refuse system calls, which nothing in the kernel does by their rate; write \"action: kill\" or \
+             \"action: log\", or limit forks, threads, connections or bytes",
+        ));
+    }
+    let errno = match errno {
+        None => counted.errno(),
+        Some(errno) if kill || matches!(counted, Counted::Syscall(_)) => {
+            return Err(Fault::new(
+                errno.referenced,
+                "\"errno\" is for who is refused something and goes on",
+            ));
+        }
+        Some(errno) if counted.is_of_network() => parse_errno(&errno, &SEND_ERRNOS)?,
+        Some(errno) => parse_errno(&errno, &FORK_ERRNOS)?,
+    };
+    let rule = LimitRule {
+        counted,
+        rate,
+        period,
+        burst,
+        each,
+        mode,
+        refusal: Refusal { errno, kill },
+        line: Place::from(place).line,
+        id,
+    };
+    Ok((rule, id_place))
+}
+
+fn parse_things(things: &List, id: &str) -> Result<Counted, Fault> {
+    let thing = |word: &str, place| {
+        Thing::from_name(word).ok_or_else(|| {
+            let known = Thing::ALL.map(Thing::name);
+            let instead = format!("; a limit counts {THINGS_NOW}, or \"syscall\" names calls");
+            Fault::new(place, unknown("thing to count", word, known, &instead))
+        })
+    };
+    let mut counted = match &things.value {
+        Value::Word(word) => vec![thing(word, things.referenced)?],
+        Value::List(words) if !words.is_empty() => words
+            .iter()
+            .map(|word| thing(&word.value, word.referenced))
+            .collect::<Result<_, _>>()?,
+        Value::List(_) => {
+            let sentence = format!("the limit {} counts nothing", quoted(id));
+            return Err(Fault::new(things.referenced, sentence));
+        }
+        Value::Nothing | Value::Mapping => {
+            let sentence = format!("\"limit\" must be what is counted: {THINGS_NOW}");
+            return Err(Fault::new(things.referenced, sentence));
+        }
+    };
+    counted.sort_unstable();
+    counted.dedup();
+    if counted.contains(&Thing::Bytes) && counted.len() > 1 {
+        return Err(Fault::new(
+            things.referenced,
+            format!(
+                "the limit {} counts bytes together with something else; make it two limits",
+                quoted(id)
+            ),
+        ));
+    }
+    Ok(Counted::Limit(counted))
+}
+
+/// Units of bytes.
+const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+fn parse_amount(amount: &List, key: &str, of_bytes: bool, period: Period) -> Result<u64, Fault> {
+    let most = period.most();
+    let number = match &amount.value {
+        Value::Word(word) => {
+            let unit = UNITS
+                .iter()
+                .find(|(unit, _)| of_bytes && word.ends_with(unit));
+            let (digits, by) = match unit {
+                Some((unit, by)) => (word.trim_end_matches(unit).trim_end(), *by),
+                None => (word.as_str(), 1),
+            };
+            let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            let number = is_number.then(|| digits.parse::<u64>().ok()).flatten();
+            number.and_then(|n| n.checked_mul(by))
+        }
+        Value::List(_) | Value::Nothing | Value::Mapping => None,
+    };
+    number.filter(|n| (1..=most).contains(n)).ok_or_else(|| {
+        let unit = if of_bytes {
+            ", or of KiB, MiB or GiB, as in 64 KiB"
+        } else {
+            ""
+        };
+        Fault::new(
+            amount.referenced,
+            format!(
+                "{} must be a whole number from 1 to {most}{unit}",
+                quoted(key)
+            ),
+        )
+    })
 }
 
 pub(super) fn parse_transport(name: &Spanned<String>) -> Result<Transport, Fault> {

@@ -8,7 +8,9 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use serde::Serialize;
 
 use super::evaluate::{Answer, Decision, Request, Rule, decide};
-use super::{Access, Addresses, Contact, Effect, FileRule, NetworkRule, Pattern, RuleSet, syscall};
+use super::{
+    Access, Addresses, Contact, Effect, FileRule, LimitRule, NetworkRule, Pattern, RuleSet, syscall,
+};
 use crate::event::Transport;
 
 /// Kinds of access to one file on which two rule sets differ in the same way.
@@ -323,6 +325,74 @@ pub fn diff_calls(before: &RuleSet, after: &RuleSet) -> Vec<CallChange> {
             change.calls.retain(|name| name != "others (32-bit)");
         }
     }
+    changes
+}
+
+/// A limit on which two rule sets differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LimitChange {
+    /// What the first set says, as [`LimitRule`] is shown.
+    pub before: Option<String>,
+    /// What the second one says.
+    pub after: Option<String>,
+    /// The id of the limit: the second one's, if it has one.
+    pub rule: String,
+    /// Whether the second set lets more through, or less; `None` where neither can be said.
+    pub looser: Option<bool>,
+}
+
+/// The same as [`diff`] of limits: those of the first set in their order, and then what is new in the second one. What is
+/// called alike is compared; of the rest, what counts the same in the same way is the same.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use stockade::policy::{Environment, RuleSet, diff_limits};
+///
+/// let set = |burst: u32| {
+///     let text = format!("version: 1\nlimits:\n  - {{ id: a, limit: forks, per_second: 1, burst: {burst} }}\n");
+///     RuleSet::parse(&text, "p.yaml", &Environment::new(None, PathBuf::from("/")))
+/// };
+/// let changes = diff_limits(&set(5)?, &set(6)?);
+/// assert_eq!(changes[0].looser, Some(true));
+/// assert!(diff_limits(&set(5)?, &set(5)?).is_empty());
+/// # Ok::<(), stockade::Error>(())
+/// ```
+#[must_use]
+pub fn diff_limits(before: &RuleSet, after: &RuleSet) -> Vec<LimitChange> {
+    let shown = |rule: &LimitRule| rule.to_string();
+    let mut new: Vec<&LimitRule> = after.limits.iter().collect();
+    let mut take = |is: &dyn Fn(&LimitRule) -> bool| {
+        let at = new.iter().position(|rule| is(rule))?;
+        Some(new.remove(at))
+    };
+    let mut changes = Vec::new();
+    let mut gone: Vec<&LimitRule> = Vec::new();
+    for old in &before.limits {
+        match take(&|rule| rule.id == old.id) {
+            Some(rule) if shown(rule) == shown(old) => {}
+            Some(rule) => {
+                let (more, less) = (rule.is_looser_than(old), old.is_looser_than(rule));
+                changes.push(LimitChange {
+                    before: Some(shown(old)),
+                    after: Some(shown(rule)),
+                    rule: rule.id.clone(),
+                    looser: (more != less && rule.counted == old.counted).then_some(more),
+                });
+            }
+            None => gone.push(old),
+        }
+    }
+    // Only called otherwise.
+    gone.retain(|old| take(&|rule| shown(rule) == shown(old)).is_none());
+    let one = |rule: &LimitRule, is_new: bool| LimitChange {
+        before: (!is_new).then(|| shown(rule)),
+        after: is_new.then(|| shown(rule)),
+        rule: rule.id.clone(),
+        looser: Some(!is_new),
+    };
+    changes.extend(gone.into_iter().map(|rule| one(rule, false)));
+    changes.extend(new.into_iter().map(|rule| one(rule, true)));
     changes
 }
 

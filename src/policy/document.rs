@@ -38,6 +38,8 @@ pub(super) struct Document {
     pub(super) network: Option<Spanned<Value<Spanned<NetworkEntry>>>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) syscalls: Option<Spanned<Value<Spanned<ListEntry>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) limits: Option<Spanned<Value<Spanned<LimitEntry>>>>,
 }
 
 /// One entry of `files`.
@@ -110,9 +112,36 @@ pub(super) struct NetworkEntry {
     pub(super) errno: Option<Spanned<String>>,
 }
 
+/// One entry of `limits`.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitEntry {
+    #[serde(default, deserialize_with = "present")]
+    pub(super) id: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) limit: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) syscall: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) per_second: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) per_minute: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) per_hour: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) burst: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) per: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) mode: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) action: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) errno: Option<Spanned<String>>,
+}
+
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
-const LATER_IN_DOCUMENT: [(&str, &str); 5] = [
-    ("limits", "limits"),
+const LATER_IN_DOCUMENT: [(&str, &str); 4] = [
     ("include", "including other policies"),
     ("variables", "variables"),
     ("subject", "subjects"),
@@ -343,6 +372,8 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
         ("a file rule", &LATER_IN_RULE)
     } else if has("id") && has("to") {
         ("a network rule", &LATER_IN_RULE)
+    } else if has("id") && has("burst") {
+        ("a limit", &LATER_IN_RULE)
     } else if has("id") {
         ("a rule of exec or syscalls", &LATER_IN_RULE)
     } else if has("expect") {
@@ -356,7 +387,9 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
         return format!("{} ({what}) is not supported by this version", quoted(key));
     }
     if key == "paths" || key == "inodes" {
-        return if has("to") {
+        return if has("burst") {
+            format!("{place} has no paths; it has what it counts in \"limit\" or \"syscall\"")
+        } else if has("to") {
             format!("{place} has no paths; it has addresses in \"to\" or \"at\"")
         } else {
             format!("{place} has what it is about in \"deny\" or \"allow\"")

@@ -63,6 +63,9 @@ pub fn edit_call(set: &RuleSet, call: &SystemCall) -> Option<Edit> {
 /// the file has other names or what was asked of the socket has none, the rule that the denial names is changed.
 #[must_use]
 pub fn edit_denial(set: &RuleSet, denial: &Denial) -> Option<Edit> {
+    if let Denied::Limit { amount, .. } = &denial.object {
+        return edit_limit(set, &denial.rule_id, *amount);
+    }
     let names = denial.access.split(',').filter_map(Access::from_name);
     let access = names.reduce(|a, b| a | b)?;
     let found = match &denial.object {
@@ -92,8 +95,32 @@ pub fn edit_denial(set: &RuleSet, denial: &Denial) -> Option<Edit> {
             let call = named.unwrap_or_else(|| SystemCall::numbered(*number, *compat));
             edit_call(set, &call)
         }
+        Denied::Limit { .. } => None,
     };
     found.or_else(|| without(set, &denial.rule_id, access))
+}
+
+/// The limit has room for so much more at once; where nobody knows how much it was, there is no limit any more.
+fn edit_limit(set: &RuleSet, id: &str, amount: Option<u64>) -> Option<Edit> {
+    let mut after = set.clone();
+    let at = after.limits.iter().position(|rule| rule.id == id)?;
+    let rule = &mut after.limits[at];
+    let by = place(rule);
+    let burst = amount.and_then(|amount| rule.burst.checked_add(amount));
+    let step = match burst.filter(|burst| *burst <= rule.period.most()) {
+        Some(burst) => {
+            rule.burst = burst;
+            format!("{by}: burst: {burst}, or more where it happens again")
+        }
+        None => {
+            after.limits.remove(at);
+            format!("{by}: remove it")
+        }
+    };
+    Some(Edit {
+        steps: vec![step],
+        after,
+    })
 }
 
 /// The rule no longer refuses these kinds, whatever they are asked of; `None` where it allows, or there is none.
@@ -529,7 +556,7 @@ mod tests {
     #[test]
     fn a_denial_finds_its_edit_and_where_nothing_else_helps_its_rule_is_changed() {
         let set = set(
-            "files:\n  - { id: no-keys, deny: [read, write, exec], paths: [/home/ada/.ssh/**] }\nnetwork:\n  - { id: raw, deny: [connect, send], to: ['10.0.0.0/8'] }\n",
+            "files:\n  - { id: no-keys, deny: [read, write, exec], paths: [/home/ada/.ssh/**] }\nnetwork:\n  - { id: raw, deny: [connect, send], to: ['10.0.0.0/8'] }\nlimits:\n  - { id: not-so-fast, limit: bytes, per_second: 1 MiB }\n",
         );
         let mut steps = Vec::new();
         for event in crate::event::sample::samples() {
@@ -549,6 +576,8 @@ mod tests {
             [
                 "",
                 "rule no-keys (line 3): no longer deny read,write",
+                "rule not-so-fast (line 7): burst: 1048577, or more where it happens again",
+                "rule not-so-fast (line 7): burst: 1114112, or more where it happens again",
                 "rule raw (line 5): remove it",
             ]
         );

@@ -371,6 +371,7 @@ mod tests {
             rules,
             network: Vec::new(),
             syscalls: Vec::new(),
+            limits: Vec::new(),
         };
         let decision = evaluate(&set, &Request::new(Path::new(path), access));
         (decision.verdict, decision.rule.map(|r| r.id.clone()))

@@ -31,6 +31,7 @@ mod edit;
 mod evaluate;
 mod explain;
 mod fault;
+mod limit;
 mod network;
 mod pattern;
 mod syscall;
@@ -46,7 +47,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use access::Access;
 pub use cases::{Accessed, Case, Cases, Failure};
-pub use diff::{CallChange, Change, NetworkChange, diff, diff_calls, diff_network};
+pub use diff::{
+    CallChange, Change, LimitChange, NetworkChange, diff, diff_calls, diff_limits, diff_network,
+};
 pub use edit::{Edit, edit, edit_call, edit_contact, edit_denial};
 pub use evaluate::{
     Answer, Decision, Request, Rule, Verdict, evaluate, evaluate_call, evaluate_contact,
@@ -54,6 +57,7 @@ pub use evaluate::{
 #[cfg(stockade_kernel)]
 pub(crate) use evaluate::{place, refusal};
 pub use explain::{Reason, explain, explain_call, explain_contact, explain_file};
+pub use limit::{Bucket, Counted, LimitRule, Period, Thing};
 #[cfg(stockade_kernel)]
 pub(crate) use network::is_about_any;
 pub use network::{Addresses, Contact, NetworkRule};
@@ -125,8 +129,10 @@ pub struct RuleSet {
     pub rules: Vec<FileRule>,
     /// Those about the network.
     pub network: Vec<NetworkRule>,
-    /// Those about system calls. A set that was parsed has some of one kind.
+    /// Those about system calls.
     pub syscalls: Vec<SyscallRule>,
+    /// Limits. A set that was parsed has some rules of one kind.
+    pub limits: Vec<LimitRule>,
 }
 
 /// Whether a rule is for or against.
@@ -283,6 +289,7 @@ impl RuleSet {
             rules,
             network: Vec::new(),
             syscalls: Vec::new(),
+            limits: Vec::new(),
         })
     }
 
@@ -313,6 +320,7 @@ impl RuleSet {
         self.rules.extend(other.rules);
         self.network.extend(other.network);
         self.syscalls.extend(other.syscalls);
+        self.limits.extend(other.limits);
         Ok(self)
     }
 
@@ -321,19 +329,33 @@ impl RuleSet {
         let files = self.rules.iter().map(|r| (r.id.as_str(), r.line));
         let network = self.network.iter().map(|r| (r.id.as_str(), r.line));
         let syscalls = self.syscalls.iter().map(|r| (r.id.as_str(), r.line));
-        files.chain(network).chain(syscalls)
+        let limits = self.limits.iter().map(|r| (r.id.as_str(), r.line));
+        files.chain(network).chain(syscalls).chain(limits)
     }
 
     /// How many rules there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rules.len() + self.network.len() + self.syscalls.len()
+        self.rules.len() + self.network.len() + self.syscalls.len() + self.limits.len()
     }
 
     /// Whether there are none, which cannot be of a set that was parsed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The limits that count this, in their order.
+    pub fn limits_of(&self, thing: Thing) -> impl Iterator<Item = &LimitRule> {
+        self.limits.iter().filter(move |rule| rule.counts(thing))
+    }
+
+    /// The limits that count this system call, or what it does, in their order.
+    pub fn limits_of_call(&self, call: &SystemCall) -> impl Iterator<Item = &LimitRule> {
+        let makes = limit::made_by(call);
+        self.limits.iter().filter(move |rule| {
+            rule.counts_call(call) || makes.iter().any(|thing| rule.counts(*thing))
+        })
     }
 
     /// The rules about files, the stronger one first.
@@ -352,7 +374,7 @@ impl RuleSet {
     }
 
     /// Ids and lines as the fence numbers its rules: those about files, about the network, and about system calls, the
-    /// stronger one first.
+    /// stronger one first; then limits, in the order of the document.
     #[cfg_attr(not(stockade_kernel), allow(dead_code))]
     pub(crate) fn numbered(&self) -> (Vec<String>, Vec<u32>) {
         let files = self.ranked().into_iter();
@@ -361,7 +383,8 @@ impl RuleSet {
         let network = network.map(|rule| (rule.id.clone(), rule.line));
         let syscalls = self.ranked_syscalls().into_iter();
         let syscalls = syscalls.map(|rule| (rule.id.clone(), rule.line));
-        files.chain(network).chain(syscalls).unzip()
+        let limits = self.limits.iter().map(|rule| (rule.id.clone(), rule.line));
+        files.chain(network).chain(syscalls).chain(limits).unzip()
     }
 
     /// The set with every rule in this mode, also those that set their own; `--audit` is `with_mode(Mode::Audit)`.
@@ -375,6 +398,9 @@ impl RuleSet {
             rule.mode = mode;
         }
         for rule in &mut self.syscalls {
+            rule.mode = mode;
+        }
+        for rule in &mut self.limits {
             rule.mode = mode;
         }
         self

@@ -255,7 +255,7 @@ impl Called {
         })
     }
 
-    fn means(self, call: &SystemCall) -> bool {
+    pub(super) fn means(self, call: &SystemCall) -> bool {
         match self {
             Called::Number(number) => !call.compat && call.number == number,
             Called::Name(name) => usual(name) == call.usual_name() || call.by == Some(name),

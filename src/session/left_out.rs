@@ -52,10 +52,10 @@ impl LeftOut {
             None => delivery.seen(&[of]),
         };
         let kept = seen - self.kept.insert(of, seen).unwrap_or(0);
-        let reason = if cause == loss::SAMPLED {
-            "asked"
-        } else {
-            "ring"
+        let reason = match cause {
+            loss::SAMPLED => "asked",
+            loss::LIMITED => "limit",
+            _ => "ring",
         };
         let sampled = Sampled {
             of: of.into(),

@@ -13,8 +13,8 @@ use crate::delivery::Delivery;
 use crate::enrich::{MANY, Processes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{
-    Certificate, Clock, Event, FenceState, Kind, Loss, LossCount, NAMESPACE_NAMES, ProbeState,
-    Process, ProcessId,
+    Certificate, Clock, Event, FenceState, Kind, KindCount, Loss, LossCount, NAMESPACE_NAMES,
+    ProbeState, Process, ProcessId,
 };
 use crate::fence::{self, Fence, is_canary};
 use crate::inference::{Lost, Settings};
@@ -28,8 +28,8 @@ use crate::policy::RuleSet;
 use crate::recording::{Opening, Recorder, Rules};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
-    Config, MARKS, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, env_choice, filter_bit, loss,
-    read,
+    Config, MARKS, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, env_choice, filter_bit, kind,
+    loss, read,
 };
 
 /// Denials are rare and 4.5 KiB each: 900 of them fit while the consumer is busy.
@@ -535,7 +535,17 @@ impl Live {
                 .incomplete_reasons
                 .push(format!("{sampled} events were left out by sampling"));
         }
-        let suppressed: u64 = certificate.kinds.iter().map(|k| k.suppressed).sum();
+        let (denials, others): (Vec<_>, Vec<_>) = certificate
+            .kinds
+            .iter()
+            .partition(|k| k.kind == kind_name(kind::DENIAL));
+        let sum = |kinds: &[&KindCount]| kinds.iter().map(|k| k.suppressed).sum::<u64>();
+        let (untold, suppressed) = (sum(&denials), sum(&others));
+        if untold > 0 {
+            certificate.incomplete_reasons.push(format!(
+                "{untold} denials were counted and not told, because limits refused more than 16 of one kind in a second"
+            ));
+        }
         if suppressed > 0 {
             certificate.incomplete_reasons.push(format!(
                 "{suppressed} events were left out by the limit of {} a second for a process",
@@ -591,8 +601,8 @@ impl Live {
         let at = (boot_ns(), u64::try_from(window).unwrap_or(u64::MAX));
         for (&(kind, cause), &count) in &news {
             match cause {
-                // Told by process.
-                loss::LIMITED => {}
+                // Told by process, but for denials of limits.
+                loss::LIMITED if kind != kind::DENIAL => {}
                 _ if is_left_out(cause) => {
                     self.left_out
                         .tell_sampled((kind, cause), count, at, &mut self.delivery, on);
@@ -654,7 +664,7 @@ fn operators(
     resolved: &Resolved,
     asker: &Asker,
 ) -> Result<Vec<u32>> {
-    if spared || rules.rules.is_empty() {
+    if spared || (rules.rules.is_empty() && rules.limits.is_empty()) {
         return Ok(Vec::new());
     }
     resolved.operators(asker)
@@ -679,6 +689,7 @@ fn state(fence: &Fence, rules: &RuleSet, reloads: u32) -> FenceState {
         files: fence.about.files,
         addresses: fence.about.addresses,
         syscalls: fence.about.syscalls,
+        limits: fence.about.limits,
         canary_proofs: fence.about.proofs,
         reloads,
     }

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use crate::doctor::{VariantState, VariantTrial};
 use crate::error::Result;
-use crate::fence::{CALLS, Mechanism};
+use crate::fence::{Mechanism, TRACING};
 use crate::kernel::{
     KernelBtf, Loader, MapSizes, Object, Probe, Trial, Verdict, possible_cpus, securityfs_lsm,
 };
@@ -78,7 +78,7 @@ fn objects() -> impl Iterator<Item = (Object, &'static [Probe])> {
         .into_iter()
         .chain(monitors)
         .chain(Mechanism::FmodRet.parts())
-        .chain([CALLS])
+        .chain(TRACING)
 }
 
 fn told(trial: Trial) -> VariantTrial {

@@ -214,6 +214,10 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Denial(e) => match (&e.object, e.refused) {
             (Denied::File { .. }, true) => class!("denial", "alert", "file", "denied"),
             (Denied::File { .. }, false) => class!("denial", "alert", "file", "allowed"),
+            (Denied::Limit { counted, .. }, refused) if !is_of_network(counted) => match refused {
+                true => class!("denial", "alert", "process", "denied"),
+                false => class!("denial", "alert", "process", "allowed"),
+            },
             (Denied::Syscall { .. }, true) => class!("denial", "alert", "process", "denied"),
             (Denied::Syscall { .. }, false) => class!("denial", "alert", "process", "allowed"),
             (_, true) => class!("denial", "alert", "network", "denied"),
@@ -251,6 +255,11 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         Kind::Suppressed(_) => class!("suppressed", "pipeline_error", "process", "info"),
         Kind::Reload(_) => b",\"v\":1,\"event.action\":\"reload\",\"event.kind\":\"event\"",
     }
+}
+
+/// Whether what a limit counts is done on a network.
+fn is_of_network(counted: &str) -> bool {
+    matches!(counted, "connections" | "bytes")
 }
 
 /// The fields of one process, as text.
@@ -360,6 +369,19 @@ impl Line<'_> {
             } => {
                 self.call(name, *number, *compat);
                 self.call_args(args);
+            }
+            Denied::Limit {
+                counted,
+                amount,
+                call,
+            } => {
+                self.string(key!("stockade.limit.counted"), counted);
+                if let Some(amount) = amount {
+                    self.number(key!("stockade.limit.amount"), *amount);
+                }
+                if let Some(call) = call {
+                    self.call(&call.name, call.number, call.compat);
+                }
             }
             other => self.denied_contact(other),
         }

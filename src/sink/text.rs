@@ -385,7 +385,7 @@ mod tests {
   watched  process, file
   probe    process_exec attached by tp_btf
   probe    file_open attached by fexit
-  fence    build-job (enforce): 4 rules on 17 paths and 2 addresses by lsm, tag+key; proved by 9 refused accesses
+  fence    build-job (enforce): 4 rules on 17 paths and 2 addresses and 1 limit by lsm, tag+key; proved by 9 refused accesses
 complete: nothing that was asked for went unseen
 "
         );

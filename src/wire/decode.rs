@@ -4,14 +4,15 @@ use std::mem::offset_of;
 use std::sync::Arc;
 
 use super::{
-    ABI_COMPAT, ACCESS_NAMES, CallDenialRecord, DenialRecord, ExecRecord, ExitRecord, FileRecord,
-    ForkRecord, Header, MemoryRecord, NAMESPACES, NO_LOGIN, NetDenialRecord, OomRecord, RawFileId,
-    RawNamespaces, RenameRecord, SyscallRecord, VERDICT_DENY, VERDICT_KILL, change, flag, kind,
-    memory_call, network, read,
+    ABI_COMPAT, ACCESS_NAMES, COUNTED_KINDS, CallDenialRecord, DenialRecord, ExecRecord,
+    ExitRecord, FileRecord, ForkRecord, Header, LimitDenialRecord, MemoryRecord, NAMESPACES,
+    NO_LOGIN, NetDenialRecord, OomRecord, RawFileId, RawNamespaces, RenameRecord, SyscallRecord,
+    VERDICT_DENY, VERDICT_KILL, change, flag, kind, memory_call, network, read,
 };
 use crate::event::{
-    Denial, Denied, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, Memory,
-    Namespaces, OomKill, Open, Process, ProcessId, Rename, Syscall, Terminal, Unlink, names, text,
+    Denial, Denied, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, LimitedCall,
+    Memory, Namespaces, OomKill, Open, Process, ProcessId, Rename, Syscall, Terminal, Unlink,
+    names, text,
 };
 
 /// Why a record is not an event. Each is a defect: of the kernel half, or of who wrote the bytes.
@@ -68,6 +69,7 @@ impl Decoder {
             kind::DENIAL => denial(bytes, spare)?,
             kind::NET_DENIAL => net_denial(bytes, spare)?,
             kind::CALL_DENIAL => call_denial(bytes, spare)?,
+            kind::LIMIT_DENIAL => limit_denial(bytes, spare)?,
             kind::SYSCALL => syscall(bytes)?,
             kind::CONNECT..=kind::RETRANSMIT => network::net(bytes)?,
             kind::UNIX_CONNECT => network::unix(bytes, spare)?,
@@ -662,6 +664,36 @@ fn call_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     Ok(refusal(flags, rec.rule, access, verdict, object, spare))
 }
 
+/// What limits count, by number: the name, and what is done that is counted.
+const COUNTED: [(&str, &str); COUNTED_KINDS + 1] = [
+    ("forks", "fork"),
+    ("threads", "thread"),
+    ("connections", "connect"),
+    ("bytes", "send"),
+    ("syscalls", "call"),
+];
+
+fn limit_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
+    let rec: LimitDenialRecord = fixed(bytes)?;
+    let (flags, verdict) = (rec.hdr.flags, (rec.verdict, rec.error));
+    let counted = usize::from(rec.counted);
+    let &(name, asked) = COUNTED.get(counted).ok_or(Malformed::Unknown)?;
+    let abi = u32::from(rec.abi);
+    let call = || LimitedCall {
+        name: names::syscall(abi, rec.nr).into(),
+        number: rec.nr,
+        compat: abi == ABI_COMPAT,
+    };
+    let object = Denied::Limit {
+        counted: name.into(),
+        amount: Some(rec.amount).filter(|amount| *amount != u64::MAX),
+        call: (counted == COUNTED_KINDS).then(call),
+    };
+    let mut access = spare.string();
+    access.push_str(asked);
+    Ok(refusal(flags, rec.rule, access, verdict, object, spare))
+}
+
 /// What every denial says.
 fn refusal(
     flags: u32,
@@ -693,6 +725,7 @@ pub(crate) fn denied_rule(bytes: &[u8]) -> Option<u32> {
         kind::DENIAL => offset_of!(DenialRecord, rule),
         kind::NET_DENIAL => offset_of!(NetDenialRecord, rule),
         kind::CALL_DENIAL => offset_of!(CallDenialRecord, rule),
+        kind::LIMIT_DENIAL => offset_of!(LimitDenialRecord, rule),
         _ => return None,
     };
     read(bytes.get(at..)?)

@@ -52,7 +52,8 @@ pub(crate) mod kind {
     pub(crate) const TCP_STATE: u32 = 38;
     pub(crate) const NET_DENIAL: u32 = 39;
     pub(crate) const CALL_DENIAL: u32 = 40;
-    pub(crate) const MAX: u32 = 41;
+    pub(crate) const LIMIT_DENIAL: u32 = 41;
+    pub(crate) const MAX: u32 = 42;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -97,6 +98,7 @@ pub(crate) mod kind {
         "tcp_state",
         "net_denial",
         "call_denial",
+        "limit_denial",
     ];
 
     /// Records that are told as events of other names than theirs.
@@ -384,6 +386,35 @@ record!(
 );
 
 record!(
+    /// `struct stk_limit_denial`.
+    LimitDenialRecord {
+        hdr: Header,
+        amount: u64,
+        rule: u32,
+        nr: u32,
+        verdict: u16,
+        error: u16,
+        counted: u16,
+        abi: u16,
+    }
+);
+
+record!(
+    /// `struct stk_limit`.
+    Limit {
+        part: u64,
+        rate: u64,
+        burst: u64,
+        full: u64,
+        filled_ns: u64,
+        epoch: u32,
+        rule: u32,
+        enforced: u32,
+        pad: u32,
+    }
+);
+
+record!(
     /// `struct stk_syscall_key`.
     SyscallKey {
         task: TaskKey,
@@ -566,7 +597,8 @@ record!(
         fileless: u32,
         setuid: u32,
         half: u32,
-        pad: u32,
+        limits: [u32; COUNTED_KINDS],
+        limit_port: u32,
     }
 );
 
@@ -722,6 +754,12 @@ pub(crate) mod filter_bit {
 
 /// `STK_ABI_COMPAT`.
 pub(crate) const ABI_COMPAT: u32 = 1;
+/// `STK_COUNTED_KINDS`: what limits count in the order of `policy::Thing`; then come system calls.
+pub(crate) const COUNTED_KINDS: usize = 4;
+/// `STK_LIMITS`.
+pub(crate) const LIMITS: u32 = 16;
+/// `STK_LIMITS_EACH`.
+pub(crate) const LIMITS_EACH: u32 = 8;
 /// `STK_MARKS`.
 pub(crate) const MARKS: u32 = 65_536;
 /// `STK_CGROUPS_MAX`.
@@ -812,6 +850,11 @@ mod tests {
             ("STK_KIND_TCP_STATE", kind::TCP_STATE),
             ("STK_KIND_NET_DENIAL", kind::NET_DENIAL),
             ("STK_KIND_CALL_DENIAL", kind::CALL_DENIAL),
+            ("STK_KIND_LIMIT_DENIAL", kind::LIMIT_DENIAL),
+            ("STK_COUNTED_KINDS", u32::try_from(COUNTED_KINDS).unwrap()),
+            ("STK_COUNTED_CALLS", u32::try_from(COUNTED_KINDS).unwrap()),
+            ("STK_LIMITS", LIMITS),
+            ("STK_LIMITS_EACH", LIMITS_EACH),
             ("STK_KIND_CREATE", kind::CREATE),
             ("STK_KIND_LINK", kind::LINK),
             ("STK_KIND_MOUNT", kind::MOUNT),

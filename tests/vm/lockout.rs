@@ -31,6 +31,11 @@ fn arguments<'a>(policy: &'a Path, scope: &[&'a str]) -> Vec<&'a str> {
     all
 }
 
+/// A policy with one limit.
+fn limit(more: &str) -> String {
+    format!("limits:\n  - {{ id: x, per_second: 999, {more} }}")
+}
+
 fn refused(ctx: &Ctx) -> Outcome {
     let own = std::process::id().to_string();
     let loader = fs::canonicalize(loader()).unwrap();
@@ -107,6 +112,16 @@ fn refused(ctx: &Ctx) -> Outcome {
             }
         }
     }
+    // Whoever uses these up leaves nothing for that session.
+    for more in ["limit: threads", "limit: connections, action: kill"] {
+        let policy = policy_of(ctx, &limit(more));
+        let ended = stockade(ctx, arguments(&policy, &["--tree", &own]));
+        let sentence =
+            "rule x (line 4) is one for all, and this fence holds the session that arms it";
+        if ended.code != 1 || !ended.stderr.contains(sentence) {
+            wrong.push(format!("{more}: {} {}", ended.code, ended.stderr));
+        }
+    }
     assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
     Outcome::Passed
 }
@@ -142,6 +157,19 @@ fn armed(ctx: &Ctx) -> Outcome {
         ("another file", rule(&beside, ""), own_tree, Some(0)),
         ("audit", rule(&shell, ", mode: audit"), own_tree, Some(0)),
         ("i know", rule(&shell, ""), i_know, Some(EPERM)),
+        (
+            "limit of each process",
+            limit("limit: forks, per: process"),
+            own_tree,
+            Some(0),
+        ),
+        (
+            "limit of connections",
+            limit("limit: connections"),
+            own_tree,
+            Some(0),
+        ),
+        ("limit", limit("limit: forks"), i_know, Some(0)),
     ] {
         let policy = policy_of(ctx, &sections);
         let program = text(&ctx.bin);

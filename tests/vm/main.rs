@@ -28,6 +28,8 @@ mod kill;
 #[cfg(target_os = "linux")]
 mod lifetime;
 #[cfg(target_os = "linux")]
+mod limits;
+#[cfg(target_os = "linux")]
 mod lockout;
 #[cfg(target_os = "linux")]
 mod memory;
@@ -111,6 +113,7 @@ fn main() {
             lockout::TESTS,
             reload::TESTS,
             lifetime::TESTS,
+            limits::TESTS,
             kill::TESTS,
             monitor::TESTS,
             process::TESTS,

@@ -65,6 +65,7 @@ const FOR: &[(&str, &str, Version, Version)] = &[
     ("syscall.calls", "tracepoint", (7, 0), END),
     ("fence.call", "tracepoint", (7, 0), END),
     ("fence.refused_call", "tracepoint", (7, 0), END),
+    ("fence.limited_call", "tracepoint", (7, 0), END),
     ("memory.mmap", "tracepoint/preemptible", (7, 0), END),
     ("memory.mmap", "tracepoint", (5, 15), END),
     ("memory.munmap", "tracepoint/preemptible", (7, 0), END),
