@@ -466,6 +466,49 @@ fn system_calls_are_explained_tested_and_compared() {
 }
 
 #[test]
+fn values_of_variables_are_given_on_the_command_line() {
+    let program = Program::new();
+    program.write(
+        "p.yaml",
+        "version: 1\nvariables: { work: }\nfiles: [{ id: w, deny: [write], paths: ['${work}/**'] }]\n",
+    );
+    let explain = [
+        "policy", "explain", "--policy", "p.yaml", "--access", "write", "/srv/x",
+    ];
+    for (given, code, said) in [
+        (&["--var", "work=/srv"][..], 0, "deny   w (line 3)"),
+        (&["--var=work=/opt"], 0, "allow  no rule is about it"),
+        (
+            &[],
+            1,
+            "the variable \"work\" has no value; give it one with --var work=VALUE",
+        ),
+        (&["--var", "wrk=/srv"], 1, "has no value"),
+        (&["--var", "work"], 2, "it must be a name and a value"),
+        (
+            &["--var", "work=/a", "--var", "work=/b"],
+            2,
+            "--var gives work twice",
+        ),
+    ] {
+        let output = program.run(&[&explain[..], given].concat());
+        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{given:?}: {told}");
+        assert!(told.contains(said), "{given:?}: {told}");
+    }
+    let without = program.run(&[
+        "run",
+        "--var",
+        "work=/srv",
+        "--deny-file",
+        "/x",
+        "--",
+        "true",
+    ]);
+    assert_eq!(without.status.code(), Some(2), "{}", stderr(&without));
+}
+
+#[test]
 fn limits_are_explained_and_compared() {
     let program = Program::new();
     let policy = |burst: u32, rest: &str| {

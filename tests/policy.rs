@@ -248,7 +248,6 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
 fn keys_of_later_versions_are_refused_by_name() {
     for (key, what) in [
         ("include", "including other policies"),
-        ("variables", "variables"),
         ("subjects", "subjects"),
     ] {
         refused(
@@ -769,7 +768,7 @@ fn two_stars_stand_for_all_that_is_in_a_directory() {
 }
 
 #[test]
-fn patterns_and_variables_are_refused() {
+fn patterns_are_refused() {
     for (path, what) in [
         (
             "/a/**/b",
@@ -784,8 +783,6 @@ fn patterns_and_variables_are_refused() {
         ("/a/[bc]", "the pattern character \"[\""),
         ("/a/{b,c}", "the pattern character \"{\""),
         ("/a/\\x", "the pattern character \"\\\\\""),
-        ("$HOME/a", "a variable"),
-        ("${HOME}/a", "a variable"),
     ] {
         let shown = path.replace('\\', "\\\\");
         refused(
@@ -991,6 +988,100 @@ fn wrong_rules_about_system_calls_are_refused() {
         "version: 1\nsyscalls: [{ id: a, deny: [mount] }]\nexec: [{ id: a, deny: [/a] }]\n",
         "p.yaml:3:14: the id \"a\" is already used by the rule on line 2",
     );
+}
+
+#[test]
+fn variables_stand_for_what_is_given_or_declared() {
+    let text = "version: 1\nvariables: { work: /srv/job, cache: , net: 10.0.0.0/8 }\n\
+        files: [{ id: a, deny: all, paths: ['${work}/**', '${cache}/${cache}.db'], inodes: ['${work}/x'] }]\n\
+        exec: [{ id: b, deny: ['${work}/bin'] }]\n\
+        network: [{ id: c, deny: connect, to: ['${net}:443'] }]\n";
+    let with = |given: &[(&str, &str)]| {
+        let mut env = env();
+        let given = given
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        env.variables.extend(given);
+        RuleSet::parse(text, "p.yaml", &env)
+    };
+    let set = with(&[("cache", "/var/c"), ("net", "192.0.2.0/24")]).unwrap();
+    let named: Vec<_> = set
+        .rules
+        .iter()
+        .flat_map(|rule| &rule.paths)
+        .map(ToString::to_string)
+        .chain(set.network[0].addresses.iter().map(ToString::to_string))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            "/srv/job/**",
+            "/var/c/var/c.db",
+            "inode of /srv/job/x",
+            "/srv/job/bin",
+            "192.0.2.0/24:443"
+        ]
+    );
+    let fault = |given: &[(&str, &str)]| {
+        let text = with(given).unwrap_err().to_string();
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        fault(&[]),
+        "p.yaml:2:35: the variable \"cache\" has no value; give it one with --var cache=VALUE"
+    );
+    assert_eq!(
+        fault(&[("cache", "/c"), ("wrok", "/x")]),
+        "p.yaml:1:1: the policy declares no variable \"wrok\"; did you mean \"work\"?"
+    );
+    assert_eq!(
+        fault(&[("cache", "${work}")]),
+        "p.yaml:2:35: the value of the variable \"cache\" is \"${work}\", and must be a text without \"$\""
+    );
+    // What is put in is a path like any other.
+    assert_eq!(
+        fault(&[("cache", "/c*")]),
+        "p.yaml:3:51: the pattern character \"*\" in \"/c*//c*.db\" is not supported by this version"
+    );
+}
+
+#[test]
+fn wrong_variables_are_refused() {
+    let with = |variables: &str, path: &str| {
+        format!(
+            "version: 1\nvariables: {variables}\nfiles: [{{ id: a, deny: all, paths: ['{path}'] }}]\n"
+        )
+    };
+    for (variables, path, said) in [
+        (
+            "{ a: /x }",
+            "${b}/y",
+            "3:37: \"${b}/y\" names the variable \"b\", which is not declared; did you mean \"a\"?",
+        ),
+        ("{ a: /x }", "/y", "2:17: the variable \"a\" is not used"),
+        (
+            "{ a: /x }",
+            "/y/$a",
+            "3:37: \"$\" in \"/y/$a\" begins a variable, as in ${name}; a file that has one in its name can be given to --deny-file",
+        ),
+        (
+            "{ A: /x }",
+            "${A}",
+            "2:17: \"A\" is no name of a variable: it has lower-case letters, digits, - and _, and begins with a letter",
+        ),
+        (
+            "{ a: [/x] }",
+            "${a}",
+            "2:17: the variable \"a\" must be a single text",
+        ),
+        (
+            "[a]",
+            "${a}",
+            "2:12: keys with values (\"key: value\") are expected here",
+        ),
+    ] {
+        refused(&with(variables, path), &format!("p.yaml:{said}"));
+    }
 }
 
 #[test]

@@ -223,12 +223,34 @@ enum Format {
 }
 
 /// What policies take from whoever runs this.
-fn environment() -> anyhow::Result<Environment> {
-    use anyhow::Context as _;
+#[derive(Debug, Args)]
+struct EnvironmentArgs {
+    /// A value for a variable of the policy, in place of the one that it declares
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable, global = true)]
+    var: Vec<(String, String)>,
+}
 
-    let cwd = std::env::current_dir().context("the working directory cannot be read")?;
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    Ok(Environment::new(home, cwd))
+fn variable(written: &str) -> Result<(String, String), String> {
+    match written.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it must be a name and a value, as in workspace=/home/ada/work".to_owned()),
+    }
+}
+
+impl EnvironmentArgs {
+    fn environment(&self) -> anyhow::Result<Environment> {
+        use anyhow::Context as _;
+
+        let cwd = std::env::current_dir().context("the working directory cannot be read")?;
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let mut env = Environment::new(home, cwd);
+        for (name, value) in &self.var {
+            if env.variables.insert(name.clone(), value.clone()).is_some() {
+                usage(&format!("--var gives {name} twice"));
+            }
+        }
+        Ok(env)
+    }
 }
 
 /// What is refused.
@@ -247,12 +269,17 @@ struct PolicyArgs {
     /// How often the fence must refuse an access of stockade's own anew, such as 60s; 0s for only at the start
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = watch::time)]
     prove_every: Duration,
+    #[command(flatten)]
+    environment: EnvironmentArgs,
 }
 
 impl PolicyArgs {
     /// The rules of the file and of the command line as one set.
     fn rules(&self) -> anyhow::Result<Option<RuleSet>> {
-        let env = environment()?;
+        let env = self.environment.environment()?;
+        if self.policy.is_none() && !env.variables.is_empty() {
+            usage("--var gives a value to a variable of a policy: give --policy FILE as well");
+        }
         let mut rules = None;
         if let Some(path) = &self.policy {
             rules = Some(RuleSet::read(path, &env)?);

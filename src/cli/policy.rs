@@ -10,12 +10,13 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Answer, CallChange, Cases, Change, Contact, Decision, FileKind, LimitChange, LimitRule,
-    NetworkChange, Pattern, Reason, Rule, RuleSet, SystemCall, Thing, Verdict, diff, diff_calls,
-    diff_limits, diff_network, explain_call, explain_contact, explain_file,
+    Access, Answer, CallChange, Cases, Change, Contact, Decision, Environment, FileKind,
+    LimitChange, LimitRule, NetworkChange, Pattern, Reason, Rule, RuleSet, SystemCall, Thing,
+    Verdict, diff, diff_calls, diff_limits, diff_network, explain_call, explain_contact,
+    explain_file,
 };
 
-use super::{Format, Outcome, counted, environment, report};
+use super::{EnvironmentArgs, Format, Outcome, counted, report};
 
 /// Check, explain, test and compare policies; needs no rights, and works on any system
 #[derive(Debug, Args)]
@@ -29,6 +30,8 @@ Examples:
 pub(super) struct PolicyCommand {
     #[command(subcommand)]
     what: What,
+    #[command(flatten)]
+    environment: EnvironmentArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,23 +95,23 @@ fn kinds() -> impl TypedValueParser<Value = Access> {
 }
 
 pub(super) fn main(command: &PolicyCommand) -> Outcome {
+    let env = &command.environment.environment()?;
     match &command.what {
-        What::Check { files } => check(files),
-        What::Explain(args) => explain_files(args),
-        What::Test { files, policy } => test(files, policy.as_deref()),
+        What::Check { files } => check(files, env),
+        What::Explain(args) => explain_files(args, env),
+        What::Test { files, policy } => test(files, policy.as_deref(), env),
         What::Diff {
             before,
             after,
             format,
-        } => compare(before, after, *format),
+        } => compare(before, after, *format, env),
     }
 }
 
-fn check(files: &[PathBuf]) -> Outcome {
-    let env = environment()?;
+fn check(files: &[PathBuf], env: &Environment) -> Outcome {
     let mut code = 0;
     for file in files {
-        match RuleSet::read(file, &env) {
+        match RuleSet::read(file, env) {
             Ok(set) => {
                 let named = || set.rules.iter().flat_map(|rule| &rule.paths);
                 let kinds = named().filter(|p| matches!(p, Pattern::Kind(_))).count();
@@ -201,9 +204,8 @@ struct Explained<'a> {
     limits: &'a [&'a LimitRule],
 }
 
-fn explain_files(args: &ExplainArgs) -> Outcome {
-    let env = environment()?;
-    let mut set = RuleSet::read(&args.policy, &env)?;
+fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
+    let mut set = RuleSet::read(&args.policy, env)?;
     // A fence guards what a link leads to, and the link.
     for rule in &mut set.rules {
         let targets: Vec<Pattern> = rule.paths.iter().map(|p| p.at(real(p.path()))).collect();
@@ -372,13 +374,12 @@ fn ids(rules: &[Named<'_>]) -> String {
     ids.join(", then ")
 }
 
-fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
-    let env = environment()?;
+fn test(files: &[PathBuf], policy: Option<&Path>, env: &Environment) -> Outcome {
     let (mut failed, mut passed) = (0, 0);
     for file in files {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("{} cannot be read", file.display()))?;
-        let cases = Cases::parse(&text, &file.display().to_string(), &env)?;
+        let cases = Cases::parse(&text, &file.display().to_string(), env)?;
         // Beside the cases, wherever they are run from.
         let named = cases.policy.as_ref().map(|named| {
             let dir = file.parent().unwrap_or(Path::new(""));
@@ -390,7 +391,7 @@ fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
                 file.display()
             ));
         };
-        let set = RuleSet::read(&policy, &env)?;
+        let set = RuleSet::read(&policy, env)?;
         let failures = cases.failures(&set);
         for failure in &failures {
             let by = |rule: &Option<String>| match rule {
@@ -416,9 +417,8 @@ fn test(files: &[PathBuf], policy: Option<&Path>) -> Outcome {
     Ok(u8::from(failed > 0))
 }
 
-fn compare(before: &Path, after: &Path, format: Format) -> Outcome {
-    let env = environment()?;
-    let (before, after) = (RuleSet::read(before, &env)?, RuleSet::read(after, &env)?);
+fn compare(before: &Path, after: &Path, format: Format, env: &Environment) -> Outcome {
+    let (before, after) = (RuleSet::read(before, env)?, RuleSet::read(after, env)?);
     for difference in differences(&before, &after) {
         match format {
             Format::Text => println!("{difference}"),

@@ -9,7 +9,7 @@ use stockade::event::{Clock, Denial, Event, Kind, Process};
 use stockade::policy::{RuleSet, edit_denial};
 
 use super::policy::{Difference, differences};
-use super::{Format, Outcome, counted, environment};
+use super::{EnvironmentArgs, Format, Outcome, counted};
 
 /// Say why something was denied, and the smallest change of the policy that would allow it
 #[derive(Debug, Args)]
@@ -26,6 +26,8 @@ pub(super) struct WhyArgs {
     /// The policy as it is now
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
+    #[command(flatten)]
+    environment: EnvironmentArgs,
     /// So many different denials at most, those that came last
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
     last: usize,
@@ -66,7 +68,7 @@ struct Told<'a> {
 }
 
 pub(super) fn main(args: &WhyArgs) -> Outcome {
-    let set = RuleSet::read(&args.policy, &environment()?)?;
+    let set = RuleSet::read(&args.policy, &args.environment.environment()?)?;
     let recording = Recording::open(&args.file)?;
     let mut all: Vec<Denied> = Vec::new();
     let replayed = recording.replay(&mut |event, clock| note(&mut all, event, clock));

@@ -11,6 +11,7 @@ use super::document::{
     self, Document, FileEntry, LimitEntry, List, ListEntry, NetworkEntry, Value,
 };
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
+use super::variables::Variables;
 use super::{
     Addresses, Called, Counted, Effect, Environment, FileRule, LimitRule, Mode, NetworkRule,
     Pattern, Period, Refusal, RuleSet, SyscallRule, Thing,
@@ -28,7 +29,7 @@ const SECTIONS: &str = "\"files\", \"exec\", \"network\", \"syscalls\" or \"limi
 
 /// The rule set of a document.
 pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Result<RuleSet, Fault> {
-    let document = document::read(text)?;
+    let mut document = document::read(text)?;
     // What is missing has no place of its own; the first key stands for it.
     let start = document.referenced;
     let Document {
@@ -40,20 +41,37 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
         network,
         syscalls,
         limits,
-    } = document.value;
-
+        variables,
+    } = &document.value;
     let has_rules = files.is_some()
         || exec.is_some()
         || network.is_some()
         || syscalls.is_some()
         || limits.is_some();
-    if version.is_none() && name.is_none() && mode.is_none() && !has_rules {
+    let is_empty = version.is_none() && name.is_none() && mode.is_none() && variables.is_none();
+    if is_empty && !has_rules {
         return Err(Fault::new(
             start,
             format!("the policy is empty; it needs \"version\", and {SECTIONS}"),
         ));
     }
     document::require_version(version.as_ref(), start)?;
+    let declared = document.value.variables.take().map(|all| all.value);
+    let mut variables = Variables::new(declared.as_ref(), &env.variables, start)?;
+    for list in document.value.lists() {
+        variables.expand(list)?;
+    }
+    variables.all_used()?;
+    let Document {
+        name,
+        mode,
+        files,
+        exec,
+        network,
+        syscalls,
+        limits,
+        ..
+    } = document.value;
     let name = match name {
         Some(name) => label(&name, "name")?,
         None => source_name.to_owned(),

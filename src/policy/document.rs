@@ -3,6 +3,7 @@
 //! Nothing is optional to the reader of the document: every key that is not known is refused. Which keys must be there
 //! and what their values mean is decided in `compile`, so that a slip in the indentation is reported as one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -19,6 +20,9 @@ pub(super) const VERSION: &str = "1";
 
 /// A list of words, or what stands there instead.
 pub(super) type List = Spanned<Value<Spanned<String>>>;
+
+/// Variables by name, with what stands for them.
+pub(super) type Declared = BTreeMap<String, Spanned<Value<IgnoredAny>>>;
 
 /// A whole policy.
 #[derive(Debug, serde::Deserialize)]
@@ -40,6 +44,38 @@ pub(super) struct Document {
     pub(super) syscalls: Option<Spanned<Value<Spanned<ListEntry>>>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) limits: Option<Spanned<Value<Spanned<LimitEntry>>>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) variables: Option<Spanned<Declared>>,
+}
+
+impl Document {
+    /// Every list of paths, addresses and calls.
+    pub(super) fn lists(&mut self) -> impl Iterator<Item = &mut List> {
+        fn of<T>(section: &mut Option<Spanned<Value<Spanned<T>>>>) -> &mut [Spanned<T>] {
+            match section.as_mut().map(|section| &mut section.value) {
+                Some(Value::List(entries)) => entries,
+                _ => &mut [],
+            }
+        }
+        let files = of(&mut self.files).iter_mut().flat_map(|entry| {
+            let FileEntry { paths, inodes, .. } = &mut entry.value;
+            [paths, inodes]
+        });
+        let network = of(&mut self.network).iter_mut().flat_map(|entry| {
+            let NetworkEntry { to, at, .. } = &mut entry.value;
+            [to, at]
+        });
+        let named = [&mut self.exec, &mut self.syscalls]
+            .into_iter()
+            .flat_map(of);
+        let named = named.flat_map(|entry| {
+            let ListEntry { deny, allow, .. } = &mut entry.value;
+            [deny, allow]
+        });
+        let calls = of(&mut self.limits).iter_mut();
+        let calls = calls.map(|entry| &mut entry.value.syscall);
+        files.chain(network).chain(named).chain(calls).flatten()
+    }
 }
 
 /// One entry of `files`.
@@ -141,9 +177,8 @@ pub(super) struct LimitEntry {
 }
 
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
-const LATER_IN_DOCUMENT: [(&str, &str); 4] = [
+const LATER_IN_DOCUMENT: [(&str, &str); 3] = [
     ("include", "including other policies"),
-    ("variables", "variables"),
     ("subject", "subjects"),
     ("subjects", "subjects"),
 ];

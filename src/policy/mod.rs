@@ -35,9 +35,10 @@ mod limit;
 mod network;
 mod pattern;
 mod syscall;
+mod variables;
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -107,13 +108,19 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     /// What relative paths start from; absolute and free of links, as the kernel reports the working directory.
     pub cwd: PathBuf,
+    /// Values of variables, in place of those that a policy declares. One that it does not declare is an error.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl Environment {
     /// An environment of this home directory and this working directory.
     #[must_use]
     pub fn new(home: Option<PathBuf>, cwd: PathBuf) -> Self {
-        Environment { home, cwd }
+        Environment {
+            home,
+            cwd,
+            variables: BTreeMap::new(),
+        }
     }
 }
 
