@@ -10,6 +10,8 @@ mod contacts;
 #[cfg(target_os = "linux")]
 mod depth;
 #[cfg(target_os = "linux")]
+mod differential;
+#[cfg(target_os = "linux")]
 mod disk;
 #[cfg(target_os = "linux")]
 mod fence;
@@ -114,6 +116,7 @@ fn main() {
             reload::TESTS,
             lifetime::TESTS,
             limits::TESTS,
+            differential::TESTS,
             kill::TESTS,
             monitor::TESTS,
             process::TESTS,
