@@ -353,13 +353,20 @@ __attribute__((noinline)) int tell(__u64 ruling, __u32 counted, __u64 amount, __
 	return 0;
 }
 
-/* The answer, 0 or -errno. A limit counts what those before it let through. */
+/*
+ * A limit counts what those before it let through. Those of each process come first: who has used up his own takes nothing
+ * from the others.
+ */
+#define NTH_LIMIT(n) (((n) + STK_LIMITS_EACH) & (STK_LIMITS - 1))
+
+/* The answer, 0 or -errno. */
 __attribute__((noinline)) int limited(__u32 asked, __u64 amount)
 {
-	__u32 half = asked & STK_SECOND ? AT_SECOND : 0, i;
+	__u32 half = asked & STK_SECOND ? AT_SECOND : 0, i, n;
 	__u64 told;
 
-	for (i = 0; i < STK_LIMITS; i++) {
+	for (n = 0; n < STK_LIMITS; n++) {
+		i = NTH_LIMIT(n);
 		if (!(asked >> i & 1))
 			continue;
 		told = taken(i | half, amount);
@@ -375,10 +382,11 @@ __attribute__((noinline)) int limited(__u32 asked, __u64 amount)
 /* The same of a system call, which goes on in any case. */
 __attribute__((noinline)) int limited_call(__u32 asked, __u32 call)
 {
-	__u32 half = asked & STK_SECOND ? AT_SECOND : 0, i;
+	__u32 half = asked & STK_SECOND ? AT_SECOND : 0, i, n;
 	__u64 told;
 
-	for (i = 0; i < STK_LIMITS; i++) {
+	for (n = 0; n < STK_LIMITS; n++) {
+		i = NTH_LIMIT(n);
 		if (!(asked >> i & 1))
 			continue;
 		told = taken_by_call(i | half);

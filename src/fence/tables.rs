@@ -325,7 +325,7 @@ impl Tables {
             let rules = plan.calls.table();
             loader.map("stk_call_rules")?.set_all(&rules, what)?;
         }
-        if !plan.limits.is_empty() {
+        if !plan.limits.is_empty() || self.limited_calls[turn.half as usize] {
             self.fill_limits(plan, loader)?;
         }
         self.now.half[turn.half as usize] = self.armed(plan, canaries);
@@ -337,16 +337,12 @@ impl Tables {
         let is_second = turn.half == Half::Second;
         let rows = plan.limits.rows(is_second, turn.first_rule(), turn.epoch);
         loader.map("stk_limit_table")?.set_all(&rows, "a limit")?;
-        if !plan.limits.counts_calls() && !self.limited_calls[turn.half as usize] {
-            return Ok(());
-        }
-        // There is no entry that can be removed.
-        let table = loader.map("stk_limited_calls")?;
-        let calls = plan
-            .limits
-            .calls(is_second, self.limited_calls[turn.half as usize]);
-        self.limited_calls[turn.half as usize] = plan.limits.counts_calls();
-        table.set_all(&calls, "the limits of a system call")
+        // Nothing can be removed from such a table: what was counted before is written over.
+        let were_counted = &mut self.limited_calls[turn.half as usize];
+        let calls = plan.limits.calls(is_second, *were_counted);
+        *were_counted = plan.limits.counts_calls();
+        let what = "the limits of a system call";
+        loader.map("stk_limited_calls")?.set_all(&calls, what)
     }
 
     fn fill_files(

@@ -29,6 +29,11 @@ pub(crate) const TESTS: &[Test] = &[
         Needs::Fence,
         together,
     ),
+    Test::new(
+        "limit_of_each_process_comes_before_that_of_all",
+        Needs::Fence,
+        own_first,
+    ),
     Test::new("limit_fills_again_at_its_rate", Needs::Fence, refilled),
     Test::new(
         "every_way_to_connect_and_to_send_is_counted",
@@ -277,6 +282,38 @@ fn exactly(ctx: &Ctx) -> Outcome {
     Outcome::Passed
 }
 
+/// Who has used up a limit of his own takes nothing from the one that is for all.
+fn own_first(ctx: &Ctx) -> Outcome {
+    let rules = "limits:\n\
+        - { id: all, limit: bytes, per_hour: 1, burst: 10 }\n\
+        - { id: each, limit: bytes, per_hour: 1, burst: 4, per: process }\n";
+    let (_receiver, to) = receiver();
+    let notes = |n: usize| ctx.path(&format!("notes-{n}"));
+    let steps: Vec<Step> = (0..3)
+        .map(|n| many("bytes", "send:1", "8", &to, &notes(n)))
+        .collect();
+    let out = ctx.path("results");
+    let ended = stockade(ctx, under(&policy_of(ctx, rules), &[], &out, &steps, ctx));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let went: Vec<u64> = (0..3).map(|n| noted(&notes(n)).went).collect();
+    assert_eq!(went, [4, 4, 2]);
+    let (_, done) = results(&out);
+    let by: Vec<Vec<&str>> = done
+        .iter()
+        .map(|done| {
+            let mut rules: Vec<_> = told(&ended, done)
+                .iter()
+                .map(|(_, rule, ..)| *rule)
+                .collect();
+            rules.dedup();
+            rules
+        })
+        .collect();
+    assert_eq!(by, [vec!["each"], vec!["each"], vec!["all", "each"]]);
+    ended.complete();
+    Outcome::Passed
+}
+
 /// As many at once as there are CPUs, and more.
 fn together(ctx: &Ctx) -> Outcome {
     const BURST: u64 = 300;
@@ -521,7 +558,7 @@ fn of_calls(ctx: &Ctx) -> Outcome {
 /// Processes that have a purse.
 fn purses() -> usize {
     let maps = libbpf_rs::query::MapInfoIter::default();
-    let ours = maps.filter(|map| map.name == "stk_purses");
+    let ours = maps.filter(|map| map.name == "stk_purses" || map.name == "stk_call_purses");
     let maps = ours.filter_map(|map| MapHandle::from_map_id(map.id).ok());
     maps.map(|map| map.keys().count()).sum()
 }
@@ -532,7 +569,11 @@ fn replaced(ctx: &Ctx) -> Outcome {
     let policy = ctx.path("policy.yaml");
     let write = |limits: &str| fs::write(&policy, format!("version: 1\n{limits}\n")).unwrap();
     let rule = |more: &str| {
-        format!("limits:\n- {{ id: each, limit: connections, per_hour: 1, per: process, {more} }}")
+        format!(
+            "limits:\n\
+             - {{ id: each, limit: connections, per_hour: 1, per: process, {more} }}\n\
+             - {{ id: calls, syscall: getpgid, per_hour: 1, per: process, action: kill, {more} }}"
+        )
     };
     write(&rule("burst: 2"));
     let notes = |n: usize| ctx.path(&format!("notes-{n}"));
@@ -542,6 +583,7 @@ fn replaced(ctx: &Ctx) -> Outcome {
     for (n, (go, ready)) in go.iter().zip(&ready).enumerate() {
         steps.push(step("go", &[&"wait", go]));
         steps.push(many("connections", "tcp", "9", &tcp, &notes(n)));
+        steps.push(many("calls", "getpgid", "9", "", &notes(3 + n)));
         steps.push(step("ready", &[&"touch", ready]));
     }
     let end = ctx.path("end");
@@ -578,8 +620,8 @@ fn replaced(ctx: &Ctx) -> Outcome {
         fs::write(&go[n], "").unwrap();
         until_ready(&mut enforce, &ready[n]);
     }
-    let went: Vec<u64> = (0..3).map(|n| noted(&notes(n)).went).collect();
-    assert_eq!(went, [2, 5, 9], "{}", enforce.stderr());
+    let went: Vec<u64> = (0..6).map(|n| noted(&notes(n)).went).collect();
+    assert_eq!(went, [2, 5, 9, 2, 5, 9], "{}", enforce.stderr());
     // Each was a process of its own, and all have ended.
     poll("the purses to be gone", || (purses() == 0).then_some(()));
     fs::write(&end, "").unwrap();
@@ -588,5 +630,9 @@ fn replaced(ctx: &Ctx) -> Outcome {
     let ended = enforce.wait();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     ended.complete();
+    // The last one was ended by nobody, though its policy is where one was that counts calls.
+    let (_, done) = results(&out);
+    let killed = done.iter().filter(|d| d.errno == 1000 + libc::SIGKILL);
+    assert_eq!(killed.count(), 2, "{done:?}");
     Outcome::Passed
 }
