@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use stockade::event::Kind;
-use stockade::policy::{Access, Environment, Request, RuleSet, Verdict, evaluate};
+use stockade::event::{Kind, Transport};
+use stockade::policy::{
+    Access, Contact, Environment, Request, RuleSet, Verdict, evaluate, evaluate_contact,
+};
 use stockade::{Event, Scope, Session};
 
 use crate::fence::{EPERM, text};
@@ -27,17 +29,23 @@ pub(crate) const TESTS: &[Test] = &[Test::new(
     agree,
 )];
 
-/// Rules, and accesses as [`Op`] has them.
+/// Rules with the sections that they are in, and accesses as [`Op`] has them.
 type Case = (
-    &'static [&'static str],
+    &'static [(&'static str, &'static str)],
     &'static [(&'static str, &'static str, &'static str)],
 );
 
 /// Rules and accesses on which the two have disagreed, or that are worth doing each time.
 const CASES: &[Case] = &[(
     &[
-        "{ id: r0, deny: [create, delete], paths: ['${root}/d0/**'] }",
-        "{ id: r1, allow: [create], paths: ['${root}/d0/n1'], priority: 1 }",
+        (
+            "files",
+            "{ id: r0, deny: [create, delete], paths: ['${root}/d0/**'] }",
+        ),
+        (
+            "files",
+            "{ id: r1, allow: [create], paths: ['${root}/d0/n1'], priority: 1 }",
+        ),
     ],
     &[
         ("make-dir", "d0/n1", ""),
@@ -51,6 +59,37 @@ const ROUNDS: usize = 30;
 const ACCESSES: usize = 24;
 
 const DIRECTORIES: [&str; 4] = ["d0", "d0/d1", "d2", "d2/d3"];
+/// Of this machine's own, so that each can be reached and bound to.
+const ADDRESSES: [&str; 6] = [
+    "127.0.0.1",
+    "127.0.0.2",
+    "127.0.1.1",
+    "127.1.0.1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+];
+const NETS: [&str; 10] = [
+    "127.0.0.1",
+    "127.0.0.0/30",
+    "127.0.0.0/16",
+    "127.0.0.0/8",
+    "0.0.0.0/0",
+    "any",
+    "::1",
+    "::/0",
+    "::/64",
+    "10.0.0.0/8",
+];
+const CONTACTS: [&str; 8] = [
+    "tcp",
+    "udp",
+    "udp-write",
+    "sendto",
+    "sendmsg",
+    "bind",
+    "bind-udp",
+    "listen",
+];
 const FILES: [&str; 3] = ["f0", "f1", "f2"];
 
 /// Done by the helper to one path or to two.
@@ -60,6 +99,15 @@ struct Op {
     path: String,
     other: String,
 }
+
+/// What is asked: kinds of access to a path, or to an address.
+enum Ask<'a> {
+    File(&'a str, Access),
+    Contact(Contact),
+}
+
+/// A rule, and its section.
+type Rule = (&'static str, String);
 
 /// What a policy says about an access, or what became of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +132,14 @@ impl Op {
         }
     }
 
-    /// What it asks for, in this order: kinds of access to a path.
-    fn asks(&self) -> Vec<(&str, Access)> {
+    /// What it asks for, in this order.
+    fn asks(&self) -> Vec<Ask<'_>> {
         let (path, other) = (self.path.as_str(), self.other.as_str());
+        if self.how == "net" {
+            return self.asks_of_network();
+        }
         let read_write = Access::READ | Access::WRITE;
-        match self.how.as_str() {
+        let asks = match self.how.as_str() {
             "open" => vec![(path, Access::READ)],
             "open-write" | "truncate" => vec![(path, Access::WRITE)],
             "open-rdwr" => vec![(path, read_write)],
@@ -109,11 +160,34 @@ impl Op {
                 vec![(path, Access::DELETE), (other, made)]
             }
             how => panic!("no operation {how}"),
-        }
+        };
+        asks.into_iter()
+            .map(|(path, access)| Ask::File(path, access))
+            .collect()
+    }
+
+    /// Of a step of contacts, by its name, and an address.
+    fn asks_of_network(&self) -> Vec<Ask<'_>> {
+        let (tcp, udp) = (Transport::Tcp, Transport::Udp);
+        let asks = match self.path.as_str() {
+            "tcp" => vec![(tcp, Access::CONNECT)],
+            "udp" => vec![(udp, Access::CONNECT)],
+            "udp-write" => vec![(udp, Access::CONNECT), (udp, Access::SEND)],
+            "sendto" | "sendmsg" => vec![(udp, Access::CONNECT | Access::SEND)],
+            "bind" => vec![(tcp, Access::BIND)],
+            "bind-udp" => vec![(udp, Access::BIND)],
+            "listen" => vec![(tcp, Access::BIND), (tcp, Access::LISTEN)],
+            how => panic!("no operation {how}"),
+        };
+        let address = self.other.parse().expect("an address");
+        let ask =
+            |(transport, access)| Ask::Contact(Contact::new(address, Some(transport), access));
+        asks.into_iter().map(ask).collect()
     }
 
     fn step(&self, label: &str, root: &Path) -> Step {
         let at = |path: &str| match path {
+            path if self.how == "net" => path.to_owned(),
             "" => String::new(),
             path => text(&root.join(path)).to_owned(),
         };
@@ -130,10 +204,16 @@ impl Op {
         let asks = self.asks();
         let decisions: Vec<_> = asks
             .iter()
-            .map(|(path, access)| {
-                let path = root.join(path);
-                let decision = evaluate(set, &Request::new(&path, *access));
-                (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
+            .map(|ask| match ask {
+                Ask::File(path, access) => {
+                    let path = root.join(path);
+                    let decision = evaluate(set, &Request::new(&path, *access));
+                    (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
+                }
+                Ask::Contact(contact) => {
+                    let decision = evaluate_contact(set, contact);
+                    (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
+                }
             })
             .collect();
         let of = |verdict| decisions.iter().filter(move |(v, _)| *v == verdict);
@@ -156,49 +236,101 @@ fn one_of<T: Copy>(random: &mut fastrand::Rng, all: &[T]) -> T {
     all[random.usize(..all.len())]
 }
 
-fn random_rules(random: &mut fastrand::Rng, ops: &[Op]) -> Vec<String> {
-    let kinds: Vec<&str> = Access::ALL.names().collect();
+fn random_rules(random: &mut fastrand::Rng, ops: &[Op]) -> Vec<Rule> {
     (0..random.usize(1..7))
-        .map(|n| {
-            let allows = random.u8(..4) == 0;
-            // What reads, writes and runs is more than the accesses of this test.
-            let mut chosen: Vec<&str> = kinds
-                .iter()
-                .copied()
-                .filter(|kind| !(allows && ["read", "write", "exec", "mount"].contains(kind)))
-                .filter(|_| random.u8(..3) == 0)
-                .collect();
-            if chosen.is_empty() {
-                chosen.push("create");
-            }
-            let paths: Vec<String> = (0..random.usize(1..4))
-                .map(|_| match random.u8(..5) {
-                    0 => format!("'${{root}}/{}/**'", one_of(random, &DIRECTORIES)),
-                    1 => "'${root}/d0/d1/**'".to_owned(),
-                    2 => format!(
-                        "'${{root}}/{}/{}'",
-                        one_of(random, &DIRECTORIES),
-                        one_of(random, &FILES)
-                    ),
-                    _ => {
-                        let op = &ops[random.usize(..ops.len())];
-                        let named = [&op.path, &op.other];
-                        let named: Vec<_> = named.into_iter().filter(|p| !p.is_empty()).collect();
-                        let path = one_of(random, &named);
-                        format!("'${{root}}/{path}'")
-                    }
-                })
-                .collect();
-            format!(
-                "{{ id: r{n}, {}: [{}], paths: [{}], priority: {}, mode: {} }}",
-                if allows { "allow" } else { "deny" },
-                chosen.join(", "),
-                paths.join(", "),
-                random.i32(-1..=1),
-                one_of(random, &["enforce", "enforce", "audit"]),
-            )
+        .map(|n| match random.u8(..3) {
+            0 => ("network", network_rule(random, n)),
+            _ => ("files", file_rule(random, n, ops)),
         })
         .collect()
+}
+
+/// Each with a chance of one in three.
+fn some_of<'a>(random: &mut fastrand::Rng, all: &[&'a str]) -> Vec<&'a str> {
+    let mut chosen = all.to_vec();
+    chosen.retain(|_| random.u8(..3) == 0);
+    if chosen.is_empty() {
+        chosen.push(one_of(random, all));
+    }
+    chosen
+}
+
+fn file_rule(random: &mut fastrand::Rng, n: usize, ops: &[Op]) -> String {
+    let allows = random.u8(..4) == 0;
+    let mut kinds: Vec<&str> = Access::ALL.names().collect();
+    // What reads, writes and runs is more than the accesses of this test.
+    kinds.retain(|kind| !(allows && ["read", "write", "exec", "mount"].contains(kind)));
+    let chosen = some_of(random, &kinds);
+    let ops: Vec<&Op> = ops.iter().filter(|op| op.how != "net").collect();
+    let paths: Vec<String> = (0..random.usize(1..4))
+        .map(|_| match random.u8(..5) {
+            0 => format!("'${{root}}/{}/**'", one_of(random, &DIRECTORIES)),
+            1 => "'${root}/d0/d1/**'".to_owned(),
+            2 => format!(
+                "'${{root}}/{}/{}'",
+                one_of(random, &DIRECTORIES),
+                one_of(random, &FILES)
+            ),
+            _ if ops.is_empty() => "'${root}/d2/d3/f0'".to_owned(),
+            _ => {
+                let op = one_of(random, &ops);
+                let named = [&op.path, &op.other];
+                let named: Vec<_> = named.into_iter().filter(|p| !p.is_empty()).collect();
+                format!("'${{root}}/{}'", one_of(random, &named))
+            }
+        })
+        .collect();
+    rule(random, n, allows, &chosen, "paths", &paths)
+}
+
+fn network_rule(random: &mut fastrand::Rng, n: usize) -> String {
+    let (kinds, key) = match random.bool() {
+        true => (&["connect", "send"][..], "to"),
+        false => (&["bind", "listen"][..], "at"),
+    };
+    let chosen = some_of(random, kinds);
+    let addresses: Vec<String> = (0..random.usize(1..4))
+        .map(|_| {
+            let net = one_of(random, &NETS);
+            let ports = one_of(
+                random,
+                &["", "", ":53", ":1000-1999", ":1500-65535", ":2000"],
+            );
+            match net.contains("::") && !ports.is_empty() {
+                // As addresses of IPv6 have it.
+                true => {
+                    let (address, len) = net.split_once('/').unwrap_or((net, "128"));
+                    format!("'[{address}]/{len}{ports}'")
+                }
+                false => format!("'{net}{ports}'"),
+            }
+        })
+        .collect();
+    let allows = random.u8(..3) == 0;
+    let text = rule(random, n, allows, &chosen, key, &addresses);
+    match random.u8(..3) {
+        0 => text,
+        1 => text.replace(" }", ", protocol: tcp }"),
+        _ => text.replace(" }", ", protocol: udp }"),
+    }
+}
+
+fn rule(
+    random: &mut fastrand::Rng,
+    n: usize,
+    allows: bool,
+    kinds: &[&str],
+    key: &str,
+    objects: &[String],
+) -> String {
+    format!(
+        "{{ id: r{n}, {}: [{}], {key}: [{}], priority: {}, mode: {} }}",
+        if allows { "allow" } else { "deny" },
+        kinds.join(", "),
+        objects.join(", "),
+        random.i32(-1..=1),
+        one_of(random, &["enforce", "enforce", "audit"]),
+    )
 }
 
 fn random_ops(random: &mut fastrand::Rng) -> Vec<Op> {
@@ -220,6 +352,15 @@ fn random_ops(random: &mut fastrand::Rng) -> Vec<Op> {
     ];
     (0..ACCESSES)
         .map(|n| {
+            if random.u8(..3) == 0 {
+                let how = one_of(random, &CONTACTS);
+                let port = one_of(random, &[53, 999, 1000, 1500, 1999, 2000]);
+                return Op::new(
+                    "net",
+                    how,
+                    &format!("{}:{port}", one_of(random, &ADDRESSES)),
+                );
+            }
             let how = one_of(random, &ALL);
             let there = format!(
                 "{}/{}",
@@ -254,7 +395,7 @@ struct Fenced<'a> {
 
 impl Fenced<'_> {
     /// What became of the accesses in a tree of their own, under a policy of these rules, and what the evaluator says.
-    fn round(&mut self, rules: &[String], ops: &[Op]) -> Vec<(Said, Said)> {
+    fn round(&mut self, rules: &[Rule], ops: &[Op]) -> Vec<(Said, Said)> {
         self.rounds += 1;
         let root = self.fs.join(format!("t{}", self.rounds));
         for directory in DIRECTORIES {
@@ -299,8 +440,9 @@ impl Fenced<'_> {
             .map(|stdin| writeln!(stdin, "{line}"));
         told_shell.expect("a pipe").unwrap();
         poll("the accesses", || {
-            let lines = fs::read_to_string(&out).unwrap().lines().count();
-            (lines == 1 + ops.len()).then_some(())
+            let text = fs::read_to_string(&out).unwrap();
+            let whole = text.bytes().filter(|b| *b == b'\n').count();
+            (whole == 1 + ops.len()).then_some(())
         });
         while self.session.poll(Duration::ZERO, &mut on).unwrap() > 0 {}
         let (_, done) = results(&out);
@@ -314,8 +456,9 @@ impl Fenced<'_> {
                 let refused = events.iter().any(|(refused, _)| *refused);
                 let verdict = match (done.errno, refused, events.is_empty()) {
                     (EPERM, true, _) => Verdict::Deny,
-                    (0, false, false) => Verdict::Audit,
-                    (0, false, true) => Verdict::Allow,
+                    // There is nobody.
+                    (0 | libc::ECONNREFUSED, false, false) => Verdict::Audit,
+                    (0 | libc::ECONNREFUSED, false, true) => Verdict::Allow,
                     other => panic!("{op}: {other:?} {events:?} under {rules:#?}"),
                 };
                 let expected = op.expected(&set, &root);
@@ -333,8 +476,8 @@ impl Fenced<'_> {
     }
 
     /// The first access on which the two disagree, with as few rules as it takes.
-    fn smallest(&mut self, rules: &[String], op: &Op) -> Option<(Vec<String>, (Said, Said))> {
-        let mut disagrees = |rules: &[String]| {
+    fn smallest(&mut self, rules: &[Rule], op: &Op) -> Option<(Vec<Rule>, (Said, Said))> {
+        let mut disagrees = |rules: &[Rule]| {
             let found = self.round(rules, std::slice::from_ref(op)).remove(0);
             (found.0 != found.1).then_some(found)
         };
@@ -352,7 +495,7 @@ impl Fenced<'_> {
         Some((rules, found))
     }
 
-    fn check(&mut self, rules: &[String], ops: &[Op], seed: u64) {
+    fn check(&mut self, rules: &[Rule], ops: &[Op], seed: u64) {
         let outcomes = self.round(rules, ops);
         for (op, (did, said)) in ops.iter().zip(outcomes) {
             if did == said {
@@ -369,15 +512,22 @@ impl Fenced<'_> {
     }
 }
 
-fn policy(rules: &[String], root: &Path) -> RuleSet {
+fn policy(rules: &[Rule], root: &Path) -> RuleSet {
     let mut env = Environment::new(None, "/".into());
-    let root = text(root).to_owned();
-    env.variables.insert("root".to_owned(), root);
-    let rules: Vec<String> = rules.iter().map(|rule| format!("  - {rule}\n")).collect();
-    let text = format!(
-        "version: 1\nvariables: {{ root: }}\nfiles:\n{}",
-        rules.concat()
-    );
+    let mut sections = String::new();
+    for name in ["files", "network"] {
+        let named = rules.iter().filter(|(section, _)| *section == name);
+        let rules: Vec<String> = named.map(|(_, rule)| format!("  - {rule}\n")).collect();
+        if !rules.is_empty() {
+            sections += &format!("{name}:\n{}", rules.concat());
+        }
+    }
+    if sections.contains("${root}") {
+        sections += "variables: { root: }\n";
+        let root = text(root).to_owned();
+        env.variables.insert("root".to_owned(), root);
+    }
+    let text = format!("version: 1\n{sections}");
     RuleSet::parse(&text, "random", &env).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
@@ -391,7 +541,8 @@ fn agree(ctx: &Ctx) -> Outcome {
     let seed = number("STOCKADE_SEED").unwrap_or_else(|| fastrand::u64(..));
     let rounds = number("STOCKADE_ROUNDS").map_or(ROUNDS, |n| usize::try_from(n).unwrap());
     let mut random = fastrand::Rng::with_seed(seed);
-    let first = vec!["{ id: none, deny: all, paths: ['${root}/none'] }".to_owned()];
+    let first = "{ id: none, deny: all, paths: ['${root}/none'] }".to_owned();
+    let first = [("files", first)];
     let shell = Command::new("/bin/sh")
         .args(["-c", "while read -r line; do eval \"$line\"; done"])
         .stdin(Stdio::piped())
@@ -411,7 +562,10 @@ fn agree(ctx: &Ctx) -> Outcome {
         rounds: 0,
     };
     for (rules, ops) in CASES {
-        let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        let rules: Vec<Rule> = rules
+            .iter()
+            .map(|(section, rule)| (*section, (*rule).to_owned()))
+            .collect();
         let ops: Vec<Op> = ops.iter().map(|(how, a, b)| Op::new(how, a, b)).collect();
         fenced.check(&rules, &ops, seed);
     }
