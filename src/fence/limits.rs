@@ -28,14 +28,14 @@ impl Limits {
     /// [`ErrorKind::Policy`]: there are more than there is room for.
     pub(super) fn new(rules: &[LimitRule], first: u32) -> Result<Self> {
         let mut limits = Limits::default();
-        let mut next = [0, LIMITS_EACH];
         let mut placed: Vec<(u32, &LimitRule)> = Vec::new();
         for (number, rule) in (first..).zip(rules) {
-            let at = next[usize::from(rule.each)];
-            if at % LIMITS_EACH == LIMITS_EACH - 1 && placed.iter().any(|(taken, _)| *taken == at) {
+            let alike = placed.iter().filter(|(_, other)| other.each == rule.each);
+            let alike = super::count(alike.count());
+            if alike == LIMITS_EACH {
                 return Err(too_many(rule));
             }
-            next[usize::from(rule.each)] = (at + 1).min(at | (LIMITS_EACH - 1));
+            let at = alike + if rule.each { LIMITS_EACH } else { 0 };
             placed.push((at, rule));
             limits.rows.push((at, row(rule, number)));
             for (mask, thing) in limits.counting.iter_mut().zip(Thing::ALL) {
@@ -49,6 +49,15 @@ impl Limits {
             counting.fold(0, |mask, (at, _)| mask | 1 << at)
         };
         limits.calls = slots(0, of_call);
+        // Numbers that no table of ours has: calls by the x32 table are among them, and stand for any.
+        let any = limits
+            .calls
+            .iter()
+            .flatten()
+            .fold(0, |all, mask| all | mask);
+        if let Some(others) = limits.calls[0].get_mut(call_slot::NUMBERS as usize) {
+            *others = any;
+        }
         Ok(limits)
     }
 
@@ -187,6 +196,11 @@ mod tests {
         assert_eq!((b.part, b.full), (60_000_000_000, 60_000_000_000));
         let ptrace = SystemCall::named("ptrace").unwrap().number;
         assert!(limits.calls(false, false).contains(&(ptrace, 2)));
+        assert!(
+            limits
+                .calls(false, false)
+                .contains(&(call_slot::NUMBERS, 2))
+        );
         assert!(
             limits
                 .calls(true, false)

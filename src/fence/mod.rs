@@ -85,7 +85,6 @@ impl Mechanism {
 }
 
 /// What tells and counts, and refuses nothing.
-#[cfg_attr(test, allow(dead_code))]
 pub(crate) const TRACING: [(Object, &[Probe]); 3] = [
     (Object::FenceSyscall, hooks::CALLS_AND_AUDIT),
     (Object::FenceLimit, hooks::LIMITED_CALLS),
