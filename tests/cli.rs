@@ -509,6 +509,15 @@ fn values_of_variables_are_given_on_the_command_line() {
 }
 
 #[test]
+fn schema_of_policies_is_printed() {
+    let output = Program::new().run(&["policy", "schema"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kinds = &schema["$defs"]["limit"]["properties"]["per"]["enum"];
+    assert_eq!(*kinds, serde_json::json!(["tree", "process"]));
+}
+
+#[test]
 fn limits_are_explained_and_compared() {
     let program = Program::new();
     let policy = |burst: u32, rest: &str| {

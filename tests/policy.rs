@@ -5,6 +5,7 @@ mod pages;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use serde_json::Value;
 use stockade::policy::{
     Access, Cases, Contact, Effect, Environment, FileKind, Mode, Pattern, Request, RuleSet,
     SystemCall, Verdict, diff, edit, evaluate, evaluate_call, evaluate_contact,
@@ -1208,6 +1209,124 @@ fn wrong_limits_are_refused() {
 fn documented_blocks() -> Vec<(String, String)> {
     let page = std::fs::read_to_string(file("docs/POLICY.md")).unwrap();
     pages::split(&page).1
+}
+
+/// What a JSON Schema has against a value, by the words that ours uses: a validator with all of them is forty crates.
+fn objection(root: &Value, schema: &Value, value: &Value) -> Option<String> {
+    let Value::Object(schema) = schema else {
+        return (*schema == Value::Bool(false)).then(|| format!("{value} is not expected"));
+    };
+    schema.iter().find_map(|(word, wanted)| {
+        let list = || wanted.as_array().into_iter().flatten();
+        let fits = |schema: &&Value| objection(root, schema, value).is_none();
+        let is_type = |name: &Value| match name.as_str().unwrap() {
+            "object" => value.is_object(),
+            "array" => value.is_array(),
+            "string" => value.is_string(),
+            "integer" => value.is_i64() || value.is_u64(),
+            "number" => value.is_number(),
+            "boolean" => value.is_boolean(),
+            "null" => value.is_null(),
+            other => panic!("no type {other}"),
+        };
+        let text = value.as_str();
+        let right = match word.as_str() {
+            "$schema" | "$defs" | "title" | "description" => true,
+            "$ref" => {
+                let target = root.pointer(wanted.as_str().unwrap().strip_prefix('#').unwrap());
+                return objection(root, target.expect("a definition"), value);
+            }
+            "type" if wanted.is_array() => list().any(is_type),
+            "type" => is_type(wanted),
+            "const" => value == wanted,
+            "enum" => list().any(|one| one == value),
+            "anyOf" => list().any(|schema| fits(&schema)),
+            "oneOf" => list().filter(fits).count() == 1,
+            "allOf" => list().all(|schema| fits(&schema)),
+            "required" => list().all(|key| value.get(key.as_str().unwrap()).is_some()),
+            "minItems" => value
+                .as_array()
+                .is_none_or(|all| all.len() as u64 >= wanted.as_u64().unwrap()),
+            "minLength" => text.is_none_or(|text| text.len() as u64 >= wanted.as_u64().unwrap()),
+            "minimum" => value.as_i64().is_none_or(|n| n >= wanted.as_i64().unwrap()),
+            "maximum" => value.as_i64().is_none_or(|n| n <= wanted.as_i64().unwrap()),
+            // Amounts, and names of variables: what they mean the compiler says.
+            "pattern" | "propertyNames" => true,
+            "items" => {
+                let items = value.as_array().into_iter().flatten();
+                return { items }.find_map(|item| objection(root, wanted, item));
+            }
+            "properties" => {
+                let entries = value.as_object().into_iter().flatten();
+                return { entries }
+                    .find_map(|(key, value)| objection(root, wanted.get(key)?, value));
+            }
+            "additionalProperties" => {
+                let known = schema.get("properties");
+                let entries = value.as_object().into_iter().flatten();
+                let mut others =
+                    entries.filter(|(key, _)| known.is_none_or(|all| all.get(key).is_none()));
+                return others.find_map(|(_, value)| objection(root, wanted, value));
+            }
+            other => panic!("no word {other} in this validator"),
+        };
+        (!right).then(|| format!("{value}: {word} {wanted}"))
+    })
+}
+
+#[test]
+fn schema_takes_what_is_right_and_not_what_the_compiler_refuses() {
+    let schema = stockade::policy::schema();
+    let objection = |text: &str| {
+        let value: Value =
+            serde_saphyr::from_str(text).unwrap_or_else(|e| panic!("{e}\nin\n{text}"));
+        objection(&schema, &schema, &value)
+    };
+    let mut right: Vec<String> = documented_blocks()
+        .into_iter()
+        .filter(|(words, _)| words == "yaml")
+        .map(|(_, text)| text)
+        .collect();
+    for entry in std::fs::read_dir(file("policies")).unwrap() {
+        right.push(std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    assert!(right.len() > 10);
+    for text in &right {
+        assert_eq!(objection(text), None, "{text}");
+    }
+    let rules = |section: &str, rule: &str| format!("version: 1\n{section}: [{rule}]\n");
+    for wrong in [
+        "version: 2\nfiles: [{ id: a, deny: all, paths: [/a] }]\n".to_owned(),
+        "version: 1\n".to_owned(),
+        "version: 1\nfiles: []\n".to_owned(),
+        "version: 1\nfile: [{ id: a, deny: all, paths: [/a] }]\n".to_owned(),
+        rules("files", "{ deny: all, paths: [/a] }"),
+        rules("files", "{ id: a, deny: all }"),
+        rules("files", "{ id: a, deny: all, allow: all, paths: [/a] }"),
+        rules("files", "{ id: a, deny: [raed], paths: [/a] }"),
+        rules("files", "{ id: a, deny: all, path: [/a] }"),
+        rules("files", "{ id: a, deny: all, paths: /a }"),
+        rules("files", "{ id: a, deny: all, paths: [/a], priority: 1001 }"),
+        rules("files", "{ id: a, deny: all, paths: [/a], errno: EAGAIN }"),
+        rules("exec", "{ id: a, deny: [] }"),
+        rules("network", "{ id: a, deny: read, to: [any] }"),
+        rules(
+            "network",
+            "{ id: a, deny: connect, to: [any], protocol: icmp }",
+        ),
+        rules("network", "{ id: a, deny: connect }"),
+        rules("syscalls", "{ id: a, deny: [ptrace], paths: [/a] }"),
+        rules("limits", "{ id: a, limit: files, per_second: 1 }"),
+        rules("limits", "{ id: a, limit: forks }"),
+        rules(
+            "limits",
+            "{ id: a, limit: forks, per_second: 1, per_hour: 2 }",
+        ),
+        rules("limits", "{ id: a, limit: forks, per_second: 0 }"),
+    ] {
+        assert!(objection(&wrong).is_some(), "{wrong}");
+        assert!(parse(&wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use stockade::policy::{
     Access, Answer, CallChange, Cases, Change, Contact, Decision, Environment, FileKind,
     LimitChange, LimitRule, NetworkChange, Pattern, Reason, Rule, RuleSet, SystemCall, Thing,
     Verdict, diff, diff_calls, diff_limits, diff_network, explain_call, explain_contact,
-    explain_file,
+    explain_file, schema,
 };
 
 use super::{EnvironmentArgs, Format, Outcome, counted, report};
@@ -43,6 +43,8 @@ enum What {
         files: Vec<PathBuf>,
     },
     Explain(ExplainArgs),
+    /// Print a JSON Schema of policies, by which editors complete and check them (docs/POLICY.md)
+    Schema,
     /// Hold policies against cases of your own (docs/POLICY.md); exit code 1 when one comes out otherwise
     Test {
         /// Documents of cases
@@ -99,6 +101,10 @@ pub(super) fn main(command: &PolicyCommand) -> Outcome {
     match &command.what {
         What::Check { files } => check(files, env),
         What::Explain(args) => explain_files(args, env),
+        What::Schema => {
+            println!("{:#}", schema());
+            Ok(0)
+        }
         What::Test { files, policy } => test(files, policy.as_deref(), env),
         What::Diff {
             before,

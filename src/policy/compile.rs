@@ -18,6 +18,7 @@ use super::{
 };
 use crate::event::{Transport, names};
 use limit::limit_rule;
+pub(super) use limit::{FORK_ERRNOS, SEND_ERRNOS};
 
 /// The access kinds of a list, besides `all`.
 const ACCESS_NOW: &str = "read, write, exec, create, delete, replace, link, metadata, mount";

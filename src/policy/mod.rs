@@ -34,6 +34,7 @@ mod fault;
 mod limit;
 mod network;
 mod pattern;
+mod schema;
 mod syscall;
 mod variables;
 
@@ -63,6 +64,7 @@ pub use limit::{Bucket, Counted, LimitRule, Period, Thing};
 pub(crate) use network::is_about_any;
 pub use network::{Addresses, Contact, NetworkRule};
 pub use pattern::{FileKind, Pattern};
+pub use schema::schema;
 pub use syscall::{Called, SyscallRule, SystemCall};
 
 /// Whether a rule refuses an access or only reports it.
