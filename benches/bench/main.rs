@@ -99,6 +99,7 @@ const PARTS: &[Part] = &[
     ("process", process),
     ("monitors", monitors),
     ("fence", fence),
+    ("limits", limits),
     ("reload", reload),
     ("profile", profile),
     ("storm", storm),
@@ -539,6 +540,47 @@ fn fence(b: &mut Bench) -> anyhow::Result<()> {
         &hit,
         None,
     );
+    Ok(())
+}
+
+/// What it costs to be counted, where nothing is refused: a message of 64 bytes to oneself.
+fn limits(b: &mut Bench) -> anyhow::Result<()> {
+    let env = Environment::new(None, b.dir.path().to_owned());
+    let ms = b.ms(40);
+    let (mut all, mut each) = (Pairs::default(), Pairs::default());
+    let mut unscoped = Pairs::default();
+    for round in 0..=b.rounds {
+        let udp = b.inside.run("udp", ms, "", 0)?.ns_each;
+        all.base.push(udp);
+        each.base.push(udp);
+        unscoped.base.push(b.outside.run("udp", ms, "", 0)?.ns_each);
+        if round == b.rounds {
+            break;
+        }
+        for (pairs, per) in [(&mut all, "tree"), (&mut each, "process")] {
+            let text = format!(
+                "version: 1\nlimits: [{{ id: l, limit: bytes, per_second: 8 GiB, per: {per} }}]\n"
+            );
+            let rules = RuleSet::parse(&text, "limits", &env)?;
+            let session = Consumer::start(b.session(&[]).policy(rules), &To::Null)?;
+            pairs.with.push(b.inside.run("udp", ms, "", 0)?.ns_each);
+            if per == "tree" {
+                let ns = b.outside.run("udp", ms, "", 0)?.ns_each;
+                unscoped.with.push(ns);
+            }
+            session.end()?;
+        }
+    }
+    let r = &mut b.report;
+    let what = "limits: send+recv of 64 bytes by UDP";
+    for (pairs, of) in [
+        (&all, "counted for all together"),
+        (&each, "counted for each process"),
+        (&unscoped, "out of scope"),
+    ] {
+        r.percent(format!("{what}, {of}"), pairs, None);
+        r.added(format!("{what}, {of}, in ns"), pairs, None);
+    }
     Ok(())
 }
 
