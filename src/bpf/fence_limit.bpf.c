@@ -401,17 +401,20 @@ __attribute__((noinline)) int limited_call(__u32 asked, __u32 call)
 	return 0;
 }
 
-/* The limits of somebody who is held; none of them holds the tool itself. */
-static __always_inline int limit(__u32 counted, __u64 amount)
+/* Whether anybody counts what is done by somebody who is held. To be asked before all that costs more. */
+static __always_inline bool is_held(__u32 mask)
 {
-	struct stk_armed *armed = armed_now();
-	__u32 mask;
 	bool self;
 
-	if (!armed)
-		return 0;
-	mask = armed->limits[counted];
-	if (!mask || !concerned(&self) || self)
+	return mask && concerned(&self) && !self;
+}
+
+/* The limits of somebody who is held. */
+static __always_inline int limit(const struct stk_armed *armed, __u32 counted, __u64 amount)
+{
+	__u32 mask = armed->limits[counted];
+
+	if (!mask)
 		return 0;
 	return bounded(limited(mask | counted << ASKED_COUNTED | armed->half, amount));
 }
@@ -428,16 +431,21 @@ static __always_inline bool is_self(void)
 
 static __always_inline int on_fork(struct task_struct *child, __u64 flags)
 {
+	__u32 counted = flags & STK_CLONE_THREAD ? STK_COUNTED_THREADS : STK_COUNTED_FORKS;
+	struct stk_armed *armed = armed_now();
+
 	if (is_self()) {
-		if ((flags & STK_CLONE_CANARY) != STK_CLONE_CANARY || !armed_now())
+		if ((flags & STK_CLONE_CANARY) != STK_CLONE_CANARY || !armed)
 			return 0;
 		tell_canary(STK_COUNTED_FORKS);
 		return -EPERM;
 	}
+	if (!armed || !is_held(armed->limits[counted]))
+		return 0;
 	/* Made by the kernel for work that it was given. */
 	if (STK_GET(task_struct, child, flags) & (STK_PF_IO_WORKER | STK_PF_KTHREAD))
 		return 0;
-	return limit(flags & STK_CLONE_THREAD ? STK_COUNTED_THREADS : STK_COUNTED_FORKS, 1);
+	return limit(armed, counted, 1);
 }
 
 /* Whether a stream that this socket is to carry is yet to begin. */
@@ -452,44 +460,55 @@ static __always_inline bool begins(__u64 sk, __u32 family)
 
 static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 {
-	__u64 sk = STK_NUMBER_AT(&sock->sk);
-	__u32 family = STK_GET(sock, sk, __sk_common.skc_family);
+	struct stk_armed *armed = armed_now();
 	__u8 address[16] = {};
 	__u16 port = 0;
+	__u64 sk;
 
 	if (is_self()) {
 		if (given(address, &port, to, false) != GIVEN_ADDRESS ||
-		    !is_canary(address, port, armed_now(), true))
+		    !is_canary(address, port, armed, true))
 			return 0;
 		tell_canary(STK_COUNTED_CONNECTIONS);
 		return -EPERM;
 	}
-	if (!begins(sk, family))
+	if (!armed || !is_held(armed->limits[STK_COUNTED_CONNECTIONS]))
+		return 0;
+	sk = STK_NUMBER_AT(&sock->sk);
+	if (!begins(sk, STK_GET(sock, sk, __sk_common.skc_family)))
 		return 0;
 	/* Ends what was begun. */
 	if (BPF_CORE_READ(to, sa_family) == STK_AF_UNSPEC)
 		return 0;
-	return limit(STK_COUNTED_CONNECTIONS, 1);
+	return limit(armed, STK_COUNTED_CONNECTIONS, 1);
 }
 
 static __always_inline int on_send(struct socket *sock, struct msghdr *msg, int size)
 {
-	__u64 sk = STK_NUMBER_AT(&sock->sk), amount = size < 0 ? 0 : size;
-	__u32 family = STK_GET(sock, sk, __sk_common.skc_family), flags;
+	struct stk_armed *armed = armed_now();
+	__u64 sk, name = 0, amount = size < 0 ? 0 : size;
+	__u32 family, flags;
 	int answered;
 
-	if (is_self() || stays_here(family) || is_kernels(sk))
+	if (!armed ||
+	    !is_held(armed->limits[STK_COUNTED_CONNECTIONS] | armed->limits[STK_COUNTED_BYTES]))
+		return 0;
+	sk = STK_NUMBER_AT(&sock->sk);
+	family = STK_GET(sock, sk, __sk_common.skc_family);
+	if (stays_here(family) || is_kernels(sk))
 		return 0;
 	flags = STK_GET(msghdr, msg, msg_flags);
-	if ((flags & STK_MSG_FASTOPEN) && STK_NUMBER_AT(&msg->msg_name) && begins(sk, family)) {
-		answered = limit(STK_COUNTED_CONNECTIONS, 1);
+	if (flags & (STK_MSG_FASTOPEN | STK_MSG_BATCH))
+		name = STK_NUMBER_AT(&msg->msg_name);
+	if (name && (flags & STK_MSG_FASTOPEN) && begins(sk, family)) {
+		answered = limit(armed, STK_COUNTED_CONNECTIONS, 1);
 		if (answered)
 			return answered;
 	}
 	/* Of what sendmmsg(2) sends to the same name no hook hears but for the first one. */
-	if ((flags & STK_MSG_BATCH) && STK_NUMBER_AT(&msg->msg_name))
+	if (name && (flags & STK_MSG_BATCH))
 		amount = ENDLESS;
-	return amount ? limit(STK_COUNTED_BYTES, amount) : 0;
+	return amount ? limit(armed, STK_COUNTED_BYTES, amount) : 0;
 }
 
 static __always_inline int on_call(struct pt_regs *regs, long nr)
