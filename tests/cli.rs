@@ -548,7 +548,7 @@ fn limits_are_explained_and_compared() {
     let explain = ["policy", "explain", "--policy", "p.yaml"];
     assert_eq!(
         says(&[&explain[..], &["clone3", "--access", "call"]].concat()),
-        "syscall:clone3 (by seccomp)\n  call      allow  no rule is about it\n  \
+        "syscall:clone3\n  call      allow  no rule is about it\n  \
          limited by few (line 3), forks,threads: 5 per second, 9 at once, deny EAGAIN\n"
     );
     assert_eq!(

@@ -243,7 +243,8 @@ fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
             let told = vec![Told::new(&reason)];
             let limits: Vec<_> = set.limits_of_call(&call).collect();
             let of = &call.to_string();
-            print_reasons(Of::Call(of), told, &limits, wanted, args.format)?;
+            let by = (!set.syscalls.is_empty()).then_some(OF_CALLS);
+            print_reasons(Of::Call(of, by), told, &limits, wanted, args.format)?;
             continue;
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
@@ -290,7 +291,8 @@ enum Of<'a> {
     File(&'a str),
     /// And what carries the bytes there.
     Address(&'a str, &'a str),
-    Call(&'a str),
+    /// And what refuses it, where there are rules.
+    Call(&'a str, Option<&'a str>),
 }
 
 /// What refuses system calls to a command that `run` starts.
@@ -307,7 +309,8 @@ fn print_reasons(
         match of {
             Of::File(path) => println!("{path}"),
             Of::Address(address, protocol) => println!("{protocol}:{address}"),
-            Of::Call(call) => println!("syscall:{call} (by {OF_CALLS})"),
+            Of::Call(call, None) => println!("syscall:{call}"),
+            Of::Call(call, Some(by)) => println!("syscall:{call} (by {by})"),
         }
     }
     for reason in reasons {
@@ -315,18 +318,19 @@ fn print_reasons(
             continue;
         }
         if format == Format::Json {
-            let (mut path, mut address, mut protocol, mut syscall) = (None, None, None, None);
+            let (mut path, mut address, mut protocol) = (None, None, None);
+            let (mut syscall, mut mechanism) = (None, None);
             match of {
                 Of::File(shown) => path = Some(shown),
                 Of::Address(shown, by) => (address, protocol) = (Some(shown), Some(by)),
-                Of::Call(shown) => syscall = Some(shown),
+                Of::Call(shown, by) => (syscall, mechanism) = (Some(shown), by),
             }
             let line = Explained {
                 path,
                 address,
                 protocol,
                 syscall,
-                mechanism: syscall.map(|_| OF_CALLS),
+                mechanism,
                 access: reason.access,
                 verdict: reason.answer.verdict,
                 answer: Some(reason.answer).filter(|a| a.to_string() != a.verdict.name()),
