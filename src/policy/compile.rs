@@ -34,22 +34,14 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     let mut document = document::read(text)?;
     // What is missing has no place of its own; the first key stands for it.
     let start = document.referenced;
+    let has_rules = document.value.has_rules();
     let Document {
         version,
         name,
         mode,
-        files,
-        exec,
-        network,
-        syscalls,
-        limits,
         variables,
+        ..
     } = &document.value;
-    let has_rules = files.is_some()
-        || exec.is_some()
-        || network.is_some()
-        || syscalls.is_some()
-        || limits.is_some();
     let is_empty = version.is_none() && name.is_none() && mode.is_none() && variables.is_none();
     if is_empty && !has_rules {
         return Err(Fault::new(

@@ -49,6 +49,15 @@ pub(super) struct Document {
 }
 
 impl Document {
+    /// Whether there is a section of rules, however it is written.
+    pub(super) fn has_rules(&self) -> bool {
+        self.files.is_some()
+            || self.exec.is_some()
+            || self.network.is_some()
+            || self.syscalls.is_some()
+            || self.limits.is_some()
+    }
+
     /// Every list of paths, addresses and calls.
     pub(super) fn lists(&mut self) -> impl Iterator<Item = &mut List> {
         fn of<T>(section: &mut Option<Spanned<Value<Spanned<T>>>>) -> &mut [Spanned<T>] {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Serialize, Serializer};
 
 use super::access::Access;
+use super::limit::LimitRule;
 use super::network::{Contact, NetworkRule};
 use super::syscall::{SyscallRule, SystemCall};
 use super::{Effect, FileKind, FileRule, Mode, Refusal, RuleSet};
@@ -191,8 +192,8 @@ pub(crate) trait Speaks<Q> {
     fn speaks_of(&self, request: &Q, kind: Access) -> bool;
 }
 
-macro_rules! speaks {
-    ($rule:ty, $request:ty, $access:expr) => {
+macro_rules! rule {
+    ($rule:ty) => {
         impl Rule for $rule {
             fn id(&self) -> &str {
                 &self.id
@@ -206,6 +207,14 @@ macro_rules! speaks {
                 self.refusal
             }
         }
+    };
+}
+
+rule!(LimitRule);
+
+macro_rules! speaks {
+    ($rule:ty, $request:ty, $access:expr) => {
+        rule!($rule);
 
         impl Speaks<$request> for $rule {
             fn effect(&self) -> Effect {

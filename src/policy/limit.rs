@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::evaluate::{Answer, Rule, Verdict};
+use super::evaluate::{Answer, Verdict};
 use super::{Called, Mode, Refusal, SystemCall};
 
 /// Something that limits count, besides system calls.
@@ -192,6 +192,12 @@ impl LimitRule {
         }
     }
 
+    /// Whether it counts system calls.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) fn counts_calls(&self) -> bool {
+        matches!(self.counted, Counted::Syscall(_))
+    }
+
     /// Whether it counts this.
     #[must_use]
     pub fn counts(&self, thing: Thing) -> bool {
@@ -259,20 +265,6 @@ impl fmt::Display for LimitRule {
             if self.each { ", of each process" } else { "" },
             self.answer()
         )
-    }
-}
-
-impl Rule for LimitRule {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn line(&self) -> u32 {
-        self.line
-    }
-
-    fn refusal(&self) -> Refusal {
-        self.refusal
     }
 }
 

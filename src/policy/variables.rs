@@ -1,6 +1,6 @@
 //! Variables of a document: what stands for them is put in before anything is made of the words.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_saphyr::Location;
 
@@ -10,12 +10,15 @@ use super::fault::{Fault, did_you_mean, quoted};
 /// What begins one.
 const BEGIN: &str = "${";
 
-/// What is declared, and what stands for it.
+/// What is declared.
 #[derive(Debug)]
-pub(super) struct Variables<'a> {
-    values: BTreeMap<&'a str, &'a str>,
-    places: BTreeMap<&'a str, Location>,
-    used: BTreeSet<&'a str>,
+pub(super) struct Variables<'a>(BTreeMap<&'a str, Variable<'a>>);
+
+#[derive(Debug)]
+struct Variable<'a> {
+    value: &'a str,
+    place: Location,
+    is_used: bool,
 }
 
 impl<'a> Variables<'a> {
@@ -26,11 +29,7 @@ impl<'a> Variables<'a> {
         given: &'a BTreeMap<String, String>,
         start: Location,
     ) -> Result<Self, Fault> {
-        let mut variables = Variables {
-            values: BTreeMap::new(),
-            places: BTreeMap::new(),
-            used: BTreeSet::new(),
-        };
+        let mut variables = BTreeMap::new();
         for (name, value) in declared.into_iter().flatten() {
             let place = value.referenced;
             if !is_name(name) {
@@ -71,22 +70,26 @@ impl<'a> Variables<'a> {
                     ),
                 ));
             }
-            variables.values.insert(name, value);
-            variables.places.insert(name, place);
+            let variable = Variable {
+                value,
+                place,
+                is_used: false,
+            };
+            variables.insert(name.as_str(), variable);
         }
         match given
             .keys()
-            .find(|name| !variables.values.contains_key(name.as_str()))
+            .find(|name| !variables.contains_key(name.as_str()))
         {
             Some(name) => Err(Fault::new(
                 start,
                 format!(
                     "the policy declares no variable {}{}",
                     quoted(name),
-                    did_you_mean(name, variables.values.keys().copied())
+                    did_you_mean(name, variables.keys().copied())
                 ),
             )),
-            None => Ok(variables),
+            None => Ok(Variables(variables)),
         }
     }
 
@@ -120,19 +123,19 @@ impl<'a> Variables<'a> {
                     ),
                 ));
             };
-            let Some((name, value)) = self.values.get_key_value(name) else {
+            let Some(variable) = self.0.get_mut(name) else {
                 return Err(Fault::new(
                     place,
                     format!(
                         "{} names the variable {}, which is not declared{}",
                         quoted(word),
                         quoted(name),
-                        did_you_mean(name, self.values.keys().copied())
+                        did_you_mean(name, self.0.keys().copied())
                     ),
                 ));
             };
-            self.used.insert(name);
-            out.push_str(value);
+            variable.is_used = true;
+            out.push_str(variable.value);
             rest = after;
         }
         out.push_str(rest);
@@ -142,13 +145,10 @@ impl<'a> Variables<'a> {
 
     /// One that is declared and not used is a slip.
     pub(super) fn all_used(&self) -> Result<(), Fault> {
-        let mut unused = self
-            .places
-            .iter()
-            .filter(|(name, _)| !self.used.contains(*name));
+        let mut unused = self.0.iter().filter(|(_, variable)| !variable.is_used);
         match unused.next() {
-            Some((name, place)) => Err(Fault::new(
-                *place,
+            Some((name, variable)) => Err(Fault::new(
+                variable.place,
                 format!("the variable {} is not used", quoted(name)),
             )),
             None => Ok(()),
