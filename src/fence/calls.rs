@@ -45,10 +45,18 @@ impl Refused {
     }
 }
 
-/// What is said about each call of the machine's own programs, and of its 32-bit programs, by slot.
-pub(super) fn slots<T: Copy>(free: T, said: impl Fn(&SystemCall) -> T) -> [Vec<T>; 2] {
+/// What is said about each call of the machine's own programs, and of its 32-bit programs, by slot. Where there are no rules,
+/// nobody is asked: there are two thousand calls.
+pub(super) fn slots<T: Copy>(
+    free: T,
+    are_rules: bool,
+    said: impl Fn(&SystemCall) -> T,
+) -> [Vec<T>; 2] {
     [false, true].map(|compat| {
         let mut slots = vec![free; call_slot::SLOTS as usize];
+        if !are_rules {
+            return slots;
+        }
         for number in 0..=call_slot::NUMBERS {
             let call = SystemCall::numbered(number, compat);
             let asked = call.asked_by();
@@ -88,10 +96,7 @@ impl Calls {
             enforced: code(call, false),
             all: code(call, true),
         };
-        let slots = match rules {
-            [] => [NATIVE, COMPAT].map(|_| vec![FREE; call_slot::SLOTS as usize]),
-            _ => slots(FREE, refused),
-        };
+        let slots = slots(FREE, !rules.is_empty(), refused);
         let mut named: Vec<_> = rules.iter().flat_map(|rule| &rule.calls).collect();
         named.sort_unstable_by_key(ToString::to_string);
         named.dedup();

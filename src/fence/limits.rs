@@ -48,7 +48,8 @@ impl Limits {
             let counting = placed.iter().filter(|(_, rule)| rule.counts_call(call));
             counting.fold(0, |mask, (at, _)| mask | 1 << at)
         };
-        limits.calls = slots(0, of_call);
+        let are_rules = rules.iter().any(LimitRule::counts_calls);
+        limits.calls = slots(0, are_rules, of_call);
         // Numbers that no table of ours has: calls by the x32 table are among them, and stand for any.
         let any = limits
             .calls
