@@ -189,6 +189,11 @@ static __always_inline bool concerned(bool *self)
 	return *self || stk_in_scope(tgid);
 }
 
+static __always_inline bool is_self(void)
+{
+	return (__u32)(bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid;
+}
+
 /* Another module's refusal is never turned into an allow. */
 #define VERDICT(expr)                 \
 	({                            \

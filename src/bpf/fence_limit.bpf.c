@@ -359,8 +359,8 @@ __attribute__((noinline)) int tell(__u64 ruling, __u32 counted, __u64 amount, __
  */
 #define NTH_LIMIT(n) (((n) + STK_LIMITS_EACH) & (STK_LIMITS - 1))
 
-/* The answer, 0 or -errno. */
-__attribute__((noinline)) int limited(__u32 asked, __u64 amount)
+/* The answer, 0 or -errno. A system call goes on in any case. */
+static __always_inline int through_limits(__u32 asked, __u64 amount, __u32 call, bool is_call)
 {
 	__u32 half = asked & STK_SECOND ? AT_SECOND : 0, i, n;
 	__u64 told;
@@ -369,47 +369,27 @@ __attribute__((noinline)) int limited(__u32 asked, __u64 amount)
 		i = NTH_LIMIT(n);
 		if (!(asked >> i & 1))
 			continue;
-		told = taken(i | half, amount);
+		told = is_call ? taken_by_call(i | half) : taken(i | half, amount);
 		if (!told)
 			continue;
-		tell(told, (__u8)(asked >> ASKED_COUNTED), amount, 0);
+		tell(told, (__u8)(asked >> ASKED_COUNTED), amount, call);
 		if (verdict_in(told) != STK_VERDICT_AUDIT)
 			return answer(told);
 	}
 	return 0;
 }
 
-/* The same of a system call, which goes on in any case. */
+__attribute__((noinline)) int limited(__u32 asked, __u64 amount)
+{
+	return through_limits(asked, amount, 0, false);
+}
+
 __attribute__((noinline)) int limited_call(__u32 asked, __u32 call)
 {
-	__u32 half = asked & STK_SECOND ? AT_SECOND : 0, i, n;
-	__u64 told;
-
-	for (n = 0; n < STK_LIMITS; n++) {
-		i = NTH_LIMIT(n);
-		if (!(asked >> i & 1))
-			continue;
-		told = taken_by_call(i | half);
-		if (!told)
-			continue;
-		tell(told, STK_COUNTED_CALLS, 1, call);
-		if (verdict_in(told) == STK_VERDICT_AUDIT)
-			continue;
-		answer(told);
-		break;
-	}
-	return 0;
+	return through_limits(asked, 1, call, true);
 }
 
-/* Whether anybody counts what is done by somebody who is held. To be asked before all that costs more. */
-static __always_inline bool is_held(__u32 mask)
-{
-	bool self;
-
-	return mask && concerned(&self) && !self;
-}
-
-/* The limits of somebody who is held. */
+/* Of somebody who is held: stk_wanted(), which is asked before all that costs more. */
 static __always_inline int limit(const struct stk_armed *armed, __u32 counted, __u64 amount)
 {
 	__u32 mask = armed->limits[counted];
@@ -424,11 +404,6 @@ static __always_inline void tell_canary(__u32 counted)
 	tell(STK_RULE_CANARY | (__u64)STK_VERDICT_DENY << TOLD_VERDICT, counted, 1, 0);
 }
 
-static __always_inline bool is_self(void)
-{
-	return (__u32)(bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid;
-}
-
 static __always_inline int on_fork(struct task_struct *child, __u64 flags)
 {
 	__u32 counted = flags & STK_CLONE_THREAD ? STK_COUNTED_THREADS : STK_COUNTED_FORKS;
@@ -440,7 +415,7 @@ static __always_inline int on_fork(struct task_struct *child, __u64 flags)
 		tell_canary(STK_COUNTED_FORKS);
 		return -EPERM;
 	}
-	if (!armed || !is_held(armed->limits[counted]))
+	if (!armed || !armed->limits[counted] || !stk_wanted())
 		return 0;
 	/* Made by the kernel for work that it was given. */
 	if (STK_GET(task_struct, child, flags) & (STK_PF_IO_WORKER | STK_PF_KTHREAD))
@@ -472,7 +447,7 @@ static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 		tell_canary(STK_COUNTED_CONNECTIONS);
 		return -EPERM;
 	}
-	if (!armed || !is_held(armed->limits[STK_COUNTED_CONNECTIONS]))
+	if (!armed || !armed->limits[STK_COUNTED_CONNECTIONS] || !stk_wanted())
 		return 0;
 	sk = STK_NUMBER_AT(&sock->sk);
 	if (!begins(sk, STK_GET(sock, sk, __sk_common.skc_family)))
@@ -491,7 +466,8 @@ static __always_inline int on_send(struct socket *sock, struct msghdr *msg, int 
 	int answered;
 
 	if (!armed ||
-	    !is_held(armed->limits[STK_COUNTED_CONNECTIONS] | armed->limits[STK_COUNTED_BYTES]))
+	    !(armed->limits[STK_COUNTED_CONNECTIONS] | armed->limits[STK_COUNTED_BYTES]) ||
+	    !stk_wanted())
 		return 0;
 	sk = STK_NUMBER_AT(&sock->sk);
 	family = STK_GET(sock, sk, __sk_common.skc_family);
@@ -514,40 +490,35 @@ static __always_inline int on_send(struct socket *sock, struct msghdr *msg, int 
 static __always_inline int on_call(struct pt_regs *regs, long nr)
 {
 	struct stk_armed *armed = armed_now();
-	bool self, compat;
-	__u64 args[6];
 	__u32 slot, *mask;
+	bool compat;
 
-	if (!armed || nr < 0 || !concerned(&self))
+	if (!armed || nr < 0)
 		return 0;
-	if (self && nr != STK_CALL_CANARY)
-		return 0;
-	compat = stk_compat(regs);
-	stk_syscall_args(args, regs, compat);
-	if (self) {
+	if (is_self()) {
 		/* With an argument it is seccomp's. */
-		if (!args[0])
+		if (nr == STK_CALL_CANARY && !PT_REGS_PARM1_CORE_SYSCALL(regs))
 			tell_canary(STK_COUNTED_CALLS);
 		return 0;
 	}
-	slot = slot_of(args, nr, compat) + (armed->half ? 2 * STK_CALL_SLOTS : 0);
+	if (!stk_wanted())
+		return 0;
+	compat = stk_compat(regs);
+	slot = slot_of(regs, nr, compat) + (armed->half ? 2 * STK_CALL_SLOTS : 0);
 	mask = bpf_map_lookup_elem(&stk_limited_calls, &slot);
 	if (!mask || !*mask)
 		return 0;
-	limited_call(*mask | armed->half, (__u32)nr | (compat ? ASKED_COMPAT : 0));
+	limited_call(*mask | STK_COUNTED_CALLS << ASKED_COUNTED | armed->half,
+		     (__u32)nr | (compat ? ASKED_COMPAT : 0));
 	return 0;
 }
 
 static __always_inline int on_free(struct task_struct *task)
 {
-	STK_VIEW(of, task_struct, task, pid, tgid, 8);
 	struct stk_task_key key;
 
-	/* As in scope.bpf.c. */
-	if (STK_SEE(of, pid) != STK_SEE(of, tgid))
+	if (!stk_freed(task, &key))
 		return 0;
-	key.start_ns = BPF_CORE_READ(task, start_boottime);
-	key.tgid = STK_SEE(of, tgid);
 	bpf_map_delete_elem(&stk_purses, &key);
 	bpf_map_delete_elem(&stk_call_purses, &key);
 	return 0;

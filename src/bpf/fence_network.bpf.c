@@ -302,7 +302,7 @@ static __always_inline int on_connect(struct socket *sock, struct sockaddr *to)
 	if (stays_here(family))
 		return 0;
 	is = given(address, &port, to, false);
-	if ((__u32)(bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid) {
+	if (is_self()) {
 		if (is != GIVEN_ADDRESS || !is_canary(address, port, armed_now(), false))
 			return 0;
 		__builtin_memcpy(half, address, sizeof(half));

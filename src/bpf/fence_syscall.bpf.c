@@ -58,8 +58,7 @@ static __always_inline int judge(struct pt_regs *regs, long nr, bool begin, long
 	if (self && nr != STK_CALL_CANARY)
 		return 0;
 	compat = stk_compat(regs);
-	stk_syscall_args(args, regs, compat);
-	slot = slot_of(args, nr, compat);
+	slot = slot_of(regs, nr, compat);
 	rules = bpf_map_lookup_elem(&stk_call_rules, &slot);
 	if (!rules)
 		return 0;
@@ -70,6 +69,7 @@ static __always_inline int judge(struct pt_regs *regs, long nr, bool begin, long
 	/* Only what came back as the filter answers it has been refused: a new process comes back as well. */
 	if (!begin && result != -(long)(told >> TOLD_ERROR))
 		return 0;
+	stk_syscall_args(args, regs, compat);
 	tell(args, nr, compat, rule_in(found), told);
 	if (verdict_in(told) == STK_VERDICT_KILL)
 		bpf_send_signal(STK_SIGKILL);

@@ -58,16 +58,10 @@ static __always_inline int on_exit(void)
 
 static __always_inline int on_free(struct task_struct *task)
 {
-	STK_VIEW(of, task_struct, task, pid, tgid, 8);
 	struct stk_task_key key;
 
-	/* Also false for the old leader after another thread's exec: it has swapped ids with that thread. */
-	if (STK_SEE(of, pid) != STK_SEE(of, tgid))
-		return 0;
-	/* group_leader may be gone by now; a leader's own start time is the key. */
-	key.start_ns = BPF_CORE_READ(task, start_boottime);
-	key.tgid = STK_SEE(of, tgid);
-	bpf_map_delete_elem(&stk_tasks, &key);
+	if (stk_freed(task, &key))
+		bpf_map_delete_elem(&stk_tasks, &key);
 	return 0;
 }
 

@@ -150,6 +150,20 @@ static __always_inline bool stk_wanted(void)
 	return tgid != stk_config.self_tgid && stk_in_scope(tgid);
 }
 
+/* Whether the process ends with this task, which is being freed; and its key. */
+static __always_inline bool stk_freed(struct task_struct *task, struct stk_task_key *key)
+{
+	STK_VIEW(of, task_struct, task, pid, tgid, 8);
+
+	/* Also false for the old leader after another thread's exec: it has swapped ids with that thread. */
+	if (STK_SEE(of, pid) != STK_SEE(of, tgid))
+		return false;
+	/* group_leader may be gone by now; a leader's own start time is the key. */
+	key->start_ns = BPF_CORE_READ(task, start_boottime);
+	key->tgid = STK_SEE(of, tgid);
+	return true;
+}
+
 /* A path in the kernel's terms, as numbers. */
 struct stk_place {
 	__u64 dentry;
