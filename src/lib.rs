@@ -34,6 +34,7 @@
 
 #[cfg(all(test, stockade_kernel))]
 mod allocations;
+pub mod armed;
 // Elsewhere nobody reads rings; recordings are replayed.
 #[cfg_attr(not(stockade_kernel), allow(dead_code))]
 mod delivery;

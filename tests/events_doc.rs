@@ -11,7 +11,7 @@ const DOC: &str = include_str!("../docs/EVENTS.md");
 /// Kinds with a process that acted; `who` in the table.
 fn who() -> Vec<&'static str> {
     let mut kinds = KINDS.to_vec();
-    kinds.retain(|kind| !["loss", "sampled", "reload"].contains(kind));
+    kinds.retain(|kind| !["loss", "sampled", "reload", "gap"].contains(kind));
     kinds
 }
 

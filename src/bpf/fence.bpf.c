@@ -412,6 +412,7 @@ __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u6
 	if (!told)
 		return 0;
 	report(inode, dentry, mnt, told | access, rule_in(found));
+	count_hit(rule_in(found));
 	return answer(told);
 }
 

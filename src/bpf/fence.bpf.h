@@ -106,6 +106,15 @@ static __always_inline __u8 verdict_in(__u64 told)
 	return told >> TOLD_VERDICT;
 }
 
+/* Of a rule that has refused something, or would have. */
+static __always_inline void count_hit(__u32 rule)
+{
+	struct stk_action *action = bpf_map_lookup_elem(&stk_actions, &rule);
+
+	if (action)
+		__sync_fetch_and_add(&action->hits, 1);
+}
+
 /* Carries a verdict out: the hook's answer, 0 where it is an audit's. */
 static __always_inline int answer(__u64 told)
 {
@@ -185,13 +194,13 @@ static __always_inline bool concerned(bool *self)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
-	*self = tgid == stk_config.self_tgid;
+	*self = stk_is_self(tgid);
 	return *self || stk_in_scope(tgid);
 }
 
 static __always_inline bool is_self(void)
 {
-	return (__u32)(bpf_get_current_pid_tgid() >> 32) == stk_config.self_tgid;
+	return stk_is_self(bpf_get_current_pid_tgid() >> 32);
 }
 
 /* Another module's refusal is never turned into an allow. */

@@ -373,6 +373,7 @@ static __always_inline int through_limits(__u32 asked, __u64 amount, __u32 call,
 		if (!told)
 			continue;
 		tell(told, (__u8)(asked >> ASKED_COUNTED), amount, call);
+		count_hit(told);
 		if (verdict_in(told) != STK_VERDICT_AUDIT)
 			return answer(told);
 	}

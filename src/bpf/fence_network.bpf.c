@@ -181,6 +181,7 @@ __attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 
 	if (!told || (verdict_in(told) == STK_VERDICT_AUDIT && (asked & ASKED_SILENT)))
 		return 0;
 	tell(sk, high, low, asked, told | rule_in(found));
+	count_hit(rule_in(found));
 	return answer(told);
 }
 

@@ -71,6 +71,7 @@ static __always_inline int judge(struct pt_regs *regs, long nr, bool begin, long
 		return 0;
 	stk_syscall_args(args, regs, compat);
 	tell(args, nr, compat, rule_in(found), told);
+	count_hit(rule_in(found));
 	if (verdict_in(told) == STK_VERDICT_KILL)
 		bpf_send_signal(STK_SIGKILL);
 	return 0;

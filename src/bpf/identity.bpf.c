@@ -39,11 +39,13 @@ int identity_files__iter(struct bpf_iter__task_file *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct file *file = ctx->file;
+	struct task_struct *reader = stk_current();
 	struct stk_identity out = {};
 
 	out.tgid = reader_of(ctx->task, file);
 	if (!out.tgid)
 		return 0;
+	out.start_ns = BPF_CORE_READ(reader, group_leader, start_boottime);
 	out.fd = ctx->fd;
 	stk_file_id_of(&out.file, BPF_CORE_READ(file, f_inode), false);
 	bpf_probe_read_kernel_str(out.name, sizeof(out.name),

@@ -142,12 +142,26 @@ static __always_inline bool stk_in_scope(__u32 tgid)
 	return true;
 }
 
+/*
+ * Whether the current process, which has this id, is the tool itself. What is pinned outlives it, and its id is then given to
+ * somebody else.
+ */
+static __always_inline bool stk_is_self(__u32 tgid)
+{
+	struct stk_task_key key;
+
+	if (tgid != stk_config.self_tgid)
+		return false;
+	stk_current_key(&key);
+	return key.start_ns == stk_config.self_start_ns;
+}
+
 /* Whether the current task is one that somebody asked for. */
 static __always_inline bool stk_wanted(void)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
-	return tgid != stk_config.self_tgid && stk_in_scope(tgid);
+	return !stk_is_self(tgid) && stk_in_scope(tgid);
 }
 
 /* Whether the process ends with this task, which is being freed; and its key. */

@@ -885,6 +885,7 @@ struct stk_profile_sum {
 /* What iter/task_file says of one of our own descriptors. */
 struct stk_identity {
 	struct stk_file_id file;
+	__u64 start_ns; /* of the reader */
 	__u32 fd;
 	__u32 tgid; /* of the reader, in the initial pid namespace */
 	__u8 name[STK_NAME_MAX]; /* in its directory, with a NUL */
@@ -975,6 +976,7 @@ struct stk_set {
 struct stk_action {
 	__u32 error; /* errno; 0: EPERM */
 	__u32 kill;
+	__u64 hits; /* how often it has refused, or would have */
 };
 
 /* A policy, but for what is in tables. */
@@ -1028,6 +1030,7 @@ struct stk_prefix {
 };
 
 struct stk_config {
+	__u64 self_start_ns; /* of the process below; its id alone is given out again when it has ended */
 	__u32 self_tgid; /* never watched */
 	__u32 scope; /* stk_scope bits */
 	__u32 cgroups; /* entries of stk_cgroups in use */

@@ -20,9 +20,11 @@ Examples:
   stockade enforce --policy protect-secrets.yaml --cgroup /system.slice/nginx.service
   stockade enforce --deny-file /etc/shadow --tree 1234 --monitor process
   stockade enforce --policy server.yaml --host --revert-after 60s     try it on a machine far away
+  stockade enforce --policy server.yaml --host --fail-closed          it stands, whatever becomes of this program
 
 The policy is read again when its file changes and on SIGHUP. One that is wrong, or that cannot be put in
-force, leaves the one before where it is. The fence ends with this program.")]
+force, leaves the one before where it is. The fence ends with this program; with --fail-closed it stands
+until 'stockade unpin', and the next 'enforce --fail-closed' with a policy of the same name takes it over.")]
 pub(super) struct EnforceArgs {
     #[command(flatten)]
     policy: PolicyArgs,
@@ -37,6 +39,10 @@ pub(super) struct EnforceArgs {
     /// last comes back, and where there is none the fence ends
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Options")]
     revert_after: Option<Duration>,
+    /// Leave the fence standing when this program ends, however it does: pinned in the bpf file system under the
+    /// policy's name, until 'stockade unpin'. With --revert-after, once the policy is confirmed
+    #[arg(long, help_heading = "Options")]
+    fail_closed: bool,
     #[command(flatten)]
     scope: ScopeArgs,
     /// Report these events as well; only denials otherwise
@@ -68,8 +74,9 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     for watch in args.monitors.concat() {
         builder = builder.monitor(watch);
     }
-    let (session, output) = Output::begin(&args.output, builder)?;
+    let (mut session, mut output) = Output::begin(&args.output, builder)?;
     let mut enforcement = Enforcement {
+        pin: args.fail_closed.then(|| rules.name.clone()),
         policy: args.policy,
         reread,
         stop,
@@ -80,6 +87,9 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
         ended: false,
         closed: false,
     };
+    if args.revert_after.is_none() {
+        enforcement.pin(&mut session, &mut output)?;
+    }
     enforcement.on_trial();
     follow(session, output, &mut enforcement)?;
     // Who asked for a fence has none.
@@ -95,6 +105,8 @@ struct Enforcement {
     reread: Reread,
     stop: Stop,
     revert_after: Option<Duration>,
+    /// The name to pin it under, until it is.
+    pin: Option<String>,
     /// What is in force.
     now: RuleSet,
     /// What was so when somebody confirmed it.
@@ -120,11 +132,25 @@ impl Enforcement {
         );
     }
 
-    fn confirm(&mut self) {
+    /// What has been confirmed may stay.
+    fn pin(&mut self, session: &mut Session, output: &mut Output) -> stockade::Result<()> {
+        if let Some(name) = self.pin.take() {
+            session.pin(&name, &mut |event| output.event(event))?;
+            eprintln!(
+                "stockade: pinned as {}: it stands without this program, until 'stockade unpin'",
+                name.escape_debug()
+            );
+        }
+        Ok(())
+    }
+
+    fn confirm(&mut self, session: &mut Session, output: &mut Output) -> stockade::Result<()> {
         if self.until.take().is_some() {
             self.confirmed = Some(self.now.clone());
             eprintln!("stockade: confirmed");
+            self.pin(session, output)?;
         }
+        Ok(())
     }
 
     /// Puts the policy in force as it is now; what stands in the way is told, and the one before stays.
@@ -151,7 +177,7 @@ impl Enforcement {
     }
 
     /// Nobody has confirmed it in time.
-    fn take_back(&mut self, session: &mut Session, output: &mut Output) {
+    fn take_back(&mut self, session: &mut Session, output: &mut Output) -> stockade::Result<()> {
         self.until = None;
         let back = match &self.confirmed {
             None => {
@@ -173,9 +199,11 @@ impl Enforcement {
             announce_fence(what, fence);
             self.now = rules.clone();
         } else {
+            session.unpin()?;
             eprintln!("stockade: the fence is taken down");
             self.ended = true;
         }
+        Ok(())
     }
 }
 
@@ -183,13 +211,13 @@ impl Follower for Enforcement {
     fn is_done(&mut self, session: &mut Session, output: &mut Output) -> stockade::Result<bool> {
         let asked = self.reread.asked();
         if asked.confirm {
-            self.confirm();
+            self.confirm(session, output)?;
         }
         if asked.read {
             self.reload(session, output);
         }
         if self.until.is_some_and(|until| Instant::now() >= until) {
-            self.take_back(session, output);
+            self.take_back(session, output)?;
         }
         if output.is_closed() && !self.closed {
             self.closed = true;

@@ -11,7 +11,9 @@ mod pprof;
 mod replay;
 mod reread;
 mod run;
+mod status;
 mod stop;
+mod unpin;
 mod watch;
 mod why;
 
@@ -49,6 +51,8 @@ enum Command {
     Monitor(monitor::MonitorArgs),
     Run(run::RunArgs),
     Enforce(enforce::EnforceArgs),
+    Status(status::StatusArgs),
+    Unpin(unpin::UnpinArgs),
     Kill(kill::KillArgs),
     Replay(replay::ReplayArgs),
     Flame(flame::FlameArgs),
@@ -74,6 +78,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Monitor(args) => monitor::main(args),
         Command::Run(args) => run::main(args),
         Command::Enforce(args) => enforce::main(args),
+        Command::Status(args) => status::main(&args),
+        Command::Unpin(args) => unpin::main(args),
         Command::Kill(args) => kill::main(args),
         Command::Replay(args) => replay::main(&args),
         Command::Flame(args) => flame::main(args),

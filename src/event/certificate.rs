@@ -175,6 +175,9 @@ pub struct FenceState {
     /// How often another policy took the place of the one before; this is about the last one.
     #[serde(default)]
     pub reloads: u32,
+    /// The name under which it is pinned: it stands without the session, until it is unpinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
 }
 
 impl FenceState {

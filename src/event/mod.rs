@@ -11,6 +11,7 @@ mod clock;
 mod denial;
 pub(crate) mod disk;
 mod file;
+mod gap;
 pub(crate) mod memory;
 pub(crate) mod names;
 pub(crate) mod network;
@@ -36,6 +37,7 @@ pub(crate) use denial::mechanism;
 pub use denial::{Ancestor, Denial, Denied, LimitedCall, socket_family};
 pub use disk::{BlockDevice, Disk, DiskOperation, DiskSummary, Histogram};
 pub use file::{FileSummary, FileUse};
+pub use gap::Gap;
 pub use memory::{Memory, MemoryFailure, MemorySizes, MemorySummary, OomKill};
 pub use network::{
     Accept, Bind, Close, Connect, DnsAnswer, DnsQuery, DnsRecord, Flow, Listen, NetworkSummary,
@@ -100,6 +102,7 @@ pub const KINDS: &[&str] = &[
     "sampled",
     "suppressed",
     "reload",
+    "gap",
 ];
 
 /// One thing that happened, with who did it.
@@ -252,6 +255,8 @@ pub enum Kind {
     Suppressed(Suppressed),
     /// Another policy took the place of the one that was in force; the fence as it is now.
     Reload(Box<FenceState>),
+    /// A pinned fence that this session took over had nobody who looked after it.
+    Gap(Gap),
 }
 
 impl Kind {
@@ -300,13 +305,17 @@ impl Kind {
             Kind::Sampled(_) => "sampled",
             Kind::Suppressed(_) => "suppressed",
             Kind::Reload(_) => "reload",
+            Kind::Gap(_) => "gap",
         }
     }
 
     /// Whether it is a remark of the session about itself: no process has done it.
     #[must_use]
     pub fn is_remark(&self) -> bool {
-        matches!(self, Kind::Loss(_) | Kind::Sampled(_) | Kind::Reload(_))
+        matches!(
+            self,
+            Kind::Loss(_) | Kind::Sampled(_) | Kind::Reload(_) | Kind::Gap(_)
+        )
     }
 }
 
@@ -784,7 +793,8 @@ impl Event {
             | Kind::Loss(_)
             | Kind::Sampled(_)
             | Kind::Suppressed(_)
-            | Kind::Reload(_) => None,
+            | Kind::Reload(_)
+            | Kind::Gap(_) => None,
         }
     }
 }
@@ -932,6 +942,7 @@ impl fmt::Display for Kind {
             Kind::Loss(e) => write!(f, "{} {} ({})", e.count, Quoted(&e.of), Quoted(&e.cause)),
             Kind::Sampled(e) => e.fmt(f),
             Kind::Suppressed(e) => e.fmt(f),
+            Kind::Gap(e) => e.fmt(f),
             Kind::Reload(e) => {
                 let rules = if e.rules == 1 { "rule" } else { "rules" };
                 let (policy, mode) = (Quoted(&e.policy), &e.mode);

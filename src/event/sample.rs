@@ -12,9 +12,10 @@ use std::sync::Arc;
 use super::{
     About, Accept, Ancestor, Bind, BlockDevice, Certificate, Clock, Close, Connect, Denial, Denied,
     Disk, DiskOperation, DiskSummary, Event, Exec, Exit, FenceState, FileId, FilePath, FileSummary,
-    FileUse, Fileless, Flow, Fork, Gained, Kind, KindCount, LimitedCall, Listen, Loss, LossCount,
-    Namespaces, NetworkSummary, Open, ProbeState, Process, ProcessId, Rename, Retransmit, Sampled,
-    Suppressed, Syscall, SyscallSummary, Terminal, Transport, UnixConnect, Unlink, text,
+    FileUse, Fileless, Flow, Fork, Gained, Gap, Kind, KindCount, LimitedCall, Listen, Loss,
+    LossCount, Namespaces, NetworkSummary, Open, ProbeState, Process, ProcessId, Rename,
+    Retransmit, Sampled, Suppressed, Syscall, SyscallSummary, Terminal, Transport, UnixConnect,
+    Unlink, text,
 };
 
 /// A clock that makes the samples happen on 2026-03-01 just after 10:00 UTC, one hour after boot.
@@ -180,6 +181,7 @@ fn fence() -> FenceState {
         limits: 1,
         canary_proofs: 9,
         reloads: 0,
+        pinned: Some("build-job".into()),
     }
 }
 
@@ -849,7 +851,12 @@ pub fn samples() -> Vec<Event> {
         event(9_000_000, nobody.clone(), loss("open", "ring", 412)),
         event(9_000_001, nobody.clone(), loss("scope", "map", 1)),
         event(9_100_000, nobody.clone(), sampled()),
-        event(9_100_002, nobody, reload()),
+        event(9_100_002, nobody.clone(), reload()),
+        event(
+            9_100_003,
+            nobody,
+            Kind::Gap(Gap::new("build-job", 41_600_000_000, 12, 0)),
+        ),
         event(9_100_001, shell(), suppressed()),
     ]);
     all.extend(memory::samples());

@@ -10,7 +10,7 @@ use super::file_key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{Asker, KernelBtf};
 use crate::policy::{Effect, FileKind, FileRule, Pattern, place};
-use crate::wire::{AboveRecord, FileKey, IdentityRecord};
+use crate::wire::{AboveRecord, FileKey, IdentityRecord, TaskKey};
 
 /// What an opened path stands for.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,9 +122,9 @@ impl Known {
             })
     }
 
-    /// This process in the initial pid namespace: whose descriptors these are.
-    pub(super) fn self_tgid(&self) -> Option<u32> {
-        self.files.values().next().map(|record| record.tgid)
+    /// This process as the kernel half knows it: whose descriptors these are.
+    pub(super) fn own_key(&self) -> Option<TaskKey> {
+        self.files.values().next().map(TaskKey::of_reader)
     }
 
     /// `None`: there are more than the kernel half looks through.
@@ -329,6 +329,10 @@ impl Identity {
 
     /// What must stay open while the fence stands: where a tag that went with its inode could not come back by key.
     /// Everywhere else nothing is held, so that file systems can be unmounted.
+    pub(super) fn held(&self) -> Option<&OwnedFd> {
+        (self.strength == Strength::TagOnly).then_some(&self.fd)
+    }
+
     pub(super) fn into_held(self) -> Option<OwnedFd> {
         (self.strength == Strength::TagOnly).then_some(self.fd)
     }

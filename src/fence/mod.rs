@@ -11,12 +11,14 @@ mod hooks;
 mod identity;
 mod limits;
 mod lockout;
+mod pins;
 mod places;
 mod plan;
+pub(crate) mod record;
 mod tables;
 
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::mechanism::{SECCOMP, TRACEPOINT};
@@ -29,7 +31,10 @@ use crate::wire::{FileKey, scope_bit};
 
 pub(crate) use canary::is_canary;
 use canary::{CallCanary, Canaries, Proof};
+use pins::Pins;
+pub(crate) use pins::{Former, Place, lost, says_armed};
 pub(crate) use plan::Plan;
+use record::{Beat, Published, Record};
 use tables::{Entries, Tables};
 
 /// How the kernel is made to refuse.
@@ -163,6 +168,10 @@ pub(crate) struct Fence {
     canaries: Canaries,
     /// Programs may still look at the half that is not in force.
     unsettled: bool,
+    /// What others can read of it.
+    published: Option<Published>,
+    /// The names that it has, once it outlives this program.
+    pins: Option<Pins>,
 }
 
 impl Fence {
@@ -231,6 +240,8 @@ impl Fence {
                 held: plan.into_held(),
                 canaries,
                 unsettled: false,
+                published: None,
+                pins: None,
             };
             return Ok((fence, rings));
         }
@@ -256,6 +267,9 @@ impl Fence {
         seen: &mut Records,
     ) -> Result<Vec<ProbeReport>> {
         self.tables.have_room(&plan)?;
+        if self.pins.is_some() {
+            outlives(plan.held())?;
+        }
         if self.unsettled {
             wait_for_programs()?;
             self.unsettled = false;
@@ -274,6 +288,10 @@ impl Fence {
         for canary in self.canaries.of(&about.beyond(&self.about), self.tags) {
             canary.reachable()?;
         }
+        let pinned = match &mut self.pins {
+            Some(pins) => pins.add(&attached, loader)?,
+            None => Vec::new(),
+        };
         self.tables.flip()?;
         let proof = canary::prove_all(&proving, rings, seen);
         let open = match proof {
@@ -283,6 +301,9 @@ impl Fence {
         };
         if let Some(e) = open {
             self.tables.flip_back()?;
+            if let Some(pins) = &mut self.pins {
+                pins.take_back(&pinned)?;
+            }
             self.unsettled = wait_for_programs().is_err();
             return Err(e);
         }
@@ -359,13 +380,89 @@ impl Fence {
     pub(crate) fn first_rule(&self) -> u32 {
         self.tables.first_rule()
     }
+
+    /// Has it outlive this program, with the programs that follow processes. Until [`settle`](Self::settle) the one that
+    /// is there under this name stands as well.
+    pub(crate) fn pin(
+        &mut self,
+        place: Place,
+        following: &Attachments,
+        loader: &Loader,
+    ) -> Result<()> {
+        outlives(self.held.iter())?;
+        self.pins = Some(Pins::new(place, &[following, &self.attached], loader)?);
+        Ok(())
+    }
+
+    /// Takes the place of the one that was pinned under its name, which is disarmed.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.pins.as_ref().map_or(Ok(()), Pins::settle)
+    }
+
+    /// Has it end with this program after all.
+    pub(crate) fn unpin(&mut self) -> Result<()> {
+        self.pins.take().map_or(Ok(()), Pins::remove)
+    }
+
+    /// The same of one that is not settled.
+    pub(crate) fn give_up_pinning(&mut self) -> Result<()> {
+        self.pins.take().map_or(Ok(()), |pins| pins.give_up())
+    }
+
+    /// The name that it is pinned under.
+    pub(crate) fn pinned(&self) -> Option<&str> {
+        self.pins.as_ref().map(Pins::name)
+    }
+
+    /// Says of itself what others can read; what the fence knows is filled in.
+    pub(crate) fn publish(&mut self, mut record: Record, beat: Beat) -> Result<()> {
+        if let Some(pins) = &self.pins {
+            record.pinned = Some(pins.name().to_owned());
+            record.links = pins.links().to_vec();
+        }
+        record.rules.first = self.first_rule();
+        record.armed_map = self.tables.number()?;
+        let published = Published::new(&record, beat)?;
+        if let Some(pins) = &self.pins {
+            pins.publish(&published)?;
+        }
+        self.published = Some(published);
+        Ok(())
+    }
+
+    /// A sign of life.
+    pub(crate) fn beat(&self, beat: Beat) -> Result<()> {
+        self.published
+            .as_ref()
+            .map_or(Ok(()), |published| published.beat(beat))
+    }
 }
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        // What cannot be told to the programs ends with them.
-        let _ = self.tables.disarm();
+        if self.pins.is_none() {
+            // Nobody is to read of a fence that it is switched off because it ends.
+            self.published = None;
+            // What cannot be told to the programs ends with them.
+            let _ = self.tables.disarm();
+        }
     }
+}
+
+/// Whether a fence can do without this program, which holds these files open for it.
+fn outlives<'a>(mut held: impl Iterator<Item = &'a OwnedFd>) -> Result<()> {
+    let Some(fd) = held.next() else {
+        return Ok(());
+    };
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
+    Err(Error::new(
+        ErrorKind::NotEnforced,
+        format!(
+            "{} is told apart from others only as long as this program has it open: its file system gives several files the same identity",
+            path.display()
+        ),
+    )
+    .with_hint("leave --fail-closed out, or move the file to ext4, xfs or tmpfs"))
 }
 
 /// Attaches the hooks that a policy needs and that are not there; the second error is a sentence about what is missing.

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::seccomp::{Filter, MAX_INSTRUCTIONS};
 use crate::kernel::{Asker, KernelBtf};
 use crate::policy::{Access, Effect, FileKind, FileRule, Pattern, Refusal, RuleSet};
-use crate::wire::FileKey;
+use crate::wire::{FileKey, TaskKey};
 
 /// One file that is ruled by itself: tags tell it apart where keys do not.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
     /// Files, and directories whose contents are meant, that rules are about.
     pub(super) files: u32,
     /// This process, where it had files open that the kernel was asked about.
-    pub(crate) self_tgid: Option<u32>,
+    pub(crate) own_key: Option<TaskKey>,
 }
 
 impl Plan {
@@ -154,7 +154,7 @@ impl Plan {
             filter,
             secret,
             files: 0,
-            self_tgid: known.self_tgid(),
+            own_key: known.own_key(),
         };
         // The same file named twice is one target.
         let mut by_file = HashMap::new();
@@ -251,7 +251,13 @@ impl Plan {
         targets.find(|target| target.identity.strength == Strength::TagOnly)
     }
 
-    /// What must stay open while it is in force.
+    /// Files that must stay open while it is in force.
+    pub(super) fn held(&self) -> impl Iterator<Item = &OwnedFd> {
+        let targets = self.targets.iter().map(|target| &target.identity);
+        self.held.iter().chain(targets.filter_map(Identity::held))
+    }
+
+    /// The same, to be kept.
     pub(super) fn into_held(self) -> Vec<OwnedFd> {
         let files = self.targets.into_iter();
         let mut held = self.held;

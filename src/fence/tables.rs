@@ -274,6 +274,11 @@ impl Tables {
         self.room.holds(plan.entries())
     }
 
+    /// The number of the map that says what is in force.
+    pub(super) fn number(&self) -> Result<u32> {
+        self.armed_at.id()
+    }
+
     /// The number of the first rule of the policy that was filled in last.
     pub(super) fn first_rule(&self) -> u32 {
         self.last.first_rule()
@@ -306,6 +311,7 @@ impl Tables {
         let actions = plan.refusals.iter().map(|refusal| RuleAction {
             error: refusal.errno.into(),
             kill: refusal.kill.into(),
+            hits: 0,
         });
         let actions: Vec<_> = (turn.first_rule()..).zip(actions).collect();
         let what = "how a rule refuses";

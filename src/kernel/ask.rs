@@ -48,10 +48,10 @@ impl Asker {
         records(&self.files, "identities of our descriptors")
     }
 
-    /// This process in the initial pid namespace, which is what the kernel half compares.
-    pub(crate) fn self_tgid(&self) -> Result<u32> {
+    /// This process as the kernel half knows it: with its id in the initial pid namespace.
+    pub(crate) fn own_key(&self) -> Result<TaskKey> {
         match self.files()?.first() {
-            Some(record) => Ok(record.tgid),
+            Some(record) => Ok(TaskKey::of_reader(record)),
             None => Err(Error::new(
                 ErrorKind::Load,
                 "the kernel reports none of our descriptors; this is a defect",

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys::{bpf_obj_pin, bpf_prog_get_info_by_fd, bpf_prog_info as ProgramInfo};
 
+use super::pins::PinDirectory;
 use super::refused;
 use super::tracefs::detached;
 use crate::error::{Error, ErrorKind, Result};
@@ -121,6 +122,27 @@ pub(crate) struct Attachments(Vec<Attached>);
 impl Attachments {
     pub(super) fn push(&mut self, one: Attached) {
         self.0.push(one);
+    }
+
+    /// Gives every link a name in a directory, after its program; from then on these run until that is taken away.
+    pub(crate) fn pin(&self, directory: &PinDirectory) -> Result<Vec<String>> {
+        let mut names: Vec<String> = Vec::new();
+        for attached in &self.0 {
+            for (n, link) in attached.links.iter().enumerate() {
+                let name = match n {
+                    0 => attached.name.to_owned(),
+                    n => format!("{}-{n}", attached.name),
+                };
+                if let Err(e) = directory.pin(link.as_fd(), &name) {
+                    for name in &names {
+                        directory.unpin(name)?;
+                    }
+                    return Err(e);
+                }
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     pub(crate) fn append(&mut self, mut others: Attachments) {

@@ -260,6 +260,7 @@ same_layout!(
 same_layout!(
     wire::IdentityRecord = identity::types::stk_identity {
         file,
+        start_ns,
         fd,
         tgid,
         name
@@ -296,7 +297,7 @@ same_layout!(
     }
 );
 same_layout!(wire::RuleNumbers = fence::types::stk_set { enforced, all });
-same_layout!(wire::RuleAction = fence::types::stk_action { error, kill });
+same_layout!(wire::RuleAction = fence::types::stk_action { error, kill, hits });
 same_layout!(
     wire::Armed = fence::types::stk_armed {
         epoch,
@@ -316,6 +317,7 @@ same_layout!(
 same_layout!(wire::InForce = fence::types::stk_in_force { which, pad, half });
 same_layout!(
     wire::Config = scope::types::stk_config {
+        self_start_ns,
         self_tgid,
         scope,
         cgroups,

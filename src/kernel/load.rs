@@ -1,7 +1,7 @@
 //! Loads an object, attaches its programs one at a time and says of each probe what became of it.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
@@ -11,6 +11,7 @@ use super::attached::{Attached, Attachments};
 use super::btf::KernelBtf;
 use super::drops::Drops;
 use super::log::Capture;
+use super::pins::PinDirectory;
 use super::ring::Rings;
 use super::table::{OwnTable, Table};
 use super::tracefs::{Tracefs, give_away};
@@ -321,6 +322,21 @@ impl Loader {
     /// The counters of what is lost on the way to the rings.
     pub(crate) fn drops(&self) -> Result<Drops> {
         Drops::new(self.handle("stk_counts")?)
+    }
+
+    /// Gives the maps that the objects brought along their own names in a directory, but for those that have one already.
+    pub(crate) fn pin(
+        &self,
+        directory: &PinDirectory,
+        pinned: &mut BTreeSet<String>,
+    ) -> Result<()> {
+        for (name, map) in &self.maps {
+            if !pinned.contains(name) {
+                directory.pin(map.as_fd(), name)?;
+                pinned.insert(name.clone());
+            }
+        }
+        Ok(())
     }
 
     fn handle(&self, name: &str) -> Result<&MapHandle> {

@@ -16,6 +16,7 @@ mod load;
 mod log;
 mod mapping;
 mod perf;
+mod pins;
 mod ring;
 pub(crate) mod seccomp;
 mod settle;
@@ -41,6 +42,7 @@ pub(crate) use load::{
     session, tracepoint,
 };
 pub(crate) use perf::{Change, Changes};
+pub(crate) use pins::PinDirectory;
 pub(crate) use ring::{Records, Rings};
 pub(crate) use settle::wait_for_programs;
 pub(crate) use stats::Statistics;

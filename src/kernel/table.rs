@@ -3,9 +3,15 @@
 use std::borrow::Borrow;
 use std::fmt;
 
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
-use plain::Plain;
+use std::os::fd::AsFd as _;
 
+use libbpf_rs::libbpf_sys::{bpf_map_create_opts, bpf_map_get_next_id, size_t};
+use libbpf_rs::query::MapInfoIter;
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
+use plain::Plain;
+use rustix::io::Errno;
+
+use super::pins::PinDirectory;
 use super::refused;
 use super::steady::Steady;
 use crate::error::Result;
@@ -22,6 +28,68 @@ pub(crate) struct Table<M> {
 
 /// A map with a descriptor of its own.
 pub(crate) type OwnTable = Table<MapHandle>;
+
+impl OwnTable {
+    /// A map that no program uses: an array with so many values of so many bytes.
+    pub(crate) fn array(name: &'static str, bytes: u32, entries: u32) -> Result<Self> {
+        let options = bpf_map_create_opts {
+            sz: size_of::<bpf_map_create_opts>() as size_t,
+            ..bpf_map_create_opts::default()
+        };
+        let map = MapHandle::create(MapType::Array, Some(name), 4, bytes, entries, &options)
+            .map_err(|e| refused(&format!("the map {name}"), &e, &[]))?;
+        Ok(Table::new(name, map))
+    }
+
+    /// All maps of this machine that have this name, whoever made them.
+    pub(crate) fn all(name: &'static str) -> Result<Vec<Self>> {
+        // The iterator ends where it is refused, and says nothing.
+        let mut next = 0;
+        // SAFETY: it writes a number, to a place that is there.
+        let asked = unsafe { bpf_map_get_next_id(0, &raw mut next) };
+        if asked != 0 && asked != -Errno::NOENT.raw_os_error() {
+            let error = libbpf_rs::Error::from_raw_os_error(-asked);
+            return Err(refused("the list of maps", &error, &[]));
+        }
+        let mut found = Vec::new();
+        for info in MapInfoIter::default().filter(|info| info.name == name) {
+            found.extend(Self::by_id(name, info.id)?);
+        }
+        Ok(found)
+    }
+
+    /// The map with this number; `None` when it has gone.
+    pub(crate) fn by_id(name: &'static str, id: u32) -> Result<Option<Self>> {
+        match MapHandle::from_map_id(id) {
+            Ok(map) => Ok(Some(Table::new(name, map))),
+            Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(refused(&format!("the map {id}"), &e, &[])),
+        }
+    }
+
+    /// Its number, by which it is found as long as somebody holds it.
+    pub(crate) fn id(&self) -> Result<u32> {
+        match self.map.info() {
+            Ok(info) => Ok(info.info.id),
+            Err(e) => Err(refused(
+                &format!("asking for the map {}", self.name),
+                &e,
+                &[],
+            )),
+        }
+    }
+
+    /// Gives it a name in a directory.
+    pub(crate) fn pin(&self, directory: &PinDirectory, name: &str) -> Result<()> {
+        directory.pin(self.map.as_fd(), name)
+    }
+
+    /// How many values there can be, and of how many bytes a key and a value are.
+    pub(crate) fn shape(&self) -> (u32, u32, u32) {
+        let map = &self.map;
+        (map.max_entries(), map.key_size(), map.value_size())
+    }
+}
 
 impl<M> fmt::Debug for Table<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

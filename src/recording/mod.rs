@@ -113,7 +113,7 @@ pub(crate) struct Known {
 }
 
 /// A policy's rules.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Rules {
     /// The number of the first one.
     pub(crate) first: u32,

@@ -5,10 +5,13 @@
 #[cfg(stockade_kernel)]
 mod resolve;
 
+use std::fmt;
 use std::path::PathBuf;
 
 #[cfg(stockade_kernel)]
 pub(crate) use resolve::{FOLLOW, Resolved, max_processes, no_process, open_cgroup};
+
+use crate::event::Quoted;
 
 /// Which processes are meant. Who: any of the trees, pids and cgroups, or the whole host. Narrowed by user ids and by
 /// names, where such are given. The program that starts the session is never part of it.
@@ -110,9 +113,50 @@ impl Scope {
     }
 }
 
+/// Who is meant, in words: `tree 1234, cgroup /system.slice/nginx.service; only user 1000`.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut who = Vec::new();
+        if self.whole_host() {
+            who.push("the whole host".to_owned());
+        }
+        who.extend(self.pids.iter().map(|pid| format!("process {pid}")));
+        who.extend(self.trees.iter().map(|pid| format!("tree {pid}")));
+        let cgroups = self.cgroups.iter();
+        who.extend(cgroups.map(|path| format!("cgroup {}", Quoted(&path.to_string_lossy()))));
+        if self.grows {
+            who.push("who is added".to_owned());
+        }
+        let mut only = Vec::new();
+        only.extend(self.uids.iter().map(|uid| format!("user {uid}")));
+        only.extend(
+            self.comms
+                .iter()
+                .map(|name| format!("name {}", Quoted(name))),
+        );
+        match (who.is_empty(), only.is_empty()) {
+            (true, _) => f.write_str("nobody"),
+            (false, true) => f.write_str(&who.join(", ")),
+            (false, false) => write!(f, "{}; only {}", who.join(", "), only.join(", ")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_is_said_in_words() {
+        let said = |scope: Scope| scope.to_string();
+        assert_eq!(said(Scope::new()), "nobody");
+        assert_eq!(said(Scope::new().host()), "the whole host");
+        let two = Scope::new().tree(1).pid(2).cgroup("/a b");
+        assert_eq!(said(two), "process 2, tree 1, cgroup \"/a b\"");
+        let narrow = Scope::new().uid(1000).comm("make");
+        assert_eq!(said(narrow), "the whole host; only user 1000, name make");
+        assert_eq!(said(Scope::new().added_later()), "who is added");
+    }
 
     #[test]
     fn uids_and_names_alone_narrow_the_whole_host() {

@@ -11,8 +11,10 @@ use rustix::fs::{Mode, OFlags};
 use super::Scope;
 use crate::enrich::{ancestry, ids, unified};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{Asker, Loader, Probe, Seed, tracepoint};
-use crate::wire::{CGROUPS_MAX, MARKS, TASK_FOLLOW, TaskEntry, TaskKey, bytes_of, scope_bit};
+use crate::kernel::{Asker, Loader, OwnTable, Probe, Seed, tracepoint};
+use crate::wire::{
+    CGROUPS_MAX, MARKS, TASK_ENDED, TASK_FOLLOW, TaskEntry, TaskKey, bytes_of, read, scope_bit,
+};
 
 /// A scope whose processes and cgroups exist.
 #[derive(Debug)]
@@ -250,17 +252,48 @@ impl Resolved {
                 return Ok(());
             }
             for (seed, flags) in new {
-                let key = TaskKey::of(&seed);
-                let entry = TaskEntry { flags, pad: 0 };
-                let what = format_args!("process {}", seed.tgid);
-                // Without a mark nobody looks for it.
-                let mark = seed.tgid % MARKS;
-                loader
-                    .map("stk_marks")?
-                    .set(&mark.to_ne_bytes(), &[1], what)?;
-                loader
-                    .map("stk_tasks")?
-                    .set(bytes_of(&key), bytes_of(&entry), what)?;
+                follow(loader, &TaskKey::of(&seed), TaskEntry { flags, pad: 0 })?;
+            }
+        }
+    }
+
+    /// Enters the processes that a former fence follows, which has to go on with it until this returns: what they start
+    /// meanwhile is in its set, or in ours.
+    pub(crate) fn take_over(
+        &self,
+        former: &OwnTable,
+        loader: &Loader,
+        asker: &Asker,
+    ) -> Result<()> {
+        let (_, key_bytes, entry_bytes) = former.shape();
+        if (key_bytes as usize, entry_bytes as usize)
+            != (size_of::<TaskKey>(), size_of::<TaskEntry>())
+        {
+            return Err(Error::new(
+                ErrorKind::NotEnforced,
+                "the fence that was left follows processes in another way, as of another version of stockade",
+            )
+            .with_hint("take it down: stockade unpin"));
+        }
+        let ours = loader.map("stk_tasks")?;
+        let mut taken: HashSet<TaskKey> = HashSet::new();
+        loop {
+            let followed = former.entries()?;
+            // Behind that: who is born and entered in between would look dead.
+            let alive = asker.alive()?;
+            let before = taken.len();
+            for (key, entry) in followed {
+                let (Some(key), Some(entry)) = (read::<TaskKey>(&key), read::<TaskEntry>(&entry))
+                else {
+                    continue;
+                };
+                let runs = entry.flags & TASK_ENDED == 0 && alive.contains(&key);
+                if runs && taken.insert(key) && ours.get(bytes_of(&key))?.is_none() {
+                    follow(loader, &key, entry)?;
+                }
+            }
+            if taken.len() == before {
+                return Ok(());
             }
         }
     }
@@ -300,6 +333,17 @@ impl Resolved {
         }
         Ok(out)
     }
+}
+
+/// Enters a process into the set.
+fn follow(loader: &Loader, key: &TaskKey, entry: TaskEntry) -> Result<()> {
+    let what = format_args!("process {}", key.tgid);
+    // Without a mark nobody looks for it.
+    let mark = u32::try_from(key.tgid).unwrap_or(0) % MARKS;
+    let marks = loader.map("stk_marks")?;
+    marks.set(&mark.to_ne_bytes(), &[1], what)?;
+    let tasks = loader.map("stk_tasks")?;
+    tasks.set(bytes_of(key), bytes_of(&entry), what)
 }
 
 /// A name as the kernel has it: 15 bytes and a NUL.

@@ -103,7 +103,8 @@ impl Counters {
             | Kind::Sampled(_)
             | Kind::Profile(_)
             | Kind::Suppressed(_)
-            | Kind::Reload(_) => {}
+            | Kind::Reload(_)
+            | Kind::Gap(_) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A session on Linux.
 
 mod inspect;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -16,6 +17,7 @@ use crate::event::{
     Certificate, Clock, Event, FenceState, Kind, KindCount, Loss, LossCount, NAMESPACE_NAMES,
     ProbeState, Process, ProcessId,
 };
+use crate::fence::record::Record;
 use crate::fence::{self, Fence, is_canary};
 use crate::inference::{Lost, Settings};
 use crate::kernel::{
@@ -28,8 +30,8 @@ use crate::policy::RuleSet;
 use crate::recording::{Opening, Recorder, Rules};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
-    Config, MARKS, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, env_choice, filter_bit, kind,
-    loss, read,
+    Config, MARKS, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, TaskKey, env_choice,
+    filter_bit, kind, loss, read,
 };
 
 /// Denials are rare and 4.5 KiB each: 900 of them fit while the consumer is busy.
@@ -55,6 +57,8 @@ const GRACE_ROUNDS: u32 = 10;
 pub(super) struct Live {
     // Order is the order of dropping: programs first, then what they write to.
     attached: Attachments,
+    /// What keeps the set of followed processes, which a fence needs as long as it stands.
+    following: Attachments,
     fence: Option<Fence>,
     rings: Rings,
     loader: Loader,
@@ -81,7 +85,9 @@ pub(super) struct Live {
     unread: Lost,
     /// Calls that the kernel kept from a program, by program.
     skipped: BTreeMap<&'static str, u64>,
-    self_tgid: u32,
+    own_key: TaskKey,
+    /// What is said of the fence to others.
+    about: Option<Record>,
     certificate: Certificate,
 }
 
@@ -133,6 +139,7 @@ impl Live {
         let recorder = record.as_deref().map(Recorder::create).transpose()?;
         let btf = KernelBtf::read()?;
         let asker = Asker::new(&btf)?;
+        let words = scope.to_string();
         let resolved = Resolved::new(scope, &asker)?;
         // A command that we hold is below us.
         let spares_operators = lockout_allowed || is_of_command;
@@ -145,14 +152,15 @@ impl Live {
         };
         let modules = plan.as_ref().and_then(|_| securityfs_lsm());
         // Who has asked about files knows already.
-        let self_tgid = match plan.as_ref().and_then(|plan| plan.self_tgid) {
-            Some(tgid) => tgid,
-            None => asker.self_tgid()?,
+        let own_key = match plan.as_ref().and_then(|plan| plan.own_key) {
+            Some(key) => key,
+            None => asker.own_key()?,
         };
         let cpus = possible_cpus()?;
         let selection = resolved.selection();
         let config = Config {
-            self_tgid,
+            self_start_ns: own_key.start_ns,
+            self_tgid: u32::try_from(own_key.tgid).unwrap_or(0),
             scope: selection.bits,
             cgroups: selection.cgroups,
             cpus,
@@ -226,9 +234,10 @@ impl Live {
 
         // First of all children are followed; then those that run are entered; then anything may look at the set.
         let mut attached = Attachments::default();
+        let mut following = Attachments::default();
         if resolved.follows_tasks() {
             let (links, reports) = loader.attach(Object::Scope, FOLLOW)?;
-            attached.append(links);
+            following.append(links);
             require_all(&reports)?;
             note(&mut certificate, &reports);
             resolved.seed(&loader, &asker)?;
@@ -286,8 +295,11 @@ impl Live {
         for summary in &mut summaries {
             summary.start(&loader, &attached)?;
         }
+        let mut about = None;
         if let (Some(fence), Some(rules)) = (&fence, &policy) {
-            certificate.fence = Some(state(fence, rules, 0));
+            let state = state(fence, rules, 0);
+            about = Some(standing::about(words, own_key, &state, rules, &loader)?);
+            certificate.fence = Some(state);
         }
         let drops = loader.drops()?;
         let clock = clock(&boot_id);
@@ -310,14 +322,10 @@ impl Live {
             recorder.open(&opening, &clock);
             recorder
         });
-        // From here on nothing else fails: the command gets what stands.
-        if let (Some((confinement, _)), Some(fence)) = (command, &mut fence)
-            && let Some(filter) = fence.filter.take()
-        {
-            confinement.set(filter)?;
-        }
-        Ok(Live {
+        let given = fence.as_mut().and_then(|fence| fence.filter.take());
+        let mut live = Live {
             attached,
+            following,
             fence,
             rings,
             loader,
@@ -339,9 +347,16 @@ impl Live {
             counting: None,
             unread: Lost::new(),
             skipped: BTreeMap::new(),
-            self_tgid,
+            own_key,
+            about,
             certificate,
-        })
+        };
+        live.publish()?;
+        // Nothing else fails any more: the command gets what stands.
+        if let (Some((confinement, _)), Some(filter)) = (command, given) {
+            confinement.set(filter)?;
+        }
+        Ok(live)
     }
 
     pub(super) fn poll(&mut self, at_most: Duration, on: &mut dyn FnMut(&Event)) -> Result<usize> {
@@ -375,6 +390,7 @@ impl Live {
         if now.duration_since(self.losses_checked) >= LOSS_INTERVAL {
             delivered += self.tell_losses(on)? + self.tell_skips(on);
             self.losses_checked = now;
+            self.beat()?;
         }
         if self.summaries.is_due(now, &self.drops) {
             delivered += self.summaries.tell(
@@ -423,7 +439,7 @@ impl Live {
 
     pub(super) fn reload(&mut self, rules: &RuleSet, on: &mut dyn FnMut(&Event)) -> Result<()> {
         let Some(now) = &self.certificate.fence else {
-            return Err(no_fence());
+            return Err(no_fence("no other policy can take its place"));
         };
         if let Some(rule) = rules.syscalls.first() {
             return Err(Error::new(
@@ -445,14 +461,9 @@ impl Live {
         let operators = operators(rules, self.spares_operators, &self.resolved, &self.asker)?;
         let plan = fence::Plan::new(rules, &operators, &self.asker, self.loader.btf())?;
         // Numbers of rules are used again by the next policy but one. What the one before has told by them is read first.
-        for _ in 0..RELOAD_ROUNDS {
-            self.deliver(on)?;
-            if !self.rings.has_more() {
-                break;
-            }
-        }
+        self.deliver_some(on)?;
         let (Some(fence), Some(now)) = (&mut self.fence, &mut self.certificate.fence) else {
-            return Err(no_fence());
+            return Err(no_fence("no other policy can take its place"));
         };
         let reports = fence.reload(plan, &mut self.loader, &mut self.rings, &mut self.early)?;
         self.proved = Instant::now();
@@ -463,8 +474,10 @@ impl Live {
             lines,
         });
         *now = state(fence, rules, now.reloads + 1);
-        let told = Kind::Reload(Box::new(now.clone()));
+        let now = now.clone();
         note(&mut self.certificate, &reports);
+        self.publish_policy(&now, rules)?;
+        let told = Kind::Reload(Box::new(now));
         self.remark(told, on);
         Ok(())
     }
@@ -483,8 +496,16 @@ impl Live {
         self.tell_skips(on);
         // Detached first: then what is in the rings is nearly all there will be.
         self.attached = Attachments::default();
-        self.fence = None;
-        self.deliver_rest(on)?;
+        let stands = self
+            .fence
+            .take()
+            .is_some_and(|fence| fence.pinned().is_some());
+        self.following = Attachments::default();
+        match stands {
+            // It goes on telling, and what is not read now is kept for the next one.
+            true => self.deliver_some(on)?,
+            false => self.deliver_rest(on)?,
+        }
         self.summaries.tell(
             &self.loader,
             &self.asker,
@@ -571,6 +592,17 @@ impl Live {
         Ok(early.len() + records.len())
     }
 
+    /// Takes from the rings what is there, even if more keeps coming.
+    fn deliver_some(&mut self, on: &mut dyn FnMut(&Event)) -> Result<()> {
+        for _ in 0..RELOAD_ROUNDS {
+            self.deliver(on)?;
+            if !self.rings.has_more() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Empties the rings for good: until nothing has come for [`GRACE`].
     fn deliver_rest(&mut self, on: &mut dyn FnMut(&Event)) -> Result<()> {
         for _ in 0..GRACE_ROUNDS {
@@ -628,7 +660,10 @@ impl Live {
 
     fn programs_in_use(&self) -> impl Iterator<Item = &Attached> {
         let fence = self.fence.iter().flat_map(|f| f.attached.iter());
-        self.attached.iter().chain(fence)
+        self.attached
+            .iter()
+            .chain(self.following.iter())
+            .chain(fence)
     }
 
     /// Reports what the kernel has kept from programs since the last time.
@@ -652,7 +687,10 @@ impl Live {
 
     /// Tells something about the session itself.
     fn remark(&mut self, kind: Kind, on: &mut dyn FnMut(&Event)) {
-        let own = Process::own(ProcessId::new(0, self.self_tgid));
+        let own = Process::own(ProcessId::new(
+            0,
+            u32::try_from(self.own_key.tgid).unwrap_or(0),
+        ));
         self.delivery.remark(&Event::new(boot_ns(), own, kind), on);
     }
 }
@@ -670,10 +708,10 @@ fn operators(
     resolved.operators(asker)
 }
 
-fn no_fence() -> Error {
+fn no_fence(so: &str) -> Error {
     Error::new(
         ErrorKind::Usage,
-        "this session has no fence, so no other policy can take its place",
+        format!("this session has no fence, so {so}"),
     )
     .with_hint("start it with a policy")
 }
@@ -692,6 +730,7 @@ fn state(fence: &Fence, rules: &RuleSet, reloads: u32) -> FenceState {
         limits: fence.about.limits,
         canary_proofs: fence.about.proofs,
         reloads,
+        pinned: fence.pinned().map(str::to_owned),
     }
 }
 

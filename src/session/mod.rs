@@ -292,6 +292,33 @@ impl Session {
         self.0.reload(policy, on)
     }
 
+    /// Has the fence outlive this session and this program, under a name: from now on it stands until somebody takes it down
+    /// ([`armed::unpin`](crate::armed::unpin)), however the session ends. A fence that was left under the same name is
+    /// taken over: the processes that it follows, and the denials that nobody has read, which `on` gets; then this one
+    /// takes its place.
+    ///
+    /// While nobody looks after it, a fence refuses as before, takes no other policy, and keeps some 900 denials for who
+    /// takes it over; more are counted. A cgroup that is removed and made anew is not the one that it holds.
+    ///
+    /// # Errors
+    ///
+    /// With all of them the session goes on as it was, and so does a fence that was left.
+    /// [`Usage`](crate::ErrorKind::Usage): the session has no fence, or the name cannot be one.
+    /// [`NotEnforced`](crate::ErrorKind::NotEnforced): there is no bpf file system at `/sys/fs/bpf`; the one that has the
+    /// name has a monitor that runs; or a file of a rule can only be recognised while this program has it open.
+    pub fn pin(&mut self, name: &str, on: &mut dyn FnMut(&Event)) -> Result<()> {
+        self.0.pin(name, on)
+    }
+
+    /// Has the fence end with this session after all.
+    ///
+    /// # Errors
+    ///
+    /// [`NotEnforced`](crate::ErrorKind::NotEnforced): its names cannot be taken away.
+    pub fn unpin(&mut self) -> Result<()> {
+        self.0.unpin()
+    }
+
     /// How many followed processes run: members of trees and named pids. 0 for a scope of cgroups, users or the host.
     ///
     /// # Errors

@@ -54,6 +54,14 @@ impl Live {
         match self.0 {}
     }
 
+    pub(super) fn pin(&mut self, _: &str, _: &mut dyn FnMut(&Event)) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(super) fn unpin(&mut self) -> Result<()> {
+        match self.0 {}
+    }
+
     pub(super) fn follow(&self, _: Scope) -> Result<()> {
         match self.0 {}
     }

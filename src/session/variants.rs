@@ -24,6 +24,7 @@ pub(crate) fn try_every() -> Result<Vec<VariantTrial>> {
     let cpus = possible_cpus()?;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let config = Config {
+        self_start_ns: 1,
         self_tgid: std::process::id(),
         // No branch may be dead: what is not looked at is not tried.
         scope: scope_bit::TASKS | scope_bit::CGROUPS | scope_bit::UIDS | scope_bit::COMMS,

@@ -5,7 +5,7 @@
 
 use super::day::Day;
 use crate::event::{
-    Certificate, ChangeOperation, Clock, Denial, Denied, Event, Kind, Loss, Process, Sampled,
+    Certificate, ChangeOperation, Clock, Denial, Denied, Event, Gap, Kind, Loss, Process, Sampled,
     Suppressed, Syscall, SyscallSummary, names,
 };
 
@@ -142,6 +142,7 @@ impl Json {
             Kind::Sampled(e) => line.sampled(e),
             Kind::Suppressed(e) => line.suppressed(e),
             Kind::Reload(e) => line.value(key!("stockade.fence"), e),
+            Kind::Gap(e) => line.gap(e),
         }
         line.raw(b"}\n");
     }
@@ -254,6 +255,7 @@ fn class_of(kind: &Kind) -> &'static [u8] {
         }
         Kind::Suppressed(_) => class!("suppressed", "pipeline_error", "process", "info"),
         Kind::Reload(_) => b",\"v\":1,\"event.action\":\"reload\",\"event.kind\":\"event\"",
+        Kind::Gap(_) => b",\"v\":1,\"event.action\":\"gap\",\"event.kind\":\"event\"",
     }
 }
 
@@ -435,6 +437,13 @@ impl Line<'_> {
         self.number(key!("stockade.sampled.left_out"), e.left_out);
         self.value(key!("stockade.sampled.rate"), &e.rate());
         self.number(key!("stockade.window_ns"), e.window_ns);
+    }
+
+    fn gap(&mut self, e: &Gap) {
+        self.string(key!("stockade.gap.fence"), &e.fence);
+        self.number(key!("stockade.gap.duration_ns"), e.duration_ns);
+        self.number(key!("stockade.gap.denials"), e.denials);
+        self.number(key!("stockade.gap.lost"), e.lost);
     }
 
     fn suppressed(&mut self, e: &Suppressed) {
@@ -680,6 +689,7 @@ mod tests {
                     e.reason = s.into();
                 }
                 Kind::Reload(e) => e.policy = s.into(),
+                Kind::Gap(e) => e.fence = s.into(),
                 Kind::UnixConnect(e) => e.path = s.into(),
                 Kind::DnsQuery(e) => e.name = s.into(),
                 Kind::DnsAnswer(e) => e.name = s.into(),
@@ -725,6 +735,7 @@ mod tests {
                 Kind::Disk(_) | Kind::DiskSummary(_) => &["process.name", "stockade.disk.name"],
                 Kind::Loss(_) => &["stockade.loss.of", "stockade.loss.cause"],
                 Kind::Sampled(_) => &["stockade.sampled.of", "stockade.sampled.reason"],
+                Kind::Gap(_) => &["stockade.gap.fence"],
                 Kind::Reload(_) => {
                     assert_eq!(value["stockade.fence"]["policy"], s);
                     continue;

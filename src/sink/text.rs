@@ -114,7 +114,7 @@ impl Text {
         if let Some(fence) = &c.fence {
             writeln!(
                 out,
-                "  fence    {} ({}): {} on {} by {}{}; proved by {}{}",
+                "  fence    {} ({}): {} on {} by {}{}; proved by {}{}{}",
                 OneLine(&fence.policy),
                 OneLine(&fence.mode),
                 Counted(fence.rules, "rule", "rules"),
@@ -128,6 +128,10 @@ impl Text {
                 match fence.reloads {
                     0 => String::new(),
                     n => format!("; {} before it", Counted(n, "policy", "policies")),
+                },
+                match &fence.pinned {
+                    None => String::new(),
+                    Some(name) => format!("; pinned as {}, it stands on", OneLine(name)),
                 }
             )?;
         }
@@ -385,7 +389,7 @@ mod tests {
   watched  process, file
   probe    process_exec attached by tp_btf
   probe    file_open attached by fexit
-  fence    build-job (enforce): 4 rules on 17 paths and 2 addresses and 1 limit by lsm, tag+key; proved by 9 refused accesses
+  fence    build-job (enforce): 4 rules on 17 paths and 2 addresses and 1 limit by lsm, tag+key; proved by 9 refused accesses; pinned as build-job, it stands on
 complete: nothing that was asked for went unseen
 "
         );

@@ -161,7 +161,8 @@ impl Decoder {
             | Kind::Loss(_)
             | Kind::Sampled(_)
             | Kind::Suppressed(_)
-            | Kind::Reload(_) => {}
+            | Kind::Reload(_)
+            | Kind::Gap(_) => {}
             Kind::Oom(e) => spare.put(e.trigger_comm),
         }
         spare.put(event.process.comm);

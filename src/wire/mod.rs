@@ -484,6 +484,7 @@ record!(
     /// `struct stk_identity`.
     IdentityRecord {
         file: RawFileId,
+        start_ns: u64,
         fd: u32,
         tgid: u32,
         name: [u8; NAME_MAX],
@@ -522,6 +523,15 @@ record!(
 );
 
 impl TaskKey {
+    /// Of whoever asked for the identities of his files.
+    #[cfg_attr(not(stockade_kernel), allow(dead_code))]
+    pub(crate) fn of_reader(record: &IdentityRecord) -> Self {
+        TaskKey {
+            start_ns: record.start_ns,
+            tgid: record.tgid.into(),
+        }
+    }
+
     /// Of a process that runs.
     #[cfg_attr(not(stockade_kernel), allow(dead_code))]
     pub(crate) fn of(seed: &SeedRecord) -> Self {
@@ -581,6 +591,7 @@ record!(
     RuleAction {
         error: u32,
         kill: u32,
+        hits: u64,
     }
 );
 
@@ -642,6 +653,7 @@ record!(
 record!(
     /// `struct stk_config`.
     Config {
+        self_start_ns: u64,
         self_tgid: u32,
         scope: u32,
         cgroups: u32,

@@ -44,6 +44,8 @@ mod mounts;
 #[cfg(target_os = "linux")]
 mod net;
 #[cfg(target_os = "linux")]
+mod pins;
+#[cfg(target_os = "linux")]
 mod places;
 #[cfg(target_os = "linux")]
 mod pressure;
@@ -114,6 +116,7 @@ fn main() {
             scope::TESTS,
             lockout::TESTS,
             reload::TESTS,
+            pins::TESTS,
             lifetime::TESTS,
             limits::TESTS,
             differential::TESTS,
