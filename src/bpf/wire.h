@@ -56,7 +56,8 @@ enum stk_kind {
 	STK_KIND_NET_DENIAL = 39,
 	STK_KIND_CALL_DENIAL = 40,
 	STK_KIND_LIMIT_DENIAL = 41,
-	STK_KIND_MAX = 42,
+	STK_KIND_GUARD_DENIAL = 42,
+	STK_KIND_MAX = 43,
 };
 
 /* Why something did not arrive: lost, or left out on purpose. */
@@ -173,6 +174,7 @@ enum stk_abi {
  * rule allows: a code, which leaves the uppermost bit free.
  */
 enum stk_rule {
+	STK_RULE_GUARD = 0x3ffffffe, /* in no policy: of what the fence keeps to itself */
 	STK_RULE_CANARY = 0x3fffffff,
 	STK_RULE_NONE = 0x7fffffff, /* in a set, and as much as allowed */
 };
@@ -597,6 +599,33 @@ struct stk_limit_denial {
 	__u16 error; /* errno that was answered; 0 for an audit */
 	__u16 counted; /* stk_counted */
 	__u16 abi; /* stk_abi, of a system call */
+};
+
+/* What the fence keeps to itself. */
+enum stk_guard {
+	STK_GUARD_MAP = 0, /* writing a map */
+	STK_GUARD_PIN = 1, /* taking the name of something away that is pinned */
+	STK_GUARD_MOUNT = 2, /* unmounting where that is */
+	STK_GUARD_MONITOR_SIGNAL = 3,
+	STK_GUARD_MONITOR_TRACE = 4, /* the monitor's memory and descriptors */
+	STK_GUARD_KINDS = 5,
+};
+
+enum stk_guarded_map {
+	STK_GUARDED_MAPS = 64,
+	/* Values of stk_guarded. */
+	STK_GUARDED_HELD = 1, /* from who is held */
+	STK_GUARDED_CANARY = 2, /* from ourselves as well */
+};
+
+/* Somebody who is held has reached for it. */
+struct stk_guard_denial {
+	struct stk_hdr hdr;
+	__u32 rule;
+	__u16 verdict;
+	__u16 error;
+	__u32 at; /* stk_guard */
+	__u32 pad;
 };
 
 /* How much of something may be done; value of stk_limit_table. Amounts are in parts of which `part` make one. */

@@ -62,9 +62,8 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     };
     let builder = Session::builder()
         .scope(args.scope.scope())
-        .policy(rules.clone())
-        .prove_every(args.policy.prove_every);
-    let mut builder = args.intake.apply(builder);
+        .policy(rules.clone());
+    let mut builder = args.intake.apply(args.policy.apply(builder));
     if args.i_know {
         builder = builder.allow_lockout();
     }

@@ -275,11 +275,23 @@ struct PolicyArgs {
     /// How often the fence must refuse an access of stockade's own anew, such as 60s; 0s for only at the start
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = watch::time)]
     prove_every: Duration,
+    /// Keep the fence from those whom it holds, root among them: its maps, the names that it is pinned by, and
+    /// stockade itself
+    #[arg(long)]
+    guard: bool,
     #[command(flatten)]
     environment: EnvironmentArgs,
 }
 
 impl PolicyArgs {
+    fn apply(&self, builder: SessionBuilder) -> SessionBuilder {
+        let builder = builder.prove_every(self.prove_every);
+        match self.guard {
+            true => builder.guard(),
+            false => builder,
+        }
+    }
+
     /// The rules of the file and of the command line as one set.
     fn rules(&self) -> anyhow::Result<Option<RuleSet>> {
         let env = self.environment.environment()?;

@@ -64,12 +64,12 @@ pub(super) fn main(args: RunArgs) -> Outcome {
     command.args(words);
     let held = Held::spawn(command)?;
 
-    let mut builder = Session::builder().command(&held);
+    let mut builder = args.policy.apply(Session::builder().command(&held));
     builder = args
         .watch
         .apply(&args.monitors, args.intake.apply(builder))?;
     if let Some(rules) = rules {
-        builder = builder.policy(rules).prove_every(args.policy.prove_every);
+        builder = builder.policy(rules);
     }
     // On failure `held` is dropped: the command has not run.
     let (session, output) = Output::begin(&args.output, builder)?;

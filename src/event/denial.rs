@@ -111,6 +111,11 @@ pub enum Denied {
         /// Of `syscalls`, which one.
         call: Option<LimitedCall>,
     },
+    /// The fence itself, which is kept from who is held by it.
+    Guarded {
+        /// What of it: `map`, `pin`, `mount` or `monitor`.
+        of: Cow<'static, str>,
+    },
 }
 
 /// A system call that a limit counts.
@@ -161,6 +166,7 @@ impl fmt::Display for Denied {
                 f.write_str("call=")?;
                 write_call(f, CallName(name, *number, *compat), args)
             }
+            Denied::Guarded { of } => write!(f, "guarded={}", Quoted(of)),
             Denied::Limit {
                 counted,
                 amount,

@@ -142,6 +142,24 @@ fn limited(counted: &'static str, amount: Option<u64>, call: Option<LimitedCall>
     })
 }
 
+fn guarded() -> Kind {
+    Kind::Denial(Denial {
+        rule: 0x3fff_fffe,
+        rule_id: "guard".into(),
+        rule_line: 0,
+        mechanism: "lsm".into(),
+        ancestors: ancestors(),
+        access: "signal".into(),
+        refused: true,
+        killed: false,
+        errno: 1,
+        unlisted: false,
+        object: Denied::Guarded {
+            of: "monitor".into(),
+        },
+    })
+}
+
 fn loss(of: &str, cause: &str, count: u64) -> Kind {
     Kind::Loss(Loss {
         of: of.into(),
@@ -814,6 +832,7 @@ pub fn samples() -> Vec<Event> {
             }),
         ),
         event(8_100_001, worker(), limited("bytes", Some(65_536), None)),
+        event(8_100_001, worker(), guarded()),
         event(
             8_100_002,
             worker(),

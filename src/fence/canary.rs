@@ -10,10 +10,11 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::calls::canary_filter;
 use super::places::{Said, Voice};
+use super::plan::Plan;
 use super::{About, file_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::seccomp::{self, Filter};
-use crate::kernel::{Asker, Records, Rings};
+use crate::kernel::{Asker, OwnTable, Records, Rings};
 use crate::policy::{self, Access, Effect};
 use crate::wire::{FileKey, RULE_CANARY, denied_rule};
 
@@ -51,11 +52,12 @@ pub(super) struct Canaries {
     fork: ForkCanary,
     call: CallCanary,
     counted: CountedCanary,
+    /// Where the fence keeps itself from who is held.
+    pub(super) map: Option<MapCanary>,
 }
 
 impl Canaries {
-    /// `secret` is that of the policy's filter.
-    pub(super) fn new(asker: &Asker, secret: u64) -> Result<Self> {
+    pub(super) fn new(asker: &Asker, plan: &Plan) -> Result<Self> {
         let (file, tag) = (memfd()?, memfd()?);
         let found = asker
             .files()?
@@ -75,7 +77,11 @@ impl Canaries {
             limit: NetworkCanary::new()?,
             fork: ForkCanary,
             counted: CountedCanary,
-            call: CallCanary::new(secret),
+            call: CallCanary::new(plan.secret),
+            map: match plan.guards_itself {
+                true => Some(MapCanary::new()?),
+                false => None,
+            },
         })
     }
 
@@ -102,6 +108,9 @@ impl Canaries {
         }
         if about.limits_calls {
             all.push(&self.counted);
+        }
+        if let Some(map) = &self.map {
+            all.push(map);
         }
         all
     }
@@ -286,6 +295,35 @@ impl Proves for CountedCanary {
         // Its record is the proof.
         let _ = seccomp::call_canary(0);
         Err(rustix::io::Errno::PERM)
+    }
+}
+
+/// A map that nobody may write, ourselves included.
+#[derive(Debug)]
+pub(super) struct MapCanary {
+    map: OwnTable,
+    id: u32,
+}
+
+impl MapCanary {
+    fn new() -> Result<Self> {
+        let map = OwnTable::array("stk_canary", 4, 1)?;
+        let id = map.id()?;
+        Ok(MapCanary { map, id })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+impl Proves for MapCanary {
+    fn reachable(&self) -> Result<()> {
+        self.map.get(&0u32.to_ne_bytes()).map(drop)
+    }
+
+    fn access(&self) -> rustix::io::Result<()> {
+        OwnTable::reach(self.id)
     }
 }
 

@@ -352,6 +352,28 @@ macro_rules! limits {
 pub(super) const LIMITS_LSM: &[Probe] = limits!("lsm");
 pub(super) const LIMITS_FMOD_RET: &[Probe] = limits!("fmod_ret");
 
+/// Those by which a fence keeps itself from who is held.
+macro_rules! guard {
+    ($how:literal) => {
+        &[
+            network!($how, "guard_map", "maps of the fence that are written"),
+            network!($how, "guard_unlink", "names of the fence that are removed"),
+            network!(
+                $how,
+                "guard_rmdir",
+                "directories of the fence that are removed"
+            ),
+            network!($how, "guard_rename", "names of the fence that are changed"),
+            network!($how, "guard_umount", "the file system of the fence"),
+            network!($how, "guard_signal", "signals to the monitor"),
+            network!($how, "guard_trace", "the monitor's memory"),
+        ]
+    };
+}
+
+pub(super) const GUARD_LSM: &[Probe] = guard!("lsm");
+pub(super) const GUARD_FMOD_RET: &[Probe] = guard!("fmod_ret");
+
 /// The hooks without which limits would have a gap, or no canary. What is sent can begin a connection.
 pub(super) fn counting(
     probes: &'static [Probe],

@@ -7,6 +7,7 @@
 mod calls;
 mod canary;
 mod contacts;
+mod guard;
 mod hooks;
 mod identity;
 mod limits;
@@ -71,20 +72,28 @@ impl Mechanism {
         }
     }
 
-    /// The objects of the fence and what they attach: that for files, that for the network and that for limits.
-    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 3] {
-        let (files, network, limits) = match self {
-            Mechanism::Lsm => (hooks::LSM, hooks::NETWORK_LSM, hooks::LIMITS_LSM),
+    /// The objects of the fence and what they attach: that for files, that for the network, that for limits and that for
+    /// the fence itself.
+    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 4] {
+        let (files, network, limits, guard) = match self {
+            Mechanism::Lsm => (
+                hooks::LSM,
+                hooks::NETWORK_LSM,
+                hooks::LIMITS_LSM,
+                hooks::GUARD_LSM,
+            ),
             Mechanism::FmodRet => (
                 hooks::FMOD_RET,
                 hooks::NETWORK_FMOD_RET,
                 hooks::LIMITS_FMOD_RET,
+                hooks::GUARD_FMOD_RET,
             ),
         };
         [
             (Object::Fence, files),
             (Object::FenceNetwork, network),
             (Object::FenceLimit, limits),
+            (Object::FenceGuard, guard),
         ]
     }
 }
@@ -116,6 +125,7 @@ pub(crate) struct About {
     limits_forks: bool,
     limits_network: bool,
     limits_calls: bool,
+    guards_itself: bool,
 }
 
 impl About {
@@ -132,6 +142,7 @@ impl About {
             limits_forks: counts(Thing::Forks) || counts(Thing::Threads),
             limits_network: counts(Thing::Connections) || counts(Thing::Bytes),
             limits_calls: plan.limits.counts_calls(),
+            guards_itself: plan.guards_itself,
         }
     }
 
@@ -144,6 +155,7 @@ impl About {
             limits_forks: self.limits_forks && !other.limits_forks,
             limits_network: self.limits_network && !other.limits_network,
             limits_calls: self.limits_calls && !other.limits_calls,
+            guards_itself: self.guards_itself && !other.guards_itself,
             ..self
         }
     }
@@ -188,7 +200,7 @@ impl Fence {
         seen: &mut Records,
     ) -> Result<(Fence, Rings)> {
         let mut tried: Vec<String> = Vec::new();
-        let canaries = Canaries::new(asker, plan.secret)?;
+        let canaries = Canaries::new(asker, &plan)?;
         let mut unused = None;
         // Absent from a list that we could read, LSM programs attach and are never called: do not even try.
         let order: &[Mechanism] = if modules.is_some() && !has_tags(modules) {
@@ -214,6 +226,7 @@ impl Fence {
                 None => Tables::new(room, loader)?,
             };
             tables.fill(&plan, &canaries, loader, tags)?;
+            guard::keep(&canaries, loader)?;
             let mut rings = loader.rings()?;
             let mut about = About::new(&plan);
             let proving = canaries.of(&about, tags);
@@ -261,11 +274,12 @@ impl Fence {
     /// came meanwhile; the hooks that were added are told.
     pub(crate) fn reload(
         &mut self,
-        plan: Plan,
+        mut plan: Plan,
         loader: &mut Loader,
         rings: &mut Rings,
         seen: &mut Records,
     ) -> Result<Vec<ProbeReport>> {
+        plan.guards_itself = self.about.guards_itself;
         self.tables.have_room(&plan)?;
         if self.pins.is_some() {
             outlives(plan.held())?;
@@ -281,6 +295,7 @@ impl Fence {
         };
         can_hold(&plan, self.tags, loader, &[])?;
         self.tables.fill(&plan, &self.canaries, loader, self.tags)?;
+        guard::keep(&self.canaries, loader)?;
         let mut about = About::new(&plan);
         let proving = self.canaries.of(&about, self.tags);
         about.proofs = count(proving.len());
@@ -350,9 +365,11 @@ impl Fence {
             limits_network,
             limits_calls,
             syscalls,
+            guards_itself,
             ..
         } = self.about;
-        let by_hooks = guards_files || guards_network || limits_forks || limits_network;
+        let by_hooks =
+            guards_files || guards_network || limits_forks || limits_network || guards_itself;
         let parts = [
             (by_hooks, self.mechanism.name()),
             (syscalls > 0, SECCOMP),
@@ -387,10 +404,15 @@ impl Fence {
         &mut self,
         place: Place,
         following: &Attachments,
+        asker: &Asker,
         loader: &Loader,
     ) -> Result<()> {
         outlives(self.held.iter())?;
-        self.pins = Some(Pins::new(place, &[following, &self.attached], loader)?);
+        let pins = Pins::new(place, &[following, &self.attached], loader)?;
+        if self.about.guards_itself {
+            guard::keep_pins(pins.directory(), asker, loader)?;
+        }
+        self.pins = Some(pins);
         Ok(())
     }
 
@@ -409,13 +431,23 @@ impl Fence {
         self.pins.take().map_or(Ok(()), |pins| pins.give_up())
     }
 
+    /// Whether it stands on without this program.
+    pub(crate) fn outlives_us(&self) -> bool {
+        self.pins.is_some()
+    }
+
     /// The name that it is pinned under.
     pub(crate) fn pinned(&self) -> Option<&str> {
         self.pins.as_ref().map(Pins::name)
     }
 
     /// Says of itself what others can read; what the fence knows is filled in.
-    pub(crate) fn publish(&mut self, mut record: Record, beat: Beat) -> Result<()> {
+    pub(crate) fn publish(
+        &mut self,
+        mut record: Record,
+        beat: Beat,
+        loader: &Loader,
+    ) -> Result<()> {
         if let Some(pins) = &self.pins {
             record.pinned = Some(pins.name().to_owned());
             record.links = pins.links().to_vec();
@@ -423,6 +455,10 @@ impl Fence {
         record.rules.first = self.first_rule();
         record.armed_map = self.tables.number()?;
         let published = Published::new(&record, beat)?;
+        if self.about.guards_itself {
+            let former = self.published.as_ref().map(Published::id).transpose()?;
+            guard::keep_instead(published.id()?, former, loader)?;
+        }
         if let Some(pins) = &self.pins {
             pins.publish(&published)?;
         }
@@ -440,7 +476,7 @@ impl Fence {
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        if self.pins.is_none() {
+        if !self.outlives_us() {
             // Nobody is to read of a fence that it is switched off because it ends.
             self.published = None;
             // What cannot be told to the programs ends with them.
@@ -474,7 +510,7 @@ fn attach(
 ) -> Result<std::result::Result<(Attachments, Vec<ProbeReport>), String>> {
     let mut attached = Attachments::default();
     let mut reports: Vec<ProbeReport> = Vec::new();
-    let [files, network, limits] = mechanism.parts();
+    let [files, network, limits, guard] = mechanism.parts();
     let [calls, limited_calls, purses] = TRACING;
     let mut wanted: Vec<(Object, Vec<&'static Probe>)> = Vec::new();
     if plan.guards_files {
@@ -502,6 +538,9 @@ fn attach(
             probes.extend(purses.1);
         }
         wanted.push((limits.0, probes));
+    }
+    if plan.guards_itself {
+        wanted.push((guard.0, guard.1.iter().collect()));
     }
     for (object, mut needed) in wanted {
         needed.retain(|probe| !hooked.contains(probe.name));

@@ -240,6 +240,10 @@ impl Pins {
         &self.place.name
     }
 
+    pub(crate) fn directory(&self) -> &PinDirectory {
+        &self.directory
+    }
+
     pub(crate) fn links(&self) -> &[String] {
         &self.links
     }

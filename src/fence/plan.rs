@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(super) secret: u64,
     /// Files, and directories whose contents are meant, that rules are about.
     pub(super) files: u32,
+    /// It keeps itself from who is held.
+    pub(crate) guards_itself: bool,
     /// This process, where it had files open that the kernel was asked about.
     pub(crate) own_key: Option<TaskKey>,
 }
@@ -154,6 +156,7 @@ impl Plan {
             filter,
             secret,
             files: 0,
+            guards_itself: false,
             own_key: known.own_key(),
         };
         // The same file named twice is one target.
@@ -242,7 +245,10 @@ impl Plan {
 
     /// There is something that hooks refuse.
     pub(super) fn needs_hooks(&self) -> bool {
-        self.guards_files || !self.contacts.is_empty() || self.limits.are_by_hooks()
+        self.guards_files
+            || !self.contacts.is_empty()
+            || self.limits.are_by_hooks()
+            || self.guards_itself
     }
 
     /// A file that only its tag tells apart.

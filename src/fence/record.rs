@@ -82,6 +82,11 @@ impl Published {
         Ok(this)
     }
 
+    /// The number of its map.
+    pub(crate) fn id(&self) -> Result<u32> {
+        self.0.id()
+    }
+
     pub(crate) fn beat(&self, beat: Beat) -> Result<()> {
         self.write(0, &json(&beat)?)
     }

@@ -3,8 +3,8 @@
 use std::mem::offset_of;
 
 use super::skel::{
-    allocation, disk, fence, fence_limit, fence_network, fence_syscall, file, file_summary,
-    identity, memory, network, process, process_summary, profile, scope, syscall,
+    allocation, disk, fence, fence_guard, fence_limit, fence_network, fence_syscall, file,
+    file_summary, identity, memory, network, process, process_summary, profile, scope, syscall,
 };
 use crate::wire;
 
@@ -208,6 +208,16 @@ same_layout!(
         error,
         counted,
         abi
+    }
+);
+same_layout!(
+    wire::GuardDenialRecord = fence_guard::types::stk_guard_denial {
+        hdr,
+        rule,
+        verdict,
+        error,
+        at,
+        pad
     }
 );
 same_layout!(

@@ -51,6 +51,7 @@ objects! {
     FenceNetwork, FENCE_NETWORK;
     FenceSyscall, FENCE_SYSCALL;
     FenceLimit, FENCE_LIMIT;
+    FenceGuard, FENCE_GUARD;
     Syscall, SYSCALL;
     Network, NETWORK;
     Memory, MEMORY;
@@ -322,6 +323,15 @@ impl Loader {
     /// The counters of what is lost on the way to the rings.
     pub(crate) fn drops(&self) -> Result<Drops> {
         Drops::new(self.handle("stk_counts")?)
+    }
+
+    /// The numbers of the maps that the objects brought along.
+    pub(crate) fn map_ids(&self) -> Result<Vec<u32>> {
+        let ids = self.maps.iter().map(|(name, map)| match map.info() {
+            Ok(info) => Ok(info.info.id),
+            Err(e) => Err(refused(&format!("asking for the map {name}"), &e, &[])),
+        });
+        ids.collect()
     }
 
     /// Gives the maps that the objects brought along their own names in a directory, but for those that have one already.

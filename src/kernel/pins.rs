@@ -109,6 +109,10 @@ impl PinDirectory {
         Ok(Some(PinDirectory { path, fd }))
     }
 
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// What is in it.
     pub(crate) fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();

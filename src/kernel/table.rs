@@ -67,6 +67,15 @@ impl OwnTable {
         }
     }
 
+    /// Whether the map with this number can be had for writing.
+    pub(crate) fn reach(id: u32) -> rustix::io::Result<()> {
+        match MapHandle::from_map_id(id) {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == libbpf_rs::ErrorKind::PermissionDenied => Err(Errno::PERM),
+            Err(_) => Err(Errno::IO),
+        }
+    }
+
     /// Its number, by which it is found as long as somebody holds it.
     pub(crate) fn id(&self) -> Result<u32> {
         match self.map.info() {

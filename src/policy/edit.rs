@@ -63,6 +63,10 @@ pub fn edit_call(set: &RuleSet, call: &SystemCall) -> Option<Edit> {
 /// the file has other names or what was asked of the socket has none, the rule that the denial names is changed.
 #[must_use]
 pub fn edit_denial(set: &RuleSet, denial: &Denial) -> Option<Edit> {
+    // That is in no policy.
+    if let Denied::Guarded { .. } = &denial.object {
+        return None;
+    }
     if let Denied::Limit { amount, .. } = &denial.object {
         return edit_limit(set, &denial.rule_id, *amount);
     }
@@ -95,7 +99,7 @@ pub fn edit_denial(set: &RuleSet, denial: &Denial) -> Option<Edit> {
             let call = named.unwrap_or_else(|| SystemCall::numbered(*number, *compat));
             edit_call(set, &call)
         }
-        Denied::Limit { .. } => None,
+        Denied::Limit { .. } | Denied::Guarded { .. } => None,
     };
     found.or_else(|| without(set, &denial.rule_id, access))
 }

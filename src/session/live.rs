@@ -31,7 +31,7 @@ use crate::recording::{Opening, Recorder, Rules};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
     Config, MARKS, NAMESPACES, Ports, Range, TASK_ENDED, TaskEntry, TaskKey, env_choice,
-    filter_bit, kind, loss, read,
+    filter_bit, kind, loss, read, scope_bit,
 };
 
 /// Denials are rare and 4.5 KiB each: 900 of them fit while the consumer is busy.
@@ -107,6 +107,7 @@ impl Live {
             lockout_allowed,
             room,
             prove_every,
+            guard,
         } = builder;
         if monitors.is_empty() && policy.is_none() {
             return Err(Error::new(
@@ -146,10 +147,15 @@ impl Live {
         let plan = match &policy {
             Some(rules) => {
                 let operators = operators(rules, spares_operators, &resolved, &asker)?;
-                Some(fence::Plan::new(rules, &operators, &asker, &btf)?)
+                let mut plan = fence::Plan::new(rules, &operators, &asker, &btf)?;
+                plan.guards_itself = guard;
+                Some(plan)
             }
             None => None,
         };
+        if guard {
+            guardable(&resolved, plan.is_some(), spares_operators, &asker)?;
+        }
         let modules = plan.as_ref().and_then(|_| securityfs_lsm());
         // Who has asked about files knows already.
         let own_key = match plan.as_ref().and_then(|plan| plan.own_key) {
@@ -496,15 +502,13 @@ impl Live {
         self.tell_skips(on);
         // Detached first: then what is in the rings is nearly all there will be.
         self.attached = Attachments::default();
-        let stands = self
-            .fence
-            .take()
-            .is_some_and(|fence| fence.pinned().is_some());
-        self.following = Attachments::default();
-        match stands {
+        if self.fence.as_ref().is_some_and(Fence::outlives_us) {
             // It goes on telling, and what is not read now is kept for the next one.
-            true => self.deliver_some(on)?,
-            false => self.deliver_rest(on)?,
+            self.deliver_some(on)?;
+        } else {
+            self.fence = None;
+            self.following = Attachments::default();
+            self.deliver_rest(on)?;
         }
         self.summaries.tell(
             &self.loader,
@@ -515,6 +519,8 @@ impl Live {
             on,
         )?;
         self.tell_losses(on)?;
+        // Of one that stands on: when it was last looked after, and what is known of its losses.
+        self.beat()?;
         let mut certificate = self.certificate;
         certificate.ended_ns = boot_ns();
         certificate.events = self.delivery.events;
@@ -706,6 +712,28 @@ fn operators(
         return Ok(Vec::new());
     }
     resolved.operators(asker)
+}
+
+/// Whether a fence can keep itself from those whom it holds, and leaves somebody who can take it down.
+fn guardable(resolved: &Resolved, fenced: bool, spared: bool, asker: &Asker) -> Result<()> {
+    if !fenced {
+        return Err(no_fence("there is nothing to guard"));
+    }
+    if resolved.selection().bits == scope_bit::HOST {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "a fence that holds the whole host cannot be guarded: nobody would be left who can take it down",
+        )
+        .with_hint("name who is to be kept from it: cgroups, trees or users"));
+    }
+    if spared || resolved.operators(asker)?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Policy,
+        "the fence holds the session that arms it, which could not take it down again; nothing is armed",
+    )
+    .with_hint("leave that session out of the scope; --i-know arms it all the same"))
 }
 
 fn no_fence(so: &str) -> Error {

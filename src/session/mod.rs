@@ -50,6 +50,8 @@ pub struct SessionBuilder {
     room: Option<u32>,
     /// How often the fence is proved anew; zero for never.
     prove_every: Duration,
+    /// The fence keeps itself from who is held.
+    guard: bool,
     /// What a command that is held waits for, and the scope that is this command.
     #[cfg(stockade_kernel)]
     command: Option<(crate::launch::Confinement, Scope)>,
@@ -151,6 +153,14 @@ impl SessionBuilder {
         self
     }
 
+    /// The fence keeps itself from those whom it holds, root among them: they are refused to write its maps, to take away
+    /// the names that it is pinned by, to unmount the file system where those are, and to signal or trace this process. What
+    /// they try is told as a denial by the rule `guard`, also in audit mode, where it is refused as well.
+    pub fn guard(mut self) -> Self {
+        self.guard = true;
+        self
+    }
+
     /// How many events a process may send in a second, so that one cannot drown the others; 0, no limit, where it is not
     /// set. Execs, forks, exits, denials and kills for want of memory do not count. What is above is counted by process
     /// and told in the stream ([`Suppressed`](crate::event::Suppressed)).
@@ -191,6 +201,7 @@ impl Session {
             lockout_allowed: false,
             room: None,
             prove_every: Duration::from_secs(60),
+            guard: false,
             #[cfg(stockade_kernel)]
             command: None,
         }

@@ -27,6 +27,7 @@ impl Live {
             lockout_allowed: _,
             room: _,
             prove_every: _,
+            guard: _,
         } = builder;
         Err(Error::new(
             ErrorKind::Unsupported,

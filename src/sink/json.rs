@@ -219,6 +219,7 @@ fn class_of(kind: &Kind) -> &'static [u8] {
                 true => class!("denial", "alert", "process", "denied"),
                 false => class!("denial", "alert", "process", "allowed"),
             },
+            (Denied::Guarded { .. }, _) => class!("denial", "alert", "process", "denied"),
             (Denied::Syscall { .. }, true) => class!("denial", "alert", "process", "denied"),
             (Denied::Syscall { .. }, false) => class!("denial", "alert", "process", "allowed"),
             (_, true) => class!("denial", "alert", "network", "denied"),
@@ -372,6 +373,7 @@ impl Line<'_> {
                 self.call(name, *number, *compat);
                 self.call_args(args);
             }
+            Denied::Guarded { of } => self.string(key!("stockade.guarded"), of),
             Denied::Limit {
                 counted,
                 amount,

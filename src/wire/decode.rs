@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{
     ABI_COMPAT, ACCESS_NAMES, COUNTED_KINDS, CallDenialRecord, DenialRecord, ExecRecord,
-    ExitRecord, FileRecord, ForkRecord, Header, LimitDenialRecord, MemoryRecord, NAMESPACES,
-    NO_LOGIN, NetDenialRecord, OomRecord, RawFileId, RawNamespaces, RenameRecord, SyscallRecord,
-    VERDICT_DENY, VERDICT_KILL, change, flag, kind, memory_call, network, read,
+    ExitRecord, FileRecord, ForkRecord, GuardDenialRecord, Header, LimitDenialRecord, MemoryRecord,
+    NAMESPACES, NO_LOGIN, NetDenialRecord, OomRecord, RawFileId, RawNamespaces, RenameRecord,
+    SyscallRecord, VERDICT_DENY, VERDICT_KILL, change, flag, kind, memory_call, network, read,
 };
 use crate::event::{
     Denial, Denied, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, LimitedCall,
@@ -70,6 +70,7 @@ impl Decoder {
             kind::NET_DENIAL => net_denial(bytes, spare)?,
             kind::CALL_DENIAL => call_denial(bytes, spare)?,
             kind::LIMIT_DENIAL => limit_denial(bytes, spare)?,
+            kind::GUARD_DENIAL => guard_denial(bytes, spare)?,
             kind::SYSCALL => syscall(bytes)?,
             kind::CONNECT..=kind::RETRANSMIT => network::net(bytes)?,
             kind::UNIX_CONNECT => network::unix(bytes, spare)?,
@@ -695,6 +696,33 @@ fn limit_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     Ok(refusal(flags, rec.rule, access, verdict, object, spare))
 }
 
+/// What a fence keeps to itself, by number: the name, and what is done to it.
+const GUARDED: [(&str, &str); 5] = [
+    ("map", "write"),
+    ("pin", "delete"),
+    ("mount", "umount"),
+    ("monitor", "signal"),
+    ("monitor", "trace"),
+];
+
+/// What denials of it name as their rule, which is in no policy.
+pub(crate) const GUARD: &str = "guard";
+
+fn guard_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
+    let rec: GuardDenialRecord = fixed(bytes)?;
+    let (flags, verdict) = (rec.hdr.flags, (rec.verdict, rec.error));
+    let guarded = usize::try_from(rec.at).ok().and_then(|at| GUARDED.get(at));
+    let &(of, asked) = guarded.ok_or(Malformed::Unknown)?;
+    let mut access = spare.string();
+    access.push_str(asked);
+    let object = Denied::Guarded { of: of.into() };
+    let mut kind = refusal(flags, rec.rule, access, verdict, object, spare);
+    if let Kind::Denial(denial) = &mut kind {
+        denial.rule_id.push_str(GUARD);
+    }
+    Ok(kind)
+}
+
 /// What every denial says.
 fn refusal(
     flags: u32,
@@ -727,6 +755,7 @@ pub(crate) fn denied_rule(bytes: &[u8]) -> Option<u32> {
         kind::NET_DENIAL => offset_of!(NetDenialRecord, rule),
         kind::CALL_DENIAL => offset_of!(CallDenialRecord, rule),
         kind::LIMIT_DENIAL => offset_of!(LimitDenialRecord, rule),
+        kind::GUARD_DENIAL => offset_of!(GuardDenialRecord, rule),
         _ => return None,
     };
     read(bytes.get(at..)?)

@@ -53,7 +53,8 @@ pub(crate) mod kind {
     pub(crate) const NET_DENIAL: u32 = 39;
     pub(crate) const CALL_DENIAL: u32 = 40;
     pub(crate) const LIMIT_DENIAL: u32 = 41;
-    pub(crate) const MAX: u32 = 42;
+    pub(crate) const GUARD_DENIAL: u32 = 42;
+    pub(crate) const MAX: u32 = 43;
 
     /// Names by value, for losses.
     pub(crate) const NAMES: [&str; MAX as usize] = [
@@ -99,6 +100,7 @@ pub(crate) mod kind {
         "net_denial",
         "call_denial",
         "limit_denial",
+        "guard_denial",
     ];
 
     /// Records that are told as events of other names than theirs.
@@ -178,6 +180,17 @@ pub(crate) const PATH_BUF: usize = 4352;
 pub(crate) const ACCESS_KINDS: usize = 14;
 /// `STK_RULE_CANARY`: the rule number of our own probe file.
 pub(crate) const RULE_CANARY: u32 = 0x3fff_ffff;
+/// `STK_RULE_GUARD`: the rule number of what the fence keeps to itself.
+#[cfg_attr(not(test), allow(dead_code))]
+pub(crate) const RULE_GUARD: u32 = 0x3fff_fffe;
+/// `STK_GUARD_KINDS`.
+#[cfg_attr(not(test), allow(dead_code))]
+pub(crate) const GUARD_KINDS: u32 = 5;
+/// `STK_GUARDED_MAPS`: as many maps can be guarded.
+pub(crate) const GUARDED_MAPS: u32 = 64;
+/// `STK_GUARDED_HELD`, `STK_GUARDED_CANARY`: from whom.
+pub(crate) const GUARDED_HELD: u8 = 1;
+pub(crate) const GUARDED_CANARY: u8 = 2;
 /// `STK_RULE_NONE`.
 pub(crate) const RULE_NONE: u32 = 0x7fff_ffff;
 /// `STK_NAME_MAX`: a name and its NUL.
@@ -396,6 +409,18 @@ record!(
         error: u16,
         counted: u16,
         abi: u16,
+    }
+);
+
+record!(
+    /// `struct stk_guard_denial`.
+    GuardDenialRecord {
+        hdr: Header,
+        rule: u32,
+        verdict: u16,
+        error: u16,
+        at: u32,
+        pad: u32,
     }
 );
 
@@ -863,6 +888,12 @@ mod tests {
             ("STK_KIND_NET_DENIAL", kind::NET_DENIAL),
             ("STK_KIND_CALL_DENIAL", kind::CALL_DENIAL),
             ("STK_KIND_LIMIT_DENIAL", kind::LIMIT_DENIAL),
+            ("STK_KIND_GUARD_DENIAL", kind::GUARD_DENIAL),
+            ("STK_GUARD_KINDS", GUARD_KINDS),
+            ("STK_GUARDED_MAPS", GUARDED_MAPS),
+            ("STK_GUARDED_HELD", GUARDED_HELD.into()),
+            ("STK_GUARDED_CANARY", GUARDED_CANARY.into()),
+            ("STK_RULE_GUARD", RULE_GUARD),
             ("STK_COUNTED_KINDS", u32::try_from(COUNTED_KINDS).unwrap()),
             ("STK_COUNTED_CALLS", u32::try_from(COUNTED_KINDS).unwrap()),
             ("STK_LIMITS", LIMITS),

@@ -194,6 +194,7 @@ fn operation(words: &[&str]) -> Result<()> {
         "net-twice" => crate::limits::net_twice(path, second),
         "sendfile-twice" => crate::limits::sendfile_twice(path),
         "unix" => crate::sockets::operation(path, second),
+        "reach" => crate::guard::operation(path, second),
         "open" => open(path, OFlags::RDONLY).map(drop),
         "hammer" => crate::reload::hammer(path, second),
         "open-while-moved" => crate::depth::open_while_moved(path),

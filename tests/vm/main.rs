@@ -22,6 +22,8 @@ mod file_summary;
 #[cfg(target_os = "linux")]
 mod filter;
 #[cfg(target_os = "linux")]
+mod guard;
+#[cfg(target_os = "linux")]
 mod harness;
 #[cfg(target_os = "linux")]
 mod helper;
@@ -117,6 +119,7 @@ fn main() {
             lockout::TESTS,
             reload::TESTS,
             pins::TESTS,
+            guard::TESTS,
             lifetime::TESTS,
             limits::TESTS,
             differential::TESTS,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::fence::{EPERM, text};
 use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, number, poll, stockade, word};
 use crate::helper::{arguments, results, step};
-use crate::mounts::{file_system, mount};
+use crate::mounts::{cgroup2, file_system, mount};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -36,14 +36,14 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-const ROOT: &str = "/sys/fs/bpf/stockade";
+pub(crate) const ROOT: &str = "/sys/fs/bpf/stockade";
 /// Such as a name in the bpf file system cannot be.
 const NAME: &str = "server.1";
 const PINNED: &str = "pinned as server.1: it stands without this program";
 const PORT: u16 = 4713;
 
 /// What `status` says of the fences of this name.
-fn status(ctx: &Ctx, code: i32) -> Vec<Value> {
+pub(crate) fn status(ctx: &Ctx, code: i32) -> Vec<Value> {
     let out = Command::new(&ctx.bin)
         .args(["status", "--json"])
         .output()
@@ -55,7 +55,7 @@ fn status(ctx: &Ctx, code: i32) -> Vec<Value> {
 }
 
 /// The only one.
-fn the_one(ctx: &Ctx) -> Value {
+pub(crate) fn the_one(ctx: &Ctx) -> Value {
     let mut all = status(ctx, 0);
     assert_eq!(all.len(), 1, "{all:#?}");
     all.remove(0)
@@ -73,13 +73,13 @@ fn hit(id: &str, times: u64) -> (String, u64) {
     (id.to_owned(), times)
 }
 
-fn kill(started: Stockade) {
+pub(crate) fn kill(started: Stockade) {
     started.process.signal(Signal::KILL);
     assert_eq!(started.wait().code, 128 + 9);
 }
 
 /// Fences that a failed test left would be in the way of the next one.
-struct Unpinned<'a>(&'a Ctx);
+pub(crate) struct Unpinned<'a>(pub(crate) &'a Ctx);
 
 impl Drop for Unpinned<'_> {
     fn drop(&mut self) {
@@ -90,7 +90,7 @@ impl Drop for Unpinned<'_> {
     }
 }
 
-fn nothing_is_left() {
+pub(crate) fn nothing_is_left() {
     let left: Vec<_> = fs::read_dir(ROOT)
         .map(|all| all.flatten().collect())
         .unwrap_or_default();
@@ -281,7 +281,7 @@ fn denials(events: &[Value]) -> Vec<&str> {
     denials.map(|e| word(e, "rule.id")).collect()
 }
 
-fn shell(script: &str, name: &str, program: &str, args: Vec<String>) -> Process {
+pub(crate) fn shell(script: &str, name: &str, program: &str, args: Vec<String>) -> Process {
     let child = Command::new("sh")
         .args(["-c", script, name, program])
         .args(args)
@@ -418,16 +418,16 @@ fn on_trial(ctx: &Ctx) -> Outcome {
         format!("version: 1\nname: {NAME}\nfiles:\n  - {rule}\n"),
     )
     .unwrap();
-    let fenced = shell("exec sleep 1000", "", "", Vec::new());
-    let pid = fenced.pid().to_string();
+    let group = cgroup2().join(format!("stockade-pinned-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
     let start = |after: &str| {
         let words = [
             "enforce",
             "--format",
             "json",
             "--fail-closed",
-            "--tree",
-            &pid,
+            "--cgroup",
+            text(&group),
         ];
         let mut started = Stockade::start(
             ctx,
@@ -449,6 +449,15 @@ fn on_trial(ctx: &Ctx) -> Outcome {
     started.until_stderr(PINNED);
     kill(started);
     assert_eq!(the_one(ctx)["pinned"], NAME);
+    // Whoever comes into the cgroup now is held as well.
+    let script = format!(
+        "echo $$ > {}/cgroup.procs && exec cat {} 2>&1",
+        text(&group),
+        text(&secret)
+    );
+    let out = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(said.contains("not permitted"), "{said}");
 
     // Somebody with all rights takes programs of it away, and switches it off: then it is not said to hold.
     let links: Vec<PathBuf> = fs::read_dir(Path::new(ROOT).join("server%2e1"))
@@ -467,5 +476,6 @@ fn on_trial(ctx: &Ctx) -> Outcome {
     );
     assert_eq!(stockade(ctx, ["unpin", "--all"]).code, 0);
     nothing_is_left();
+    fs::remove_dir(&group).unwrap();
     Outcome::Passed
 }

@@ -71,7 +71,7 @@ impl Live {
             self.resolved.take_over(&tasks, &self.loader, &self.asker)?;
         }
         let inbox = former.as_ref().map(Former::inbox).transpose()?;
-        fence.pin(place, &self.following, &self.loader)?;
+        fence.pin(place, &self.following, &self.asker, &self.loader)?;
         let ready = self.publish().and_then(|()| match &former {
             Some(former) => former.disarm(),
             None => Ok(()),
@@ -132,7 +132,7 @@ impl Live {
             return Ok(());
         };
         about.rules.first = fence.first_rule();
-        fence.publish(about.clone(), beat)
+        fence.publish(about.clone(), beat, &self.loader)
     }
 
     /// The same of another policy.

@@ -132,7 +132,10 @@ impl Line<'_> {
                 self.string(key!("stockade.socket.family"), &socket_family(*family));
                 self.number(key!("stockade.socket.protocol"), *protocol);
             }
-            Denied::File { .. } | Denied::Syscall { .. } | Denied::Limit { .. } => {}
+            Denied::File { .. }
+            | Denied::Syscall { .. }
+            | Denied::Limit { .. }
+            | Denied::Guarded { .. } => {}
         }
     }
 
