@@ -620,6 +620,22 @@ static __always_inline __u32 attr_access(struct iattr *attr)
 #define ON_CREATE(dentry)         ON_CREATE_BY(armed_now(), dentry)
 #define ON_CREATE_BY(now, dentry) CHECK_BY(now, false, NULL, STK_ACCESS_CREATE, dentry, NULL)
 
+/* include/uapi/linux/mount.h */
+#define MS_REMOUNT     (1 << 5)
+#define MS_BIND        (1 << 12)
+#define MS_PROPAGATION (0xf << 17) /* unbindable, private, slave, shared */
+
+/*
+ * Whether mount(2) with these flags puts something at the place, in the order in which path_mount() asks. Other options of
+ * what is mounted there, and who else sees what is mounted below it, hide nothing.
+ */
+static __always_inline bool puts_something(__u64 flags)
+{
+	if (flags & MS_REMOUNT)
+		return false;
+	return (flags & MS_BIND) || !(flags & MS_PROPAGATION);
+}
+
 /* A mount hides what was there. */
 #define ON_MOUNT(path) \
 	CHECK(false, (path)->dentry->d_inode, STK_ACCESS_MOUNT, (path)->dentry, (path)->mnt)
@@ -807,14 +823,14 @@ SEC("?lsm/sb_mount")
 int BPF_PROG(fence_mount__lsm, const char *dev_name, const struct path *path, const char *type,
 	     unsigned long flags, void *data, int ret)
 {
-	return VERDICT(ON_MOUNT(path));
+	return VERDICT(puts_something(flags) ? ON_MOUNT(path) : 0);
 }
 
 SEC("?fmod_ret/security_sb_mount")
 int BPF_PROG(fence_mount__fmod_ret, const char *dev_name, const struct path *path, const char *type,
 	     unsigned long flags, void *data, int ret)
 {
-	return VERDICT(ON_MOUNT(path));
+	return VERDICT(puts_something(flags) ? ON_MOUNT(path) : 0);
 }
 
 SEC("?lsm/move_mount")

@@ -74,6 +74,8 @@ mod starters;
 #[cfg(target_os = "linux")]
 mod summaries;
 #[cfg(target_os = "linux")]
+mod transparency;
+#[cfg(target_os = "linux")]
 mod variants;
 
 #[cfg(target_os = "linux")]
@@ -103,6 +105,8 @@ fn main() {
         summaries::main(&args[2..])
     } else if args.get(1).is_some_and(|a| a == "--vfork") {
         kill::vfork(&args[2..])
+    } else if args.get(1).is_some_and(|a| a == "--operations") {
+        transparency::main(&args[2..])
     } else {
         let tests: Vec<harness::Test> = [
             variants::TESTS,
@@ -113,6 +117,7 @@ fn main() {
             contacts::TESTS,
             sockets::TESTS,
             refusals::TESTS,
+            transparency::TESTS,
             starters::TESTS,
             calls::TESTS,
             scope::TESTS,
