@@ -12,7 +12,7 @@ TEST ?=
 PLAIN_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) \
 	$(patsubst tests/%/main.rs,--test %,$(filter-out tests/vm/main.rs,$(wildcard tests/*/main.rs)))
 
-.PHONY: help build demo test check test-unit test-root vm-test kernel-matrix kernels vmlinux bench setup-build \
+.PHONY: help build demo test check test-unit test-root vm-test kernel-matrix bypasses kernels vmlinux bench setup-build \
 	setup-check setup-vm install clean distclean
 
 help: ## this list
@@ -56,6 +56,10 @@ vm-test: setup-build setup-vm ## the privileged tests in one VM: KERNEL=6.12 (a 
 kernel-matrix: setup-build setup-vm ## the privileged tests in every VM of tests/vm/kernels.toml, one after the other
 	scripts/kernels.sh
 	scripts/vm-test.sh all $(TEST)
+
+bypasses: setup-build setup-vm ## run the tests in every VM and write docs/BYPASSES.md anew from what they have shown
+	scripts/kernels.sh
+	STOCKADE_BLESS=1 scripts/vm-test.sh all
 
 kernels: setup-vm ## fetch the kernels of the VM tests; nothing is downloaded twice
 	scripts/kernels.sh

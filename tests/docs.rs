@@ -239,6 +239,42 @@ fn every_name_of_the_kernel_half_that_a_page_uses_is_in_its_code() {
     );
 }
 
+/// Every hook of the fence's LSM programs is in the page's table, and no other.
+#[test]
+fn the_hooks_that_refuse_are_those_of_the_kernel_half() {
+    let mut told = BTreeSet::new();
+    for row in table("docs/BYPASSES.md", "Hooks") {
+        told.extend(code_spans(&row[1]).into_iter().map(str::to_owned));
+    }
+    // Of system calls there is no hook.
+    told.remove("sys_enter");
+    let mut hooks = BTreeSet::new();
+    for part in ["fence", "fence_network", "fence_limit"] {
+        let source = read(format!("src/bpf/{part}.bpf.c"));
+        let sections = source.split("SEC(\"?lsm/").skip(1);
+        hooks.extend(sections.filter_map(|s| s.split('"').next().map(str::to_owned)));
+    }
+    assert_eq!(told, hooks);
+}
+
+/// Each way around the fence that the tests know is on the page that they write.
+#[test]
+fn every_way_around_the_fence_is_on_the_page() {
+    let list: toml::Table = read("tests/vm/bypasses.toml").parse().expect("TOML");
+    let page = read("docs/BYPASSES.md");
+    let mut missing = Vec::new();
+    for (class, about) in &list {
+        let ways = about["ways"].as_table().expect("a table of ways");
+        for (way, what) in ways {
+            let what = what.as_str().expect("a sentence");
+            if !page.contains(&format!("\n| {what} | ")) {
+                missing.push(format!("{class}/{way}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "make bypasses: {missing:?}");
+}
+
 /// A block that begins with `$ stockade ... --help` is what the program prints.
 #[cfg(all(feature = "cli", target_os = "linux"))]
 #[test]

@@ -12,9 +12,11 @@ use std::time::Duration;
 use libc::{c_int, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
 use rustix::io::{Errno, Result};
 
+use crate::bypass;
 use crate::fence::{EPERM, denials_of, until_ready};
 use crate::harness::{Ctx, Ended, Needs, Outcome, Stockade, Test, stockade};
 use crate::helper::{Done, Step, check, outside, results, step, submit};
+use crate::mounts::load;
 use crate::places::{policy_of, under};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -291,6 +293,16 @@ pub(crate) fn operation(what: &str, object: &str) -> Result<()> {
             let fd = socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?;
             option(&fd, libc::SOL_IPV6, 32, &request)
         }
+        "vsock" => socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0).map(drop),
+        "xdp" => socket(libc::AF_XDP, libc::SOCK_RAW, 0).map(drop),
+        "netns" => {
+            // SAFETY: a plain number; this process is for this step alone.
+            check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+            let fd = udp()?;
+            bring_up(&fd)?;
+            connect(&fd, to)
+        }
+        "tun" => tun(),
         "smc" => socket(43, libc::SOCK_STREAM, 0).map(drop),
         "route" => option(&udp()?, libc::SOL_IP, libc::IP_OPTIONS, &route_by(to)),
         "route-tcp" => option(&tcp()?, libc::SOL_IP, libc::IP_OPTIONS, &route_by(to)),
@@ -398,6 +410,29 @@ fn with_inherited(what: &str, fd: c_int) -> Result<()> {
     }
 }
 
+/// The loopback device of a new namespace.
+fn bring_up(fd: &OwnedFd) -> Result<()> {
+    // SAFETY: numbers and pointers, for which 0 is a value.
+    let mut device: libc::ifreq = unsafe { zeroed() };
+    for (to, from) in device.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    device.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: a device's name and flags.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut device) }).map(drop)
+}
+
+/// A device of the network whose frames are read from a file, and written to it.
+fn tun() -> Result<()> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    let fd = rustix::fs::open("/dev/net/tun", flags, rustix::fs::Mode::empty())?;
+    // SAFETY: numbers and pointers, for which 0 is a value.
+    let mut device: libc::ifreq = unsafe { zeroed() };
+    device.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: a device's flags, and room for its name.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut device) }).map(drop)
+}
+
 fn token_file() -> Result<OwnedFd> {
     let fd = rustix::fs::memfd_create("token", rustix::fs::MemfdFlags::CLOEXEC)?;
     rustix::io::write(&fd, TOKEN)?;
@@ -449,6 +484,15 @@ fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
 
 /// An operation on an object, and the access that it is refused for.
 type Case = (&'static str, String, Option<&'static str>);
+
+/// Which kind of address an object is.
+fn version(object: &str) -> &'static str {
+    match object {
+        o if o.starts_with("[::ffff:") => "IPv4 through IPv6",
+        o if o.starts_with('[') => "IPv6",
+        _ => "IPv4",
+    }
+}
 
 fn steps_of(cases: &[Case]) -> Vec<Step> {
     let steps = cases.iter().map(|(what, object, _)| {
@@ -555,11 +599,18 @@ fn every_way(ctx: &Ctx) -> Outcome {
         ("unix", open.clone(), None),
         ("netlink", open.clone(), None),
         ("bind", "127.0.0.2:0".to_owned(), None),
+        ("netns", closed.clone(), Some("connect")),
     ]);
-    let steps = steps_of(&cases);
-    for done in outside(&steps) {
+    if !ctx.host {
+        load("tun");
+        cases.push(("tun", closed.clone(), None));
+    }
+    for done in outside(&steps_of(&cases)) {
         assert_eq!(done.errno, 0, "{} without a fence", done.label);
     }
+    // Whether the kernel has any is not asked first.
+    cases.extend(["vsock", "xdp"].map(|what| (what, closed.clone(), Some("connect"))));
+    let steps = steps_of(&cases);
     server.met("");
     let out = ctx.path("results");
     let ended = stockade(ctx, under(&policy, &[], &out, &steps, ctx));
@@ -569,6 +620,11 @@ fn every_way(ctx: &Ctx) -> Outcome {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(server.met("127.0.0.2"), [] as [String; 0]);
     ended.complete();
+    for ((what, object, refused), done) in cases.iter().zip(&done) {
+        if refused.is_some() || *what == "tun" {
+            bypass::one(&format!("net/{what}"), version(object), &ended, done);
+        }
+    }
     Outcome::Passed
 }
 
@@ -621,6 +677,16 @@ fn from_before(ctx: &Ctx) -> Outcome {
         let (_, done) = results(&out);
         let wrong = faults(&ended, &cases, &done, "closed");
         assert!(wrong.is_empty(), "{kinds}:\n{}", wrong.join("\n"));
+        for ((what, object, _), done) in cases.iter().zip(&done) {
+            let tcp = *object != udp.as_raw_fd().to_string();
+            let rules = if refused.is_some() {
+                "net-before"
+            } else {
+                "net-before-without-send"
+            };
+            let place = if tcp { "TCP" } else { "UDP" };
+            bypass::one(&format!("{rules}/{what}"), place, &ended, done);
+        }
     }
     // All that came is what was let through.
     let (mut taken, _) = server.tcp.accept().expect("the connection");
@@ -700,6 +766,11 @@ fn allowed(ctx: &Ctx) -> Outcome {
     let mut wrong = faults(&ended, &cases, &done[..cases.len()], "only");
     wrong.extend(faults(&ended, &others, &done[cases.len()..], "but"));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for ((what, object, refused), done) in cases.iter().chain(&others).zip(&done) {
+        if refused.is_some() {
+            bypass::one(&format!("net-allow/{what}"), version(object), &ended, done);
+        }
+    }
     let told = denials_of(&ended, &done[cases.len()])[0];
     assert!(told.get("stockade.unlisted").is_none(), "{told}");
     assert_eq!(told["destination.ip"], "127.0.0.9");
@@ -763,6 +834,11 @@ fn own(ctx: &Ctx) -> Outcome {
     let mut wrong = faults(&ended, &cases, &done[..cases.len()], "own");
     wrong.extend(faults(&ended, &others, &done[cases.len()..], "own-2"));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for ((what, object, refused), done) in cases.iter().chain(&others).zip(&done) {
+        if refused.is_some() {
+            bypass::one(&format!("net-own/{what}"), version(object), &ended, done);
+        }
+    }
     // Accepting by itself.
     let policy = self::policy(
         ctx,
@@ -776,6 +852,7 @@ fn own(ctx: &Ctx) -> Outcome {
     let (_, done) = results(&out);
     let wrong = faults(&ended, &cases, &done, "own");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    bypass::one("net-own/accept", "IPv4", &ended, &done[0]);
     Outcome::Passed
 }
 

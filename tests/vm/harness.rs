@@ -179,6 +179,9 @@ pub(crate) fn main(tests: &[Test]) -> i32 {
             }
             Ok(Outcome::Passed) => {
                 passed += 1;
+                for line in crate::bypass::take() {
+                    println!("bypass\t{}\t{line}", test.name);
+                }
                 println!("ok {} ({seconds:.1} s)", test.name);
             }
             Ok(Outcome::Skipped(why)) if expected || row.refuses.iter().any(|(_, r)| *r == why) => {
@@ -206,6 +209,8 @@ fn run_one(test: &Test, row: &Row, bin: &Path, helper: &Path) -> Result<Outcome,
     if let Some((_, why)) = row.refuses.iter().find(|(needs, _)| *needs == test.needs) {
         return Ok(Outcome::Skipped(why.clone()));
     }
+    // Of a test before that has failed.
+    drop(crate::bypass::take());
     let dir = tempfile::tempdir().map_err(|e| format!("no temporary directory: {e}"))?;
     let ctx = Ctx {
         bin: bin.to_owned(),

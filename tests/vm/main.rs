@@ -4,6 +4,8 @@
 #![cfg_attr(not(target_os = "linux"), allow(missing_docs))]
 
 #[cfg(target_os = "linux")]
+mod bypass;
+#[cfg(target_os = "linux")]
 mod calls;
 #[cfg(target_os = "linux")]
 mod contacts;
@@ -13,6 +15,8 @@ mod depth;
 mod differential;
 #[cfg(target_os = "linux")]
 mod disk;
+#[cfg(target_os = "linux")]
+mod evasion;
 #[cfg(target_os = "linux")]
 mod fence;
 #[cfg(target_os = "linux")]
@@ -113,6 +117,7 @@ fn main() {
             fence::TESTS,
             places::TESTS,
             depth::TESTS,
+            evasion::TESTS,
             programs::TESTS,
             contacts::TESTS,
             sockets::TESTS,

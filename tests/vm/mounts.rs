@@ -61,7 +61,7 @@ pub(crate) fn cgroup2() -> PathBuf {
 }
 
 /// Built in where it cannot be loaded; mount will say when it is neither.
-fn load(module: &str) {
+pub(crate) fn load(module: &str) {
     let _ = Command::new("/usr/sbin/modprobe")
         .args(["-q", module])
         .status();

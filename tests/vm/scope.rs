@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use crate::bypass;
 use crate::fence::{EPERM, fenced, text};
 use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, number, poll, stockade};
 use crate::helper::{arguments, outside, results, step};
@@ -60,6 +61,12 @@ fn daemon(ctx: &Ctx) -> Outcome {
         parent != helper && parent != done[0].pid,
         "it had no other parent: {}",
         denials[0]
+    );
+    bypass::observed(
+        "scope/daemon",
+        bypass::ANYWHERE,
+        errnos[0],
+        Some(denials[0]),
     );
     // And from outside the same works.
     let twin = outside(&[step("twin", &[&"daemon", &secret, &ctx.path("twin")])]);
@@ -156,8 +163,14 @@ fn child_cgroup(ctx: &Ctx) -> Outcome {
     }
     assert_eq!(errnos, [EPERM, EPERM, EPERM, 0], "{}", ended.stderr);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert_eq!(ended.of("denial").count(), 3, "{:?}", ended.events);
+    let denials: Vec<_> = ended.of("denial").collect();
+    assert_eq!(denials.len(), 3, "{denials:?}");
     ended.complete();
+    let ways = ["cgroup", "cgroup-below", "cgroup-made-later"];
+    for ((way, errno), denial) in ways.iter().zip(errnos).zip(denials) {
+        let way = format!("scope/{way}");
+        bypass::observed(&way, bypass::ANYWHERE, errno, Some(denial));
+    }
     Outcome::Passed
 }
 
@@ -208,7 +221,15 @@ fn running_tree(ctx: &Ctx) -> Outcome {
     assert_eq!(errnos, [0, 0, 0, EPERM, EPERM], "{}", ended.stderr);
     let denial = ended.of("denial").next().expect("a denial");
     assert_eq!(number(denial, "process.parent.pid"), helper);
-    assert_eq!(ended.of("denial").count(), 2);
+    let denials: Vec<_> = ended.of("denial").collect();
+    assert_eq!(denials.len(), 2);
     ended.complete();
+    for (way, (done, denial)) in ["running-child", "later-grandchild"]
+        .iter()
+        .zip(done[3..].iter().zip(denials))
+    {
+        let way = format!("scope/{way}");
+        bypass::observed(&way, bypass::ANYWHERE, done.errno, Some(denial));
+    }
     Outcome::Passed
 }
