@@ -131,7 +131,7 @@ that process. Most tests do the same outside the fence, where it works.
 HOOKS = """| kind | hooks |
 | --- | --- |
 | `read` | `file_open` |
-| `write` | `file_open`, `inode_setattr` (truncation), `unix_stream_connect`, `unix_may_send` |
+| `write` | `file_open`, `inode_setattr` (truncation), `unix_stream_connect`, `unix_may_send`; `bpf_map` |
 | `exec` | `file_open` (execve), `mmap_file`, `file_mprotect` |
 | `create` | `inode_create`, `inode_mkdir`, `inode_mknod`, `inode_symlink`, `inode_link`, `inode_rename` |
 | `delete` | `inode_unlink`, `inode_rmdir`, `inode_rename` |
@@ -143,6 +143,8 @@ HOOKS = """| kind | hooks |
 | `send` | `socket_sendmsg`, `file_permission` (splice) |
 | `bind`, `listen`, `accept` | `socket_bind`, `socket_listen`, `socket_accept`, `socket_create` |
 | `fork`, `thread` | `task_alloc` |
+| `umount` | `sb_umount` |
+| `signal`, `trace` | `task_kill`, `ptrace_access_check` |
 | `call` | none: seccomp, or the tracepoint `sys_enter` |
 """
 

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Clock;
 use crate::fence::record::{self, Record};
 use crate::fence::{Place, says_armed};
-use crate::kernel::{Asker, KernelBtf, OwnTable, real_time_offset_ns};
+use crate::kernel::{Asker, ForeignMap, KernelBtf, real_time_offset_ns};
 use crate::wire::{RuleAction, TaskKey, read};
 
 pub(super) fn fences() -> Result<Vec<ArmedFence>> {
@@ -59,14 +59,14 @@ fn describe(record: Record, alive: &HashSet<TaskKey>, clock: &Clock) -> Result<A
 }
 
 fn hits(record: &Record) -> Result<Vec<RuleHits>> {
-    let actions = OwnTable::by_id("stk_actions", record.actions_map)?;
+    let actions = ForeignMap::by_id(record.actions_map)?;
     let lines = record.rules.lines.iter();
     let named = record.rules.names.iter().zip(lines);
     (record.rules.first..)
         .zip(named)
         .map(|(number, (id, line))| {
             let value = match &actions {
-                Some(actions) => actions.get(&number.to_ne_bytes())?,
+                Some(actions) => actions.at(number)?,
                 None => None,
             };
             let action = value.and_then(|value| read::<RuleAction>(&value));
@@ -82,7 +82,7 @@ fn hits(record: &Record) -> Result<Vec<RuleHits>> {
 /// Why a fence does not refuse what it says.
 fn problems(record: &Record) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    let map = OwnTable::by_id("stk_armed_at", record.armed_map)?;
+    let map = ForeignMap::by_id(record.armed_map)?;
     let is_armed = map.as_ref().map_or(Ok(false), says_armed)?;
     if !is_armed {
         problems.push("it is switched off".to_owned());

@@ -9,7 +9,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::record::{self, Beat, Published, Record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{Attachments, Drops, Loader, Losses, OwnTable, PinDirectory, Records, Rings};
+use crate::kernel::{
+    Attachments, Drops, ForeignMap, Loader, Losses, OwnTable, PinDirectory, Records, Rings,
+};
 use crate::wire::{TaskKey, denied_rule, kind};
 
 /// Behind the name of a fence that is to take the place of the one with that name. Names have no `+`.
@@ -144,13 +146,13 @@ impl Former {
 const ARMED_AT: &str = "stk_armed_at";
 
 fn is_armed(directory: &PinDirectory) -> Result<bool> {
-    let map = directory.map(ARMED_AT)?;
+    let map = directory.look(ARMED_AT)?;
     map.map_or(Ok(false), |map| says_armed(&map))
 }
 
 /// Whether such a map says that anything is in force.
-pub(crate) fn says_armed(map: &OwnTable) -> Result<bool> {
-    let now = map.get(&0u32.to_ne_bytes())?.unwrap_or_default();
+pub(crate) fn says_armed(map: &ForeignMap) -> Result<bool> {
+    let now = map.at(0)?.unwrap_or_default();
     Ok(now.first_chunk::<4>().is_some_and(|which| *which != [0; 4]))
 }
 

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{OwnTable, PinDirectory};
+use crate::kernel::{ForeignMap, OwnTable, PinDirectory};
 use crate::recording::Rules;
 use crate::wire::TaskKey;
 
@@ -109,26 +109,26 @@ impl Published {
 
 /// All that there is on this machine; a record that cannot be read is left out by whoever asks.
 pub(crate) fn all() -> Result<Vec<Result<(Record, Beat)>>> {
-    let maps = OwnTable::all(NAME)?;
+    let maps = ForeignMap::all(NAME)?;
     Ok(maps.iter().map(read).collect())
 }
 
 /// The one that has its name in a directory.
 pub(crate) fn pinned_in(directory: &PinDirectory) -> Result<Option<(Record, Beat)>> {
-    let map = directory.map(NAME)?;
+    let map = directory.look(NAME)?;
     map.as_ref().map(read).transpose()
 }
 
-fn read(map: &OwnTable) -> Result<(Record, Beat)> {
+fn read(map: &ForeignMap) -> Result<(Record, Beat)> {
     let (entries, key, piece) = map.shape();
     if (key, piece) != (4, PIECE_BYTES) {
         return Err(unreadable("it has another shape"));
     }
     let mut text = Vec::new();
     for at in 1..entries {
-        text.extend(map.get(&at.to_ne_bytes())?.unwrap_or_default());
+        text.extend(map.at(at)?.unwrap_or_default());
     }
-    let front = map.get(&0u32.to_ne_bytes())?.unwrap_or_default();
+    let front = map.at(0)?.unwrap_or_default();
     Ok((parse(&text)?, parse(&front)?))
 }
 

@@ -9,6 +9,7 @@ mod btf;
 mod clock;
 mod cpus;
 mod drops;
+mod foreign;
 mod fork;
 mod kfunc;
 mod layout;
@@ -34,6 +35,7 @@ pub(crate) use btf::KernelBtf;
 pub(crate) use clock::{boot_ns, real_time_offset_ns};
 pub(crate) use cpus::LateCpus;
 pub(crate) use drops::{Drops, Losses};
+pub(crate) use foreign::ForeignMap;
 pub(crate) use fork::fork_canary;
 #[cfg(test)]
 pub(crate) use load::program_names;

@@ -4,15 +4,16 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libbpf_rs::MapHandle;
-use libbpf_rs::libbpf_sys::bpf_obj_pin;
+use libbpf_rs::libbpf_sys::{BPF_F_RDONLY, bpf_obj_get_opts, bpf_obj_pin, size_t};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::drops::Drops;
+use super::foreign::ForeignMap;
 use super::refused;
 use super::ring::Rings;
 use super::table::{OwnTable, Table};
@@ -149,6 +150,30 @@ impl PinDirectory {
     pub(crate) fn map(&self, name: &'static str) -> Result<Option<OwnTable>> {
         let handle = self.handle(name)?;
         Ok(handle.map(|map| Table::new(name, map)))
+    }
+
+    /// The map that has this name here, to be read alone; `None` where there is none.
+    pub(crate) fn look(&self, name: &str) -> Result<Option<ForeignMap>> {
+        let options = bpf_obj_get_opts {
+            sz: size_of::<bpf_obj_get_opts>() as size_t,
+            file_flags: BPF_F_RDONLY,
+            ..bpf_obj_get_opts::default()
+        };
+        let what = || self.path.join(name).display().to_string();
+        let path = CString::new(self.beneath(name)).unwrap_or_default();
+        // SAFETY: a C string, and options of the size that they say.
+        let fd = unsafe { bpf_obj_get_opts(path.as_ptr(), &raw const options) };
+        match fd {
+            0.. => {
+                // SAFETY: just made, and nobody else has it.
+                ForeignMap::new(unsafe { OwnedFd::from_raw_fd(fd) }).map(Some)
+            }
+            e if e == -Errno::NOENT.raw_os_error() => Ok(None),
+            e => {
+                let error = libbpf_rs::Error::from_raw_os_error(e.abs());
+                Err(refused(&what(), &error, &[]))
+            }
+        }
     }
 
     /// The consumer of the rings that have their names here.

@@ -2,11 +2,9 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-
 use std::os::fd::AsFd as _;
 
-use libbpf_rs::libbpf_sys::{bpf_map_create_opts, bpf_map_get_next_id, size_t};
-use libbpf_rs::query::MapInfoIter;
+use libbpf_rs::libbpf_sys::{bpf_map_create_opts, size_t};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use plain::Plain;
 use rustix::io::Errno;
@@ -39,32 +37,6 @@ impl OwnTable {
         let map = MapHandle::create(MapType::Array, Some(name), 4, bytes, entries, &options)
             .map_err(|e| refused(&format!("the map {name}"), &e, &[]))?;
         Ok(Table::new(name, map))
-    }
-
-    /// All maps of this machine that have this name, whoever made them.
-    pub(crate) fn all(name: &'static str) -> Result<Vec<Self>> {
-        // The iterator ends where it is refused, and says nothing.
-        let mut next = 0;
-        // SAFETY: it writes a number, to a place that is there.
-        let asked = unsafe { bpf_map_get_next_id(0, &raw mut next) };
-        if asked != 0 && asked != -Errno::NOENT.raw_os_error() {
-            let error = libbpf_rs::Error::from_raw_os_error(-asked);
-            return Err(refused("the list of maps", &error, &[]));
-        }
-        let mut found = Vec::new();
-        for info in MapInfoIter::default().filter(|info| info.name == name) {
-            found.extend(Self::by_id(name, info.id)?);
-        }
-        Ok(found)
-    }
-
-    /// The map with this number; `None` when it has gone.
-    pub(crate) fn by_id(name: &'static str, id: u32) -> Result<Option<Self>> {
-        match MapHandle::from_map_id(id) {
-            Ok(map) => Ok(Some(Table::new(name, map))),
-            Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(refused(&format!("the map {id}"), &e, &[])),
-        }
     }
 
     /// Whether the map with this number can be had for writing.

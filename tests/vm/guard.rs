@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
+use std::process::Command;
 
 use libbpf_rs::libbpf_sys::BPF_F_RDONLY;
 use libbpf_rs::{MapHandle, query::MapInfoIter};
@@ -12,11 +13,12 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::Value;
 
+use crate::bypass;
 use crate::fence::{EPERM, text};
 use crate::harness::{Ctx, Needs, Outcome, Stockade, Test, poll, stockade, word};
 use crate::helper::{arguments, check, results, step};
 use crate::mounts::cgroup2;
-use crate::pins::{ROOT, Unpinned, nothing_is_left};
+use crate::pins::{ROOT, Unpinned, nothing_is_left, shell};
 use crate::scope::start_helper;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -49,6 +51,7 @@ const ATTEMPTS: &[(&str, i32, Option<Told>)] = &[
     ("map", EPERM, Some(("map", "write"))),
     ("pinned-map", EPERM, Some(("map", "write"))),
     ("pinned-map-read", 0, None),
+    ("ask", 0, None),
     ("unlink", EPERM, Some(("pin", "delete"))),
     ("rename", EPERM, Some(("pin", "delete"))),
     ("rmdir", EPERM, Some(("pin", "delete"))),
@@ -63,13 +66,13 @@ const ATTEMPTS: &[(&str, i32, Option<Told>)] = &[
     ("status", 0, None),
 ];
 
-/// The step of the tests' helper: `about` names a file with the monitor's pid, the number of a map of the fence, and the
-/// directory that it is pinned in.
+/// The step of the tests' helper: `about` names a file with the monitor's pid, the number of a map of the fence, the
+/// directory that it is pinned in, and the program under test.
 pub(crate) fn operation(what: &str, about: &str) -> Result<()> {
     let about = fs::read_to_string(about).expect("what the test has written");
     let mut words = about.split(' ');
-    let mut word = || words.next().expect("three words");
-    let (pid, id, pins) = (word(), word(), word());
+    let mut word = || words.next().expect("four words");
+    let (pid, id, pins, program) = (word(), word(), word(), word());
     let pid: i32 = pid.parse().expect("a pid");
     let id: u32 = id.parse().expect("a number");
     let monitor = Pid::from_raw(pid).expect("a pid");
@@ -86,6 +89,17 @@ pub(crate) fn operation(what: &str, about: &str) -> Result<()> {
             &pinned,
             BPF_F_RDONLY,
         )),
+        // The program itself, which only looks.
+        "ask" => {
+            let status = Command::new(program).arg("status").output();
+            let shown = status
+                .expect("the program under test can be started")
+                .stdout;
+            match String::from_utf8_lossy(&shown).contains("pinned as kept") {
+                true => Ok(()),
+                false => Err(Errno::NOENT),
+            }
+        }
         "unlink" => rustix::fs::unlink(&pinned),
         "rename" => rustix::fs::rename(&pinned, format!("{pins}/other")),
         "rmdir" => rustix::fs::rmdir(BESIDE),
@@ -203,8 +217,8 @@ fn kept(ctx: &Ctx) -> Outcome {
     steps.extend([
         step("tried", &[&"touch", &tried]),
         step("gone", &[&"wait", &gone]),
-        step("later map", &[&"reach", &"map", &about]),
-        step("later pin", &[&"reach", &"unlink", &about]),
+        step("later-map", &[&"reach", &"map", &about]),
+        step("later-unlink", &[&"reach", &"unlink", &about]),
         step("secret", &[&"open", &secret]),
         step("done", &[&"touch", &done]),
     ]);
@@ -225,7 +239,12 @@ fn kept(ctx: &Ctx) -> Outcome {
     fs::create_dir(BESIDE).unwrap();
     let monitor = started.process.pid();
     let pins = format!("{ROOT}/kept");
-    fs::write(&about, format!("{monitor} {} {pins}", armed_map())).unwrap();
+    let program = text(&ctx.bin);
+    fs::write(
+        &about,
+        format!("{monitor} {} {pins} {program}", armed_map()),
+    )
+    .unwrap();
     fs::write(&go, "").unwrap();
     poll("the attempts", || tried.exists().then_some(()));
     // Who is not held goes on as before.
@@ -249,6 +268,7 @@ fn kept(ctx: &Ctx) -> Outcome {
     } else {
         started.process.signal(Signal::KILL);
     }
+    let events = started.events();
     assert_eq!(started.wait().code, 128 + 9);
     poll("the end of the group", || fs::remove_dir(&group).ok());
     fs::write(&gone, "").unwrap();
@@ -259,11 +279,43 @@ fn kept(ctx: &Ctx) -> Outcome {
         let found = found.iter().find(|done| done.label == label);
         found.unwrap_or_else(|| panic!("no step {label}")).errno
     };
-    for (what, expected, _) in ATTEMPTS {
+    let mut denials = events.iter().filter(|e| e["event.action"] == "denial");
+    for (what, expected, told) in ATTEMPTS {
         assert_eq!(errno(what), *expected, "{what}");
+        if told.is_some() {
+            let way = format!("guard/{what}");
+            bypass::observed(&way, bypass::ANYWHERE, *expected, denials.next());
+        }
     }
-    for later in ["later map", "later pin", "secret"] {
+    for later in ["later-map", "later-unlink", "secret"] {
         assert_eq!(errno(later), EPERM, "{later}");
+    }
+    // What nobody has read is there for the next one, who is not held.
+    let sleeper = shell("exec sleep 1000", "", "", Vec::new());
+    let pid = sleeper.pid().to_string();
+    let words = [
+        "enforce",
+        "--format",
+        "json",
+        "--fail-closed",
+        "--policy",
+        &policy,
+    ];
+    let mut next = Stockade::start(ctx, words.into_iter().chain(["--tree", &pid]));
+    next.until_stderr("pinned as kept");
+    poll("what was told of nobody", || {
+        (next.events().len() >= 4).then_some(())
+    });
+    next.process.signal(Signal::TERM);
+    let ended = next.wait();
+    let alone: Vec<&Value> = ended.of("denial").collect();
+    assert_eq!(alone.len(), 3, "{:#?}", ended.events);
+    for (later, denial) in ["later-map", "later-unlink"].iter().zip(&alone) {
+        let way = format!("guard/{later}");
+        bypass::observed(&way, bypass::ANYWHERE, EPERM, Some(denial));
+    }
+    if can_kill_groups {
+        bypass::observed("guard/cgroup-kill", bypass::ANYWHERE, 0, None);
     }
     assert_eq!(stockade(ctx, ["unpin", "kept"]).code, 0);
     nothing_is_left();
