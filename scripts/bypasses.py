@@ -161,8 +161,8 @@ def page():
     twins = ", ".join(table[row]["kernel"] for row in without)
     out = [HEAD, HOOKS]
     out.append(
-        f'\nThe kernels are Debian\'s {series} ("with `bpf`" in `lsm=`), and {twins} booted without it '
-        "([KERNELS.md](KERNELS.md)).\nWhere kernels are in brackets, the others do otherwise or were not asked.\n"
+        f'\nThe kernels are Debian\'s {series} ("with `bpf`" in `lsm=`), and {twins} booted without it.\n'
+        "Where kernels are in brackets, the others do otherwise or were not asked.\n"
     )
     order = ["tmpfs", "ext4", "xfs", "btrfs", "overlay", "IPv4", "IPv4 through IPv6", "IPv6", "TCP", "UDP", ANYWHERE]
     for name, a_class in classes().items():

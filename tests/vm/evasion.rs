@@ -211,6 +211,14 @@ pub(crate) fn operation(words: &[&str]) -> Result<()> {
             rustix::mount::mount_bind_recursive(path, second)?;
             open(&format!("{second}/{}", words[3])).map(drop)
         }
+        "rename" => {
+            rustix::fs::rename(path, second)?;
+            open(second).map(drop)
+        }
+        "link" => {
+            rustix::fs::link(path, second)?;
+            open(second).map(drop)
+        }
         // Loaded into a program by its loader, which goes on without what it cannot map.
         "preload" => {
             let mut cat = Command::new("/bin/cat");
@@ -321,12 +329,17 @@ fn reached(ctx: &Ctx) -> Outcome {
         (&copy, CONTENT),
         (&closed.join("file"), CONTENT),
         (&root.join("left/file"), "something else"),
+        (&closed.join("renamed"), CONTENT),
+        (&closed.join("linked"), CONTENT),
+        (&root.join("target"), CONTENT),
     ] {
         fs::write(file, content).unwrap();
     }
     fs::hard_link(&secret, root.join("right/file")).unwrap();
     symlink(&other, root.join("link")).unwrap();
     symlink(&secret, root.join("other-link")).unwrap();
+    let led = root.join("led");
+    symlink(root.join("target"), &led).unwrap();
     let named = closed.join("named");
     fs::create_dir(&named).unwrap();
     let mounted = [&inner, &named].map(|at| {
@@ -481,6 +494,21 @@ fn reached(ctx: &Ctx) -> Outcome {
         case("before/open-again", file("read"), &[&"again", &fd]),
         case("before/truncate", file("write"), &[&"resize", &fd]),
         case("before/chmod", file("metadata"), &[&"mode", &fd]),
+        plain(
+            "path/link-that-is-named",
+            Some(("led", "read")),
+            &[&"open", &led],
+        ),
+        case(
+            "dir/rename-out-unless-denied",
+            None,
+            &[&"rename", &closed.join("renamed"), &root.join("renamed")],
+        ),
+        case(
+            "dir/link-out-unless-denied",
+            None,
+            &[&"link", &closed.join("linked"), &root.join("linked")],
+        ),
         plain("around/copy", None, &[&"open", &copy]),
         plain("around/block-device", None, &[&"open", &device]),
         case("around/memory", None, &[&"memory", &own, &address]),
@@ -508,6 +536,7 @@ fn reached(ctx: &Ctx) -> Outcome {
     ];
     let last = [
         case("around/descriptor-sent", None, &[&"received", &socket]),
+        plain("path/link-changed", None, &[&"open", &led]),
         // At the end: it changes what others look for.
         case("before/write", None, &[&"write", &fd]),
     ];
@@ -529,6 +558,7 @@ fn reached(ctx: &Ctx) -> Outcome {
             &[&closed, &named].map(|dir| format!("{}/**", text(dir))),
         ),
     ];
+    rules.push(rule("led", "[read]", &[text(&led).to_owned()]));
     if folds {
         rules.push(rule("folded", "all", &[text(&name).to_owned()]));
     }
@@ -568,6 +598,8 @@ fn reached(ctx: &Ctx) -> Outcome {
     // The steps that come now are told apart from those before by their numbers.
     fs::write(numbers, latest).unwrap();
     send(&ours, &kept);
+    fs::remove_file(&led).unwrap();
+    symlink(&copy, &led).unwrap();
     fs::write(&go, "").unwrap();
     let ended = run.wait();
     drop(mounted);
