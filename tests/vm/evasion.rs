@@ -230,6 +230,16 @@ pub(crate) fn operation(words: &[&str]) -> Result<()> {
                 false => Err(Errno::PERM),
             }
         }
+        // The kernel takes no notice of the second flag.
+        "bind-private" => {
+            let [from, to] = [path, second].map(|p| CString::new(p).expect("no NUL"));
+            let none = std::ptr::null();
+            let flags = libc::MS_BIND | libc::MS_PRIVATE;
+            // SAFETY: terminated paths, and nothing where nothing is asked for.
+            check(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), none, flags, none.cast()) })
+                .map(drop)?;
+            rustix::mount::unmount(second, UnmountFlags::DETACH)
+        }
         // Where nobody has mounted it.
         "open-tree" => {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -459,6 +469,11 @@ fn reached(ctx: &Ctx) -> Outcome {
             file("read"),
             &[&"mounted-again", &device, &places[2]],
         ),
+        case(
+            "space/mount-over-it",
+            file("mount"),
+            &[&"bind-private", &places[0], &dir],
+        ),
         case("space/pid", file("read"), &[&"pid-namespace", &secret]),
         case("space/user", file("read"), &[&"user-namespace", &secret]),
         plain(
@@ -653,7 +668,8 @@ fn reached(ctx: &Ctx) -> Outcome {
         }
     }
     let preload = step("preload", &[&"evade", &"preload", &library]);
-    for done in outside(&[step("open", &[&"open", &secret]), preload]) {
+    let over = step("mount", &[&"evade", &"bind-private", &places[0], &dir]);
+    for done in outside(&[step("open", &[&"open", &secret]), preload, over]) {
         assert_eq!(done.errno, 0, "outside: {}", done.label);
     }
     assert_eq!(memory, CONTENT);
