@@ -90,6 +90,24 @@ fn line(line: &str) -> Option<Mount> {
     })
 }
 
+/// Where file systems are mounted below a directory, which is a path without links, that are mounted there alone: what is in
+/// them is nowhere else.
+pub(crate) fn alone_below<'a>(
+    mounts: &'a [Mount],
+    directory: &Path,
+) -> impl Iterator<Item = &'a Path> {
+    let below = move |mount: &&Mount| {
+        mount.mount_point != directory && mount.mount_point.starts_with(directory)
+    };
+    let alone = |mount: &&Mount| {
+        let same =
+            |other: &&Mount| other.device == mount.device || other.mount_point == mount.mount_point;
+        mounts.iter().filter(same).count() == 1
+    };
+    let found = mounts.iter().filter(below).filter(alone);
+    found.map(|mount| mount.mount_point.as_path())
+}
+
 /// The kernel writes blanks, newlines and backslashes as three octal digits.
 fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
@@ -139,6 +157,28 @@ mod tests {
         // What nobody has changed is not read again.
         table.mounts.truncate(1);
         assert_eq!(table.now().len(), 1);
+    }
+
+    #[test]
+    fn what_is_mounted_below_a_directory_and_nowhere_else_is_found() {
+        let line = |device: &str, at: &str| format!("1 1 {device} / {at} rw - tmpfs none rw\n");
+        let table: String = [
+            ("254:0", "/"),
+            ("0:30", "/srv"),
+            ("0:31", "/srv/a"),
+            ("0:32", "/srv/a/b"),
+            ("0:33", "/srv/twice"),
+            ("0:33", "/mnt"),
+            ("0:34", "/srv/over"),
+            ("0:35", "/srv/over"),
+            ("0:36", "/srvs"),
+        ]
+        .iter()
+        .map(|(device, at)| line(device, at))
+        .collect();
+        let mounts = parse(&table);
+        let found: Vec<_> = alone_below(&mounts, Path::new("/srv")).collect();
+        assert_eq!(found, [Path::new("/srv/a"), Path::new("/srv/a/b")]);
     }
 
     const TABLE: &str = "\

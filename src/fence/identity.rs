@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use super::file_key;
+use crate::enrich::mounts::{Mount, alone_below};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{Asker, KernelBtf};
 use crate::policy::{Effect, FileKind, FileRule, Pattern, place};
@@ -21,6 +22,8 @@ pub(super) enum Part {
     Inode,
     /// The directory: the rule is about all that is in it.
     Directory,
+    /// A file system that is mounted in that directory and nowhere else: all that is in it.
+    Mounted,
     /// A link to that directory.
     LinkToDirectory,
     /// The directory in which what the rule is about may come to be under this name; whether that is a directory whose
@@ -177,6 +180,21 @@ pub(super) fn open(rule: &FileRule, pattern: &Pattern) -> Result<Vec<(Part, Open
             Opened::new(path, target, &target_stat),
         ),
     ])
+}
+
+/// File systems that are mounted in a directory and nowhere else. From what is in one the way up leads to the directory by
+/// that mount alone, and who may mount can make another.
+pub(super) fn mounted_in(directory: &Opened, mounts: &[Mount]) -> Vec<(Part, Opened)> {
+    let link = format!("/proc/self/fd/{}", directory.fd.as_raw_fd());
+    let Ok(path) = std::fs::read_link(link) else {
+        return Vec::new();
+    };
+    let open = |at: &Path| {
+        // One that has gone meanwhile is not in it any more.
+        let (fd, stat) = open_path(at, OFlags::NOFOLLOW | OFlags::DIRECTORY).ok()?;
+        Some((Part::Mounted, Opened::new(at, fd, &stat)))
+    };
+    alone_below(mounts, &path).filter_map(open).collect()
 }
 
 /// What a file of this kind is to a rule.

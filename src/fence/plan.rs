@@ -6,11 +6,12 @@ use std::os::fd::OwnedFd;
 use super::calls::Calls;
 use super::canary::canary_rule;
 use super::contacts::Contacts;
-use super::identity::{self, Identity, Known, Part, Strength};
+use super::identity::{self, Identity, Known, Opened, Part, Strength};
 use super::limits::Limits;
 use super::lockout;
 use super::places::{Places, Said, Sets, Voice};
 use super::tables::Entries;
+use crate::enrich::mounts::MountTable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::seccomp::{Filter, MAX_INSTRUCTIONS};
 use crate::kernel::{Asker, KernelBtf};
@@ -124,6 +125,7 @@ impl Plan {
         let mut otherwise = Said::NOTHING;
         let mut of_kinds = [Said::NOTHING; FileKind::ALL.len()];
         let mut wanted = Vec::new();
+        let mut table = MountTable::default();
         for (voice, rule) in voices {
             if rule.effect == Effect::Allow {
                 otherwise.add_rest(voice, rule.access);
@@ -133,7 +135,15 @@ impl Plan {
                     of_kinds[*kind as usize].add(voice, rule.access);
                     continue;
                 }
-                let opened = identity::open(rule, pattern)?;
+                let mut opened = identity::open(rule, pattern)?;
+                // What may be accessed there is not to be accessed elsewhere.
+                if rule.effect == Effect::Deny {
+                    let directories = opened.iter().filter(|(part, _)| *part == Part::Directory);
+                    let mounted: Vec<_> = directories
+                        .flat_map(|(_, directory)| identity::mounted_in(directory, table.now()))
+                        .collect();
+                    opened.extend(mounted);
+                }
                 wanted.extend(opened.into_iter().map(|one| (voice, rule, one)));
             }
         }
@@ -162,6 +172,10 @@ impl Plan {
         // The same file named twice is one target.
         let mut by_file = HashMap::new();
         for (voice, rule, (part, opened)) in wanted {
+            if part == Part::Mounted {
+                plan.enter_mounted(voice, rule, opened, &known)?;
+                continue;
+            }
             let identity = Identity::new(rule, opened, &known)?;
             plan.enter(voice, rule, part, identity, &mut by_file);
         }
@@ -175,6 +189,23 @@ impl Plan {
                 .chain([&canary_rule()]),
         );
         Ok(plan)
+    }
+
+    /// Enters what a rule for a directory says about what is mounted in it. Nothing is held open for that, which would keep
+    /// it from being unmounted: so only where the root of the file system has a key of its own.
+    fn enter_mounted(
+        &mut self,
+        voice: Voice,
+        rule: &FileRule,
+        opened: Opened,
+        known: &Known,
+    ) -> Result<()> {
+        if let Some(root) = Identity::found(opened, known)?
+            && root.strength == Strength::Exact
+        {
+            self.places.below(&root.key).add(voice, rule.access);
+        }
+        Ok(())
     }
 
     /// Enters what a rule says about one thing that it names.

@@ -19,7 +19,7 @@ use crate::bypass;
 use crate::fence::{EPERM, text, until_ready};
 use crate::harness::{Ctx, DEADLINE, Needs, Outcome, Stockade, Test, poll};
 use crate::helper::{Step, check, in_child, outside, results, step};
-use crate::mounts::{Mount, file_system, mount, must};
+use crate::mounts::{Mount, bind, file_system, mount, must};
 use crate::places::{policy_of, rule, under};
 use crate::variants::running;
 
@@ -357,6 +357,14 @@ fn reached(ctx: &Ctx) -> Outcome {
         fs::write(at.join("file"), CONTENT).unwrap();
         mounted
     });
+    // What is mounted in the directory, and somewhere else as well.
+    let (shared, elsewhere) = (closed.join("shared"), ctx.path("elsewhere"));
+    for at in [&shared, &elsewhere] {
+        fs::create_dir(at).unwrap();
+    }
+    let _elsewhere = mount(&["-t", "tmpfs", "tmpfs"], &elsewhere);
+    let _shared = bind(&elsewhere, &shared);
+    fs::write(elsewhere.join("file"), CONTENT).unwrap();
     let deep = descend(text(&closed), true).unwrap();
     let mode = Mode::from_raw_mode(0o644);
     rustix::fs::openat(&deep, "file", OFlags::WRONLY | OFlags::CREATE, mode).unwrap();
@@ -441,7 +449,7 @@ fn reached(ctx: &Ctx) -> Outcome {
         ),
         case(
             "space/mount-of-a-mount",
-            None,
+            below,
             &[&"mount-namespace", &inner, &places[1], &"file"],
         ),
         case(
@@ -461,8 +469,13 @@ fn reached(ctx: &Ctx) -> Outcome {
         ),
         case(
             "space/open-tree-of-a-mount",
-            None,
+            below,
             &[&"open-tree", &inner, &"file"],
+        ),
+        plain(
+            "space/other-mount",
+            None,
+            &[&"open", &elsewhere.join("file")],
         ),
         case(
             "space/mounted-again",
