@@ -11,6 +11,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 #[cfg(stockade_kernel)]
 use std::thread::JoinHandle;
+#[cfg(stockade_kernel)]
+use std::time::{Duration, Instant};
 
 #[cfg(stockade_kernel)]
 pub(crate) use confinement::Confinement;
@@ -38,6 +40,9 @@ struct Inner {
     gate: Option<OwnedFd>,
     spawner: Option<JoinHandle<io::Result<Child>>>,
     confinement: Confinement,
+    /// Of the spawner.
+    #[cfg(test)]
+    thread: Option<rustix::thread::Pid>,
 }
 
 impl Held {
@@ -119,10 +124,13 @@ fn spawn(mut command: Command) -> Result<Held> {
             inbox.wait(&wait)
         });
     }
+    let (say, said) = std::sync::mpsc::channel();
     // Command::spawn returns only when exec has happened, so it waits on a thread of its own.
     let spawner = std::thread::Builder::new()
         .name("stockade-spawn".into())
         .spawn(move || {
+            // Whoever is to hear it waits for the child next.
+            let _ = say.send(rustix::thread::gettid());
             let result = command.spawn();
             drop(command); // closes our ends of both pipes
             result
@@ -130,14 +138,22 @@ fn spawn(mut command: Command) -> Result<Held> {
         .map_err(|e| failed("thread", e))?;
     let mut pid = [0u8; 4];
     match rustix::io::retry_on_intr(|| rustix::io::read(&told, &mut pid)) {
-        Ok(4) => Ok(Held {
-            inner: Inner {
-                pid: u32::from_ne_bytes(pid),
-                gate: Some(gate),
-                spawner: Some(spawner),
-                confinement,
-            },
-        }),
+        Ok(4) => {
+            let thread = said.recv().ok();
+            if let Some(thread) = thread {
+                until_it_reads(thread);
+            }
+            Ok(Held {
+                inner: Inner {
+                    pid: u32::from_ne_bytes(pid),
+                    gate: Some(gate),
+                    spawner: Some(spawner),
+                    confinement,
+                    #[cfg(test)]
+                    thread,
+                },
+            })
+        }
         // The fork itself failed: its error is the thread's result.
         other => {
             drop(gate);
@@ -153,6 +169,33 @@ fn spawn(mut command: Command) -> Result<Held> {
         }
     }
 }
+
+/// Waits until the thread that spawns a command reads what becomes of exec. Before that it closes its copy of the end that is
+/// written to. A command that is forked earlier, and held, would have it too, and as long as that is held this thread would
+/// wait for its exec as well: whoever releases the first one first would wait for ever.
+#[cfg(stockade_kernel)]
+fn until_it_reads(thread: rustix::thread::Pid) {
+    let end = Instant::now() + READS_WITHIN;
+    while reads(thread) == Some(false) && Instant::now() < end {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+/// Whether a thread of ours waits for something to read; `None` where that cannot be known.
+#[cfg(stockade_kernel)]
+fn reads(thread: rustix::thread::Pid) -> Option<bool> {
+    let at = format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero());
+    // "running", or the number of the call that it waits in.
+    let now = std::fs::read_to_string(at).ok()?;
+    let number = now.split(' ').next().and_then(|word| word.parse().ok());
+    Some(number.is_some_and(|number| {
+        [libc::SYS_read, libc::SYS_recvfrom, libc::SYS_recvmsg].contains(&number)
+    }))
+}
+
+/// It has only to be given a CPU.
+#[cfg(stockade_kernel)]
+const READS_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(stockade_kernel)]
 fn release(mut held: Held) -> Result<io::Result<Child>> {
@@ -201,9 +244,28 @@ impl Drop for Inner {
 
 #[cfg(all(test, stockade_kernel))]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    /// Whose thread does not read yet has an end open that the next one would have a copy of.
+    #[test]
+    fn the_first_of_two_held_commands_can_be_released_first() {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for _ in 0..100 {
+                let held = || {
+                    let held = Held::spawn(Command::new("true")).unwrap();
+                    assert_eq!(held.inner.thread.and_then(reads), Some(true));
+                    held
+                };
+                for held in [held(), held()] {
+                    assert!(held.release().unwrap().unwrap().wait().unwrap().success());
+                }
+            }
+            tell.send(())
+        });
+        let all = told.recv_timeout(Duration::from_secs(60));
+        all.expect("each command ends when it is released");
+    }
 
     #[test]
     fn one_of_two_held_commands_can_be_given_up() {
