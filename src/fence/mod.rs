@@ -409,8 +409,11 @@ impl Fence {
     ) -> Result<()> {
         outlives(self.held.iter())?;
         let pins = Pins::new(place, &[following, &self.attached], loader)?;
-        if self.about.guards_itself {
-            guard::keep_pins(pins.directory(), asker, loader)?;
+        if self.about.guards_itself
+            && let Err(e) = guard::keep_pins(pins.directory(), asker, loader)
+        {
+            pins.give_up()?;
+            return Err(e);
         }
         self.pins = Some(pins);
         Ok(())

@@ -50,18 +50,25 @@ impl Place {
             name: name.to_owned(),
             directory,
         };
-        // Somebody was killed between two steps: what comes after finds the one that is in force.
-        let next = place.next();
-        if place.root.find(&next)?.is_some() {
-            match place.root.find(&place.directory)? {
-                Some(directory) if is_armed(&directory)? => place.root.remove(&next)?,
-                _ => {
-                    place.root.remove(&place.directory)?;
-                    place.root.rename(&next, &place.directory)?;
-                }
-            }
-        }
+        place.mend()?;
         Ok(place)
+    }
+
+    /// Somebody was killed between two steps: of two fences the one is kept that is whole and in force.
+    fn mend(&self) -> Result<()> {
+        let next = self.next();
+        let Some(begun) = self.root.find(&next)? else {
+            return Ok(());
+        };
+        let before = self.root.find(&self.directory)?;
+        let holds = before.as_ref().map_or(Ok(false), is_armed)?;
+        // What it is comes last.
+        let is_whole = record::pinned_in(&begun).is_ok_and(|about| about.is_some());
+        if holds || !is_whole {
+            return self.root.remove(&next);
+        }
+        self.root.remove(&self.directory)?;
+        self.root.rename(&next, &self.directory)
     }
 
     /// What is there under this name. It must have nobody who looks after it.

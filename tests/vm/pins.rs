@@ -337,6 +337,17 @@ fn reused(ctx: &Ctx) -> Outcome {
     });
     assert!(said.contains("not permitted"), "{said}");
     assert!(number(&the_one(ctx)["rules"][0], "hits") >= 1);
+    // Somebody was killed when he was to take the name of the one before, or when he had just begun.
+    let (own, next) = (
+        format!("{ROOT}/server%2e1"),
+        format!("{ROOT}/server%2e1+next"),
+    );
+    fs::rename(&own, &next).unwrap();
+    the_one(ctx);
+    fs::create_dir(&next).unwrap();
+    the_one(ctx);
+    assert!(Path::new(&own).exists() && !Path::new(&next).exists());
+    assert_eq!(fs::read(&secret).unwrap_err().raw_os_error(), Some(EPERM));
     assert_eq!(stockade(ctx, ["unpin", "--all"]).code, 0);
     assert_eq!(fs::read(&secret).unwrap(), b"secret");
     nothing_is_left();
