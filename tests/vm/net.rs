@@ -257,15 +257,16 @@ fn facts(out: &Path) -> Vec<Value> {
 }
 
 /// The only event of this kind and process with this at this key.
-fn one<'a>(ended: &'a Ended, action: &'a str, pid: &Value, key: &str, value: &Value) -> &'a Value {
+fn one<'a>(ended: &'a Ended, action: &'a str, pid: &Value, with: &[(&str, &Value)]) -> &'a Value {
+    let is = |e: &Value| with.iter().all(|(key, value)| e[*key] == **value);
     let found: Vec<&Value> = ended
         .of(action)
-        .filter(|e| e["process.pid"] == *pid && e[key] == *value)
+        .filter(|e| e["process.pid"] == *pid && is(e))
         .collect();
     assert_eq!(
         found.len(),
         1,
-        "{action} of {pid} with {key} {value}: {found:?}\n{:?}",
+        "{action} of {pid} with {with:?}: {found:?}\n{:?}",
         ended.events
     );
     found[0]
@@ -284,13 +285,12 @@ fn connections(ctx: &Ctx) -> Outcome {
             ("ipv4", "127.0.0.1")
         };
         let find = |action, who: &str| {
-            one(
-                &ended,
-                action,
-                &fact[who],
-                "source.port",
-                &fact["client_port"],
-            )
+            // A port of the client's can serve again, for another server.
+            let ports = [
+                ("source.port", &fact["client_port"]),
+                ("destination.port", &fact["port"]),
+            ];
+            one(&ended, action, &fact[who], &ports)
         };
         let ours = [find("accept", "server"), find("close", "server")];
         let theirs = [find("connect", "client"), find("close", "client")];
@@ -1286,13 +1286,8 @@ fn tls(ctx: &Ctx) -> Outcome {
     let ended = watched(ctx, "network", &["tls", text(&out)]);
     for (fact, (kind, name, unknown, outer)) in facts(&out).iter().zip(TLS_KINDS) {
         assert_eq!(fact["kind"], kind);
-        let event = one(
-            &ended,
-            "tls",
-            &fact["client"],
-            "destination.port",
-            &fact["port"],
-        );
+        let to = ("destination.port", &fact["port"]);
+        let event = one(&ended, "tls", &fact["client"], &[to]);
         for (key, value) in [
             ("tls.client.server_name", name),
             ("stockade.tls.unknown", unknown),
