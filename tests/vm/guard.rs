@@ -19,6 +19,7 @@ use crate::harness::{Ctx, Needs, Outcome, Stockade, Test, poll, stockade, word};
 use crate::helper::{arguments, check, results, step};
 use crate::mounts::cgroup2;
 use crate::pins::{ROOT, Unpinned, nothing_is_left, shell};
+use crate::places::policy_for;
 use crate::scope::start_helper;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -159,14 +160,7 @@ pub(crate) fn operation(what: &str, about: &str) -> Result<()> {
 }
 
 fn policy(ctx: &Ctx, secret: &Path) -> String {
-    let policy = ctx.path("policy.yaml");
-    let rule = format!("{{ id: x, deny: all, paths: ['{}'] }}", text(secret));
-    fs::write(
-        &policy,
-        format!("version: 1\nname: kept\nfiles:\n  - {rule}\n"),
-    )
-    .unwrap();
-    text(&policy).to_owned()
+    text(&policy_for(ctx, "kept", "x", "all", secret)).to_owned()
 }
 
 /// Maps of fences that say what is in force: that of the only one.

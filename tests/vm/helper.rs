@@ -355,23 +355,8 @@ fn operation(words: &[&str]) -> Result<()> {
             unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
             rustix::fs::ftruncate(open(path, OFlags::RDWR)?, 54_321)
         }
-        "set-acl" => {
-            // Version 2; owner rw, user 7 r, group r, mask r, others none (include/uapi/linux/posix_acl_xattr.h).
-            let mut acl = 2_u32.to_le_bytes().to_vec();
-            for (tag, rights, id) in [
-                (1_u16, 6_u16, !0),
-                (2, 4, 7_u32),
-                (4, 4, !0),
-                (16, 4, !0),
-                (32, 0, !0),
-            ] {
-                acl.extend(tag.to_le_bytes());
-                acl.extend(rights.to_le_bytes());
-                acl.extend(id.to_le_bytes());
-            }
-            rustix::fs::setxattr(path, "system.posix_acl_access", &acl, XattrFlags::empty())
-        }
-        "remove-acl" => rustix::fs::removexattr(path, "system.posix_acl_access"),
+        "set-acl" => rustix::fs::setxattr(path, ACL, &acl(), XattrFlags::empty()),
+        "remove-acl" => rustix::fs::removexattr(path, ACL),
         "set-attribute" => {
             let fd = open(path, OFlags::RDWR)?;
             rustix::fs::fsetxattr(fd, second, b"1", XattrFlags::empty())
@@ -605,4 +590,25 @@ fn burn(out: &str) -> Result<()> {
     );
     fs::write(out, line).expect("the usage can be noted");
     Ok(())
+}
+
+/// The attribute in which a file's access list is.
+pub(crate) const ACL: &str = "system.posix_acl_access";
+
+/// Owner rw, user 7 r, group r, mask r, others none (include/uapi/linux/posix_acl_xattr.h).
+pub(crate) fn acl() -> Vec<u8> {
+    let version = 2_u32;
+    let mut list = version.to_le_bytes().to_vec();
+    for (tag, rights, id) in [
+        (1_u16, 6_u16, !0),
+        (2, 4, 7_u32),
+        (4, 4, !0),
+        (16, 4, !0),
+        (32, 0, !0),
+    ] {
+        list.extend(tag.to_le_bytes());
+        list.extend(rights.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    list
 }

@@ -13,6 +13,7 @@ use crate::fence::{EPERM, text};
 use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, number, poll, stockade, word};
 use crate::helper::{arguments, results, step};
 use crate::mounts::{cgroup2, file_system, mount};
+use crate::places::{policy_for, policy_named};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -105,16 +106,8 @@ fn taken_over(ctx: &Ctx) -> Outcome {
         fs::write(file, "text").unwrap();
     }
     let policy = ctx.path("policy.yaml");
-    let write = |sections: &str| {
-        let next = ctx.path("next.yaml");
-        fs::write(&next, format!("version: 1\nname: {NAME}\n{sections}\n")).unwrap();
-        fs::rename(&next, &policy).unwrap();
-    };
     let deny = |id: &str, path: &Path| {
-        let path = text(path);
-        write(&format!(
-            "files:\n  - {{ id: {id}, deny: all, paths: ['{path}'] }}"
-        ));
+        policy_for(ctx, NAME, id, "all", path);
     };
     let (start, out) = (ctx.path("start"), ctx.path("results"));
     let go = |n: usize| ctx.path(&format!("go-{n}"));
@@ -202,7 +195,7 @@ fn taken_over(ctx: &Ctx) -> Outcome {
     assert_eq!(hits(&the_one(ctx)), [hit("second", 1)]);
     // Hooks that a policy needs that comes later are pinned as well.
     let rule = format!("network:\n  - {{ id: third, deny: connect, to: ['{udp}'] }}");
-    write(&rule);
+    policy_named(ctx, NAME, &rule);
     started.until_stderr("policy read again");
     attempt();
     assert_eq!(hits(&the_one(ctx)), [hit("third", 1)]);
@@ -304,13 +297,7 @@ fn reused(ctx: &Ctx) -> Outcome {
     let _unpinned = Unpinned(ctx);
     let secret = ctx.path("secret");
     fs::write(&secret, "secret").unwrap();
-    let policy = ctx.path("policy.yaml");
-    let rule = format!("{{ id: x, deny: [read], paths: ['{}'] }}", text(&secret));
-    fs::write(
-        &policy,
-        format!("version: 1\nname: {NAME}\nfiles:\n  - {rule}\n"),
-    )
-    .unwrap();
+    let policy = policy_for(ctx, NAME, "x", "[read]", &secret);
     let words = [
         "enforce",
         "--format",
@@ -360,13 +347,7 @@ fn refused(ctx: &Ctx) -> Outcome {
     fs::write(&secret, "secret").unwrap();
     let me = std::process::id().to_string();
     let enforce = |name: &str, path: &Path| {
-        let policy = ctx.path("policy.yaml");
-        let rule = format!("{{ id: x, deny: all, paths: ['{}'] }}", text(path));
-        fs::write(
-            &policy,
-            format!("version: 1\nname: {name}\nfiles:\n  - {rule}\n"),
-        )
-        .unwrap();
+        let policy = policy_for(ctx, name, "x", "all", path);
         let words = [
             "enforce",
             "--format",
@@ -430,13 +411,7 @@ fn on_trial(ctx: &Ctx) -> Outcome {
     let _unpinned = Unpinned(ctx);
     let secret = ctx.path("secret");
     fs::write(&secret, "secret").unwrap();
-    let policy = ctx.path("policy.yaml");
-    let rule = format!("{{ id: x, deny: all, paths: ['{}'] }}", text(&secret));
-    fs::write(
-        &policy,
-        format!("version: 1\nname: {NAME}\nfiles:\n  - {rule}\n"),
-    )
-    .unwrap();
+    let policy = policy_for(ctx, NAME, "x", "all", &secret);
     let group = cgroup2().join(format!("stockade-pinned-{}", std::process::id()));
     fs::create_dir(&group).unwrap();
     let start = |after: &str| {

@@ -120,9 +120,21 @@ pub(crate) fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
 }
 
 pub(crate) fn policy_of(ctx: &Ctx, sections: &str) -> PathBuf {
-    let path = ctx.path("policy.yaml");
-    fs::write(&path, format!("version: 1\nname: test\n{sections}\n")).unwrap();
+    policy_named(ctx, "test", sections)
+}
+
+/// The same with a name of its own; in place of what is there, as editors do.
+pub(crate) fn policy_named(ctx: &Ctx, name: &str, sections: &str) -> PathBuf {
+    let (path, next) = (ctx.path("policy.yaml"), ctx.path("next.yaml"));
+    fs::write(&next, format!("version: 1\nname: {name}\n{sections}\n")).unwrap();
+    fs::rename(&next, &path).unwrap();
     path
+}
+
+/// The same with a single rule, for one file.
+pub(crate) fn policy_for(ctx: &Ctx, name: &str, id: &str, deny: &str, path: &Path) -> PathBuf {
+    let rule = rule(id, deny, &[text(path).to_owned()]);
+    policy_named(ctx, name, &format!("files:\n{rule}"))
 }
 
 pub(crate) fn rule(id: &str, deny: &str, paths: &[String]) -> String {

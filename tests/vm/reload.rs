@@ -14,6 +14,7 @@ use stockade::{Event, Scope, Session};
 use crate::fence::{EPERM, text};
 use crate::harness::{Ctx, Needs, Outcome, Stockade, Test, number, poll, stockade};
 use crate::helper::{arguments, outside, results, step};
+use crate::places::policy_named;
 use crate::scope::start_helper;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -340,12 +341,6 @@ fn reread(ctx: &Ctx) -> Outcome {
         fs::write(file, "text").unwrap();
     }
     let policy = ctx.path("policy.yaml");
-    let write = |sections: &str| {
-        // As editors do.
-        let next = ctx.path("next.yaml");
-        fs::write(&next, format!("version: 1\nname: test\n{sections}\n")).unwrap();
-        fs::rename(&next, &policy).unwrap();
-    };
     let deny = |path: &Path, more: &str| {
         format!(
             "files:\n  - {{ id: x, deny: all, paths: ['{}']{more} }}",
@@ -371,7 +366,7 @@ fn reread(ctx: &Ctx) -> Outcome {
     let helper_program = fs::canonicalize(&ctx.helper).unwrap();
     let recording = ctx.path("recording");
 
-    write(&deny(&one, ""));
+    policy_named(ctx, "test", &deny(&one, ""));
     let mut enforce = Stockade::start(
         ctx,
         [
@@ -415,11 +410,11 @@ fn reread(ctx: &Ctx) -> Outcome {
     let again = "policy read again: 1 rule on 1 path";
 
     // Another file, and then the network, for which hooks are attached only now.
-    write(&deny(&other, ""));
+    policy_named(ctx, "test", &deny(&other, ""));
     until(&enforce, again);
     attempt();
     let network = format!("network:\n  - {{ id: n, deny: connect, to: ['127.0.0.1:{PORT}'] }}");
-    write(&network);
+    policy_named(ctx, "test", &network);
     until(&enforce, "policy read again: 1 rule on 1 address");
     attempt();
 
@@ -446,7 +441,7 @@ fn reread(ctx: &Ctx) -> Outcome {
             "is about system calls",
         ),
     ] {
-        write(&sections);
+        policy_named(ctx, "test", &sections);
         until(&enforce, what);
     }
     attempt();

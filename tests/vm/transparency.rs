@@ -23,7 +23,7 @@ use rustix::process::Signal;
 
 use crate::fence::text;
 use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test};
-use crate::helper::in_child;
+use crate::helper::{ACL, acl, in_child};
 use crate::mounts::file_system;
 use crate::places::policy_of;
 
@@ -630,23 +630,10 @@ fn attributes(n: &mut Notes) {
         ))
     });
     n.note("acl: set, read and removed", || {
-        let mut acl = 2_u32.to_le_bytes().to_vec();
-        for (tag, rights, id) in [
-            (1_u16, 6_u16, !0),
-            (2, 4, 7_u32),
-            (4, 4, !0),
-            (16, 4, !0),
-            (32, 0, !0),
-        ] {
-            acl.extend(tag.to_le_bytes());
-            acl.extend(rights.to_le_bytes());
-            acl.extend(id.to_le_bytes());
-        }
-        let key = "system.posix_acl_access";
-        rustix::fs::setxattr(name, key, &acl, XattrFlags::empty())?;
-        let size = rustix::fs::getxattr(name, key, &mut [0u8; 256])?;
+        rustix::fs::setxattr(name, ACL, &acl(), XattrFlags::empty())?;
+        let size = rustix::fs::getxattr(name, ACL, &mut [0u8; 256])?;
         let after = about(name)?;
-        rustix::fs::removexattr(name, key)?;
+        rustix::fs::removexattr(name, ACL)?;
         Ok(format!("{size} {after}"))
     });
     n.note("flags: only to be added to", || {
