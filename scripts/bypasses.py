@@ -132,7 +132,7 @@ HOOKS = """| kind | hooks |
 | --- | --- |
 | `read` | `file_open` |
 | `write` | `file_open`, `inode_setattr` (truncation), `unix_stream_connect`, `unix_may_send`; `bpf_map` |
-| `exec` | `file_open` (execve), `mmap_file`, `file_mprotect` |
+| `exec` | `file_open` (execve), `mmap_file`, `file_mprotect`; what was written is noted by `file_open`, `file_permission`, `mmap_file` |
 | `create` | `inode_create`, `inode_mkdir`, `inode_mknod`, `inode_symlink`, `inode_link`, `inode_rename` |
 | `delete` | `inode_unlink`, `inode_rmdir`, `inode_rename` |
 | `replace` | `inode_rename` |

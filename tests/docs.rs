@@ -249,7 +249,13 @@ fn the_hooks_that_refuse_are_those_of_the_kernel_half() {
     // Of system calls there is no hook.
     told.remove("sys_enter");
     let mut hooks = BTreeSet::new();
-    for part in ["fence", "fence_network", "fence_limit", "fence_guard"] {
+    for part in [
+        "fence",
+        "fence_network",
+        "fence_limit",
+        "fence_guard",
+        "fence_written",
+    ] {
         let source = read(format!("src/bpf/{part}.bpf.c"));
         let sections = source.split("SEC(\"?lsm/").skip(1);
         hooks.extend(sections.filter_map(|s| s.split('"').next().map(str::to_owned)));

@@ -31,12 +31,16 @@ enum {
 #define STK_FMODE_EXEC  0x20
 #define STK_FMODE_READ  0x1
 #define STK_FMODE_WRITE 0x2
+#define STK_MAY_WRITE   0x2
 /* include/linux/fs.h: not counted as an open file, because another one is: the file of a layer of overlayfs. */
 #define STK_FMODE_NOACCOUNT (1 << 29)
 /* include/uapi/asm-generic/mman-common.h, include/uapi/linux/personality.h */
 #define STK_PROT_READ         0x1
 #define STK_PROT_EXEC         0x4
 #define STK_READ_IMPLIES_EXEC 0x0400000
+/* include/uapi/linux/stat.h */
+#define STK_S_IFMT  0170000
+#define STK_S_IFREG 0100000
 /* include/linux/fs.h */
 #define STK_FMODE_CREATED  (1 << 20)
 #define STK_ATTR_MODE      (1 << 0)

@@ -9,10 +9,10 @@
  */
 #include "fence.bpf.h"
 #include "siphash.bpf.h"
+#include "written.bpf.h"
 
 STK_EXPORT(stk_denial);
 STK_EXPORT(stk_ruling);
-STK_EXPORT(stk_key);
 STK_EXPORT(stk_name);
 
 /* include/linux/dcache.h: found by its inode number, and nobody has looked for its directory. */
@@ -29,9 +29,10 @@ STK_EXPORT(stk_name);
 #define ASKED_RUN   (1U << 31)
 #define ASKED_KINDS (~(ASKED_RUN | STK_SECOND))
 /* With the number of a set: what kind of file it is. */
+#define OF_WRITTEN  (1U << 29)
 #define OF_FILELESS (1U << 30)
 #define OF_SETUID   (1U << 31)
-#define OF_KINDS    (OF_FILELESS | OF_SETUID)
+#define OF_KINDS    (OF_WRITTEN | OF_FILELESS | OF_SETUID)
 
 enum {
 	/* Directories that one function looks at on the way up. */
@@ -52,6 +53,15 @@ enum {
 #define CLIMB_ON    (1ULL << 63)
 #define CLIMB_LOST  (1ULL << 31)
 #define CLIMB_AGAIN (CLIMB_ON | CLIMB_LOST)
+
+/* Where an inode has the time of its last change: that has moved twice. */
+struct inode___before_6_6 {
+	struct timespec64 i_ctime;
+} __attribute__((preserve_access_index));
+
+struct inode___before_6_11 {
+	struct timespec64 __i_ctime;
+} __attribute__((preserve_access_index));
 
 /* An inode has one tag in a map, and replacing that is not done in one step: so each half has its own. */
 
@@ -370,11 +380,37 @@ __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked,
 		now = with_set(now, armed->fileless, kind);
 	if (own & OF_SETUID)
 		now = with_set(now, armed->setuid, kind);
+	if (own & OF_WRITTEN)
+		now = with_set(now, armed->written, kind);
 	if (armed->flags & STK_ARMED_BELOW)
 		now = around(dentry, mount, now, kind);
 	else if (armed->flags & STK_ARMED_NAMES)
 		now = said_in(stk_parent_of(dentry), dentry, now, kind | STK_LEAF);
 	return with_refusals(so_far, now, said_by(&armed->otherwise, kind));
+}
+
+/* When the content or the attributes of a file changed last, in seconds; nobody sets that. */
+static __always_inline __s64 changed_at(__u64 inode)
+{
+	if (bpf_core_field_exists(struct inode, i_ctime_sec))
+		return BPF_CORE_READ((struct inode *)inode, i_ctime_sec);
+	if (bpf_core_field_exists(struct inode___before_6_11, __i_ctime))
+		return BPF_CORE_READ((struct inode___before_6_11 *)inode, __i_ctime.tv_sec);
+	return BPF_CORE_READ((struct inode___before_6_6 *)inode, i_ctime.tv_sec);
+}
+
+/* Whether who is held may have written a file. Where some had no room, all count that have changed since. */
+__attribute__((noinline)) int was_written(__u64 inode)
+{
+	__s64 changed = changed_at(inode);
+	struct stk_written_about *about;
+	struct stk_key key;
+
+	key_of(&key, inode, 0);
+	if (bpf_map_lookup_elem(&stk_written, &key))
+		return 1;
+	about = about_written();
+	return about && about->lost && changed >= (__s64)about->since_s;
 }
 
 /* What kind of file is run. Mapped by somebody else, it gives nobody its owner's rights. */
@@ -389,6 +425,8 @@ static __always_inline __u32 kinds_of(__u64 inode, __u32 access)
 	mode = STK_GET(inode, inode, i_mode);
 	if ((access & ASKED_RUN) && ((mode & STK_S_ISUID) || (mode & SETGID) == SETGID))
 		of |= OF_SETUID;
+	if (was_written(inode))
+		of |= OF_WRITTEN;
 	return of;
 }
 

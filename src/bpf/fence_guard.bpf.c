@@ -3,9 +3,7 @@
  * Keeps who is held from the fence itself: from its maps, from the names by which it outlives its monitor, and from the
  * monitor. Whoever else has the rights can go on as before.
  */
-#include "fence.bpf.h"
-
-STK_EXPORT(stk_guard_denial);
+#include "attempt.bpf.h"
 
 /* include/linux/ptrace.h */
 #define STK_PTRACE_MODE_ATTACH 0x02
@@ -25,25 +23,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } stk_guard_pins SEC(".maps");
-
-/* Tells of an attempt at this, by a rule that no policy has, or of our own. */
-__attribute__((noinline)) int attempted(__u32 at, __u32 rule)
-{
-	struct stk_guard_denial *rec = bpf_ringbuf_reserve(&stk_denials, sizeof(*rec), 0);
-
-	if (!rec) {
-		stk_lost(STK_KIND_DENIAL, STK_LOSS_RING);
-		return 0;
-	}
-	stk_header(&rec->hdr, STK_KIND_GUARD_DENIAL, sizeof(*rec));
-	rec->rule = rule;
-	rec->verdict = STK_VERDICT_DENY;
-	rec->error = EPERM;
-	rec->at = at;
-	rec->pad = 0;
-	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
-	return 0;
-}
 
 /* Of somebody who is held, while a policy is in force. */
 static __always_inline int refuse(__u32 at)

@@ -23,9 +23,7 @@ STK_EXPORT(stk_net_ports);
 #define STK_IPV6_2292OPTIONS   6
 #define STK_IPV6_FLOWLABEL_MGR 32
 #define STK_IPV6_RTHDR         57
-#define STK_S_IFMT             0170000
 #define STK_S_IFSOCK           0140000
-#define STK_MAY_WRITE          2
 
 /* What is asked, in a number: kinds of access, port, transport, and these. */
 #define ASKED_KINDS     ((1ULL << STK_ACCESS_KINDS) - 1)

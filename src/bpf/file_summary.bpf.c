@@ -28,8 +28,6 @@ enum {
 };
 
 /* include/uapi/linux/stat.h */
-#define STK_S_IFMT  0170000
-#define STK_S_IFREG 0100000
 #define STK_S_IFBLK 0060000
 /* include/linux/fs.h */
 #define STK_FMODE_NOACCOUNT (1 << 29)

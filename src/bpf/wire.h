@@ -959,6 +959,13 @@ struct stk_key {
 	__u32 generation;
 };
 
+/* About stk_written, the files that who is held may have written. */
+struct stk_written_about {
+	__u64 since_s; /* no later than the first of them; by the clock that files have their times from */
+	__u64 lost; /* so many had no room */
+	struct stk_key canary; /* the monitor's own, which it must not write to; all zeros: none */
+};
+
 /* Key of stk_names: a name in a directory. */
 struct stk_name {
 	struct stk_key dir;
@@ -1021,9 +1028,11 @@ struct stk_armed {
 	/* Entries of stk_sets, 0: nothing. For files that have no link, and for those that run with their owner's rights. */
 	__u32 fileless;
 	__u32 setuid;
+	__u32 written; /* the same for files that who is held may have written */
 	__u32 half; /* where it is: 0 or STK_SECOND */
 	__u32 limits[STK_COUNTED_KINDS]; /* which of its limits count that, one bit for each */
 	__u32 limit_port; /* as canary_port, for limits */
+	__u32 pad;
 };
 
 /* One entry. A decision reads once which half is in force and stays with it. */

@@ -31,10 +31,6 @@ pub(super) struct EnforceArgs {
     /// Arm it even if it keeps this session, which it holds, from running its own programs
     #[arg(long, help_heading = "Options")]
     i_know: bool,
-    /// Room for policies that are read later: so many files, names, rules and addresses of each [default: twice what the
-    /// first one has, at least 4096]
-    #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u32).range(1..=1 << 24), help_heading = "Options")]
-    room: Option<u32>,
     /// Take a policy back that is not confirmed within so long, by SIGUSR1, such as 60s: the one that was confirmed
     /// last comes back, and where there is none the fence ends
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Options")]
@@ -66,9 +62,6 @@ pub(super) fn main(args: EnforceArgs) -> Outcome {
     let mut builder = args.intake.apply(args.policy.apply(builder));
     if args.i_know {
         builder = builder.allow_lockout();
-    }
-    if let Some(room) = args.room {
-        builder = builder.room(room);
     }
     for watch in args.monitors.concat() {
         builder = builder.monitor(watch);

@@ -279,13 +279,20 @@ struct PolicyArgs {
     /// stockade itself
     #[arg(long)]
     guard: bool,
+    /// Room for so many files, names, rules and addresses of each policy that is read later [default: twice what the first
+    /// one has, at least 4096], and for so many files that are written [default: 262144]
+    #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    room: Option<u32>,
     #[command(flatten)]
     environment: EnvironmentArgs,
 }
 
 impl PolicyArgs {
     fn apply(&self, builder: SessionBuilder) -> SessionBuilder {
-        let builder = builder.prove_every(self.prove_every);
+        let mut builder = builder.prove_every(self.prove_every);
+        if let Some(room) = self.room {
+            builder = builder.room(room);
+        }
         match self.guard {
             true => builder.guard(),
             false => builder,

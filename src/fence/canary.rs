@@ -46,6 +46,8 @@ pub(super) struct Canaries {
     pub(super) key: FileKey,
     /// Guarded by its tag alone, where tags are used.
     pub(super) tag: Canary,
+    /// The first one again, which is not to be written to.
+    written: Canary,
     pub(super) network: NetworkCanary,
     /// Of limits of what is sent and connected.
     pub(super) limit: NetworkCanary,
@@ -69,10 +71,25 @@ impl Canaries {
                 "the kernel did not report one of our descriptors; this is a defect",
             )
         })?;
+        let again = file.try_clone().map_err(|e| {
+            Error::new(
+                ErrorKind::Io,
+                format!("the canary file cannot be used: {e}"),
+            )
+            .with_source(e)
+        })?;
+        let read = |fd| Canary {
+            fd,
+            how: OFlags::RDONLY,
+        };
         Ok(Canaries {
-            file: Canary { fd: file },
+            file: read(file),
             key,
-            tag: Canary { fd: tag },
+            tag: read(tag),
+            written: Canary {
+                fd: again,
+                how: OFlags::WRONLY,
+            },
             network: NetworkCanary::new()?,
             limit: NetworkCanary::new()?,
             fork: ForkCanary,
@@ -93,6 +110,9 @@ impl Canaries {
         }
         if about.guards_files && tags {
             all.push(&self.tag);
+        }
+        if about.notes_written {
+            all.push(&self.written);
         }
         if about.guards_network {
             all.push(&self.network);
@@ -134,6 +154,7 @@ fn memfd() -> Result<OwnedFd> {
 #[derive(Debug)]
 pub(super) struct Canary {
     fd: OwnedFd,
+    how: OFlags,
 }
 
 impl Canary {
@@ -144,7 +165,7 @@ impl Canary {
     fn open(&self) -> rustix::io::Result<OwnedFd> {
         // A new open of the same inode, which goes through the hooks.
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::open(path, self.how | OFlags::CLOEXEC, Mode::empty())
     }
 }
 

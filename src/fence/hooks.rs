@@ -449,6 +449,33 @@ pub(super) const CALLS_AND_AUDIT: &[Probe] = &[
     ),
 ];
 
+/// Those that note which files are written. What cannot be refused has no twin.
+macro_rules! written {
+    ($how:literal) => {
+        &[
+            network!($how, "written_open", "files that are opened to be written"),
+            network!(
+                $how,
+                "written_access",
+                "files that are written by descriptors that somebody else has opened"
+            ),
+            network!(
+                $how,
+                "written_map",
+                "files that are written by mappings of such descriptors"
+            ),
+            hook(
+                "fence.written_gone",
+                "files that are gone",
+                variants!["fentry" "fence_written_gone" NONE],
+            ),
+        ]
+    };
+}
+
+pub(super) const WRITTEN_LSM: &[Probe] = written!("lsm");
+pub(super) const WRITTEN_FMOD_RET: &[Probe] = written!("fmod_ret");
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,7 @@ mod places;
 mod plan;
 pub(crate) mod record;
 mod tables;
+mod written;
 
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -72,21 +73,23 @@ impl Mechanism {
         }
     }
 
-    /// The objects of the fence and what they attach: that for files, that for the network, that for limits and that for
-    /// the fence itself.
-    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 4] {
-        let (files, network, limits, guard) = match self {
+    /// The objects of the fence and what they attach: that for files, that for the network, that for limits, that for the
+    /// fence itself, and that which notes the files that are written.
+    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 5] {
+        let (files, network, limits, guard, written) = match self {
             Mechanism::Lsm => (
                 hooks::LSM,
                 hooks::NETWORK_LSM,
                 hooks::LIMITS_LSM,
                 hooks::GUARD_LSM,
+                hooks::WRITTEN_LSM,
             ),
             Mechanism::FmodRet => (
                 hooks::FMOD_RET,
                 hooks::NETWORK_FMOD_RET,
                 hooks::LIMITS_FMOD_RET,
                 hooks::GUARD_FMOD_RET,
+                hooks::WRITTEN_FMOD_RET,
             ),
         };
         [
@@ -94,6 +97,7 @@ impl Mechanism {
             (Object::FenceNetwork, network),
             (Object::FenceLimit, limits),
             (Object::FenceGuard, guard),
+            (Object::FenceWritten, written),
         ]
     }
 }
@@ -126,6 +130,7 @@ pub(crate) struct About {
     limits_network: bool,
     limits_calls: bool,
     guards_itself: bool,
+    notes_written: bool,
 }
 
 impl About {
@@ -143,6 +148,7 @@ impl About {
             limits_network: counts(Thing::Connections) || counts(Thing::Bytes),
             limits_calls: plan.limits.counts_calls(),
             guards_itself: plan.guards_itself,
+            notes_written: plan.asks_what_was_written(),
         }
     }
 
@@ -156,6 +162,7 @@ impl About {
             limits_network: self.limits_network && !other.limits_network,
             limits_calls: self.limits_calls && !other.limits_calls,
             guards_itself: self.guards_itself && !other.guards_itself,
+            notes_written: self.notes_written && !other.notes_written,
             ..self
         }
     }
@@ -227,6 +234,7 @@ impl Fence {
             };
             tables.fill(&plan, &canaries, loader, tags)?;
             guard::keep(&canaries, loader)?;
+            written::begin(&canaries, loader)?;
             let mut rings = loader.rings()?;
             let mut about = About::new(&plan);
             let proving = canaries.of(&about, tags);
@@ -419,6 +427,21 @@ impl Fence {
         Ok(())
     }
 
+    /// Knows from now on what a former fence has noted. That goes on with it until this returns.
+    pub(crate) fn take_over(&self, former: &Former, loader: &Loader) -> Result<()> {
+        match self.about.notes_written {
+            true => written::take_over(former, loader),
+            false => Ok(()),
+        }
+    }
+
+    /// Why what it says of files that were written may be too much; `None` where it is exact.
+    pub(crate) fn shortcoming(&self, loader: &Loader) -> Result<Option<String>> {
+        let lost = self.about.notes_written && written::lost(loader)?;
+        let why = "there was no room to note all files that were written: every file counts as written that has changed since the fence was armed (--room says for how many there is room)";
+        Ok(lost.then(|| why.to_owned()))
+    }
+
     /// Takes the place of the one that was pinned under its name, which is disarmed.
     pub(crate) fn settle(&self) -> Result<()> {
         self.pins.as_ref().map_or(Ok(()), Pins::settle)
@@ -513,7 +536,7 @@ fn attach(
 ) -> Result<std::result::Result<(Attachments, Vec<ProbeReport>), String>> {
     let mut attached = Attachments::default();
     let mut reports: Vec<ProbeReport> = Vec::new();
-    let [files, network, limits, guard] = mechanism.parts();
+    let [files, network, limits, guard, written] = mechanism.parts();
     let [calls, limited_calls, purses] = TRACING;
     let mut wanted: Vec<(Object, Vec<&'static Probe>)> = Vec::new();
     if plan.guards_files {
@@ -544,6 +567,9 @@ fn attach(
     }
     if plan.guards_itself {
         wanted.push((guard.0, guard.1.iter().collect()));
+    }
+    if plan.asks_what_was_written() {
+        wanted.push((written.0, written.1.iter().collect()));
     }
     for (object, mut needed) in wanted {
         needed.retain(|probe| !hooked.contains(probe.name));

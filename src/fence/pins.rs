@@ -121,7 +121,12 @@ pub(crate) struct Former {
 impl Former {
     /// Whom it follows.
     pub(crate) fn tasks(&self) -> Result<Option<OwnTable>> {
-        self.directory.map("stk_tasks")
+        self.map("stk_tasks")
+    }
+
+    /// One of its maps.
+    pub(super) fn map(&self, name: &'static str) -> Result<Option<OwnTable>> {
+        self.directory.map(name)
     }
 
     /// Where its denials are. To be asked for before it is let go of.
@@ -136,7 +141,7 @@ impl Former {
     /// Has it refuse nothing any more: at once, and not when the kernel has detached everything.
     pub(crate) fn disarm(&self) -> Result<()> {
         let zero = 0u32.to_ne_bytes();
-        let Some(map) = self.directory.map(ARMED_AT)? else {
+        let Some(map) = self.map(ARMED_AT)? else {
             return Ok(());
         };
         if let Some(mut now) = map.get(&zero)? {

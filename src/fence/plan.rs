@@ -271,7 +271,13 @@ impl Plan {
             prefixes: super::count(self.contacts.prefix_count()),
             ranges: super::count(self.contacts.range_count()),
             purses: self.limits.purses(),
+            written: self.asks_what_was_written().into(),
         }
+    }
+
+    /// It is about files that who is held has written.
+    pub(super) fn asks_what_was_written(&self) -> bool {
+        self.of_kinds[FileKind::Written as usize] != Said::NOTHING
     }
 
     /// There is something that hooks refuse.

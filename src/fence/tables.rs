@@ -28,7 +28,13 @@ pub(crate) struct Entries {
     pub(super) ranges: u32,
     /// Processes that have limits of system calls of their own.
     pub(super) purses: u32,
+    /// Files that are written; 0 where nobody asks which are.
+    pub(super) written: u32,
 }
+
+/// Files that are written, where it is not said for how many there is to be room. Up to 80 bytes for each that there is, and 16
+/// for each that there could be.
+const WRITTEN: u32 = 1 << 18;
 
 /// Room that there is at least for each of two policies. Where entries are made as they come it costs 16 bytes for each.
 const LEAST: Entries = Entries {
@@ -39,6 +45,7 @@ const LEAST: Entries = Entries {
     prefixes: 4096,
     ranges: 1024,
     purses: 1,
+    written: 0,
 };
 
 impl Entries {
@@ -51,23 +58,31 @@ impl Entries {
             prefixes: f(self.prefixes, other.prefixes),
             ranges: f(self.ranges, other.ranges),
             purses: f(self.purses, other.purses),
+            written: f(self.written, other.written),
         }
     }
 
     /// Room for a policy that needs so many, and for one that takes its place: as many of each as is said, or twice as many
     /// as the first one has.
     pub(crate) fn room(self, later: Option<u32>) -> Entries {
-        match later {
+        let room = match later {
             Some(n) => self.both(self, |need, _| need.max(n)),
             None => Entries {
                 purses: self.purses,
                 ..self.both(LEAST, |need, least| need.saturating_mul(2).max(least))
             },
+        };
+        Entries {
+            written: match self.written {
+                0 => 0,
+                _ => later.unwrap_or(WRITTEN),
+            },
+            ..room
         }
     }
 
     /// Sizes of the maps, both halves together.
-    pub(crate) fn sizes(self) -> [(&'static str, u32); 7] {
+    pub(crate) fn sizes(self) -> [(&'static str, u32); 8] {
         let two = |n: u32| n.saturating_mul(2);
         [
             ("stk_keys", two(self.keys)),
@@ -78,11 +93,19 @@ impl Entries {
             ("stk_nets", two(self.prefixes)),
             ("stk_net_ranges", two(self.ranges)),
             ("stk_call_purses", self.purses),
+            ("stk_written", self.written.max(1)),
         ]
     }
 
     /// Whether there is room for so many.
     fn holds(self, needs: Entries) -> Result<()> {
+        if needs.written > 0 && self.written == 0 {
+            return Err(Error::new(
+                ErrorKind::Policy,
+                "the policy asks which files were written inside the fence, and this fence was armed without noting them",
+            )
+            .with_hint("arm it anew"));
+        }
         for (room, needed, what) in [
             (self.keys, needs.keys, "files and directories"),
             (self.names, needs.names, "names"),
@@ -244,9 +267,11 @@ impl Tables {
             canary_port: 0,
             fileless: 0,
             setuid: 0,
+            written: 0,
             half: 0,
             limits: [0; COUNTED_KINDS],
             limit_port: 0,
+            pad: 0,
         };
         Ok(Tables {
             room,
@@ -398,13 +423,14 @@ impl Tables {
     fn armed(&self, plan: &Plan, canaries: &Canaries) -> Armed {
         let turn = self.last;
         let flag = |is: bool, bit| if is { bit } else { 0 };
-        let [fileless, setuid] = plan.of_kinds.map(|said| turn.set(plan.sets.number(&said)));
+        let [fileless, setuid, written] =
+            plan.of_kinds.map(|said| turn.set(plan.sets.number(&said)));
         Armed {
             epoch: turn.epoch,
             flags: flag(plan.places.has_names(), armed_flag::NAMES)
                 | flag(plan.places.has_below(), armed_flag::BELOW)
                 | flag(plan.otherwise != Said::NOTHING, armed_flag::OTHERWISE)
-                | flag(fileless != 0 || setuid != 0, armed_flag::KINDS),
+                | flag(fileless | setuid | written != 0, armed_flag::KINDS),
             hash_key: self.hash_key,
             otherwise: turn.numbers(&plan.otherwise.both(&plan.contacts.otherwise)),
             lost: turn.numbers(&plan.places.refused_below().both(&plan.contacts.refused)),
@@ -415,12 +441,14 @@ impl Tables {
             },
             fileless,
             setuid,
+            written,
             half: turn.half(),
             limits: plan.limits.counting,
             limit_port: match plan.limits.is_empty() {
                 true => 0,
                 false => canaries.limit.port().into(),
             },
+            pad: 0,
         }
     }
 
@@ -466,6 +494,7 @@ mod tests {
             prefixes: n,
             ranges: n,
             purses: n,
+            written: 0,
         }
     }
 
@@ -488,6 +517,21 @@ mod tests {
         let error = few.holds(some(4)).unwrap_err();
         assert!(error.to_string().contains("room for 4 names"), "{error}");
         assert!(error.hint().unwrap().contains("--room 4"));
+    }
+
+    #[test]
+    fn there_is_room_for_what_is_written_where_somebody_asks() {
+        let asks = Entries {
+            written: 1,
+            ..some(1)
+        };
+        assert_eq!(asks.room(None).written, WRITTEN);
+        assert_eq!(asks.room(Some(10)).written, 10);
+        let (_, size) = some(1).room(Some(10)).sizes()[7];
+        assert_eq!(size, 1);
+        assert!(asks.room(Some(10)).holds(asks).is_ok());
+        let error = some(1).room(None).holds(asks).unwrap_err();
+        assert!(error.to_string().contains("without noting them"), "{error}");
     }
 
     #[test]

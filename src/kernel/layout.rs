@@ -3,8 +3,9 @@
 use std::mem::offset_of;
 
 use super::skel::{
-    allocation, disk, fence, fence_guard, fence_limit, fence_network, fence_syscall, file,
-    file_summary, identity, memory, network, process, process_summary, profile, scope, syscall,
+    allocation, disk, fence, fence_guard, fence_limit, fence_network, fence_syscall, fence_written,
+    file, file_summary, identity, memory, network, process, process_summary, profile, scope,
+    syscall,
 };
 use crate::wire;
 
@@ -319,9 +320,18 @@ same_layout!(
         canary_port,
         fileless,
         setuid,
+        written,
         half,
         limits,
-        limit_port
+        limit_port,
+        pad
+    }
+);
+same_layout!(
+    wire::WrittenAbout = fence_written::types::stk_written_about {
+        since_s,
+        lost,
+        canary
     }
 );
 same_layout!(wire::InForce = fence::types::stk_in_force { which, pad, half });

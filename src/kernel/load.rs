@@ -52,6 +52,7 @@ objects! {
     FenceSyscall, FENCE_SYSCALL;
     FenceLimit, FENCE_LIMIT;
     FenceGuard, FENCE_GUARD;
+    FenceWritten, FENCE_WRITTEN;
     Syscall, SYSCALL;
     Network, NETWORK;
     Memory, MEMORY;

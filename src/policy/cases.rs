@@ -285,7 +285,7 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
             return Err(Fault::new(of.referenced, sentence));
         }
         Some(of) => Some(FileKind::from_name(&of.value).ok_or_else(|| {
-            let instead = "; it is fileless or setuid";
+            let instead = "; it is fileless, setuid or written";
             let sentence = unknown("kind of file", &of.value, FileKind::names(), instead);
             Fault::new(of.referenced, sentence)
         })?),

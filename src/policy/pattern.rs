@@ -23,6 +23,9 @@ pub enum FileKind {
     /// It runs with the rights of the user or the group that it belongs to: set-user-ID, or set-group-ID where its group
     /// may run it.
     Setuid,
+    /// Who is fenced has opened it to be written, or could write it by what somebody else had opened, since the fence was
+    /// armed; whatever is in it now.
+    Written,
 }
 
 impl FileKind {
@@ -39,7 +42,7 @@ impl FileKind {
     }
 
     /// Every kind.
-    pub const ALL: [FileKind; 2] = [FileKind::Fileless, FileKind::Setuid];
+    pub const ALL: [FileKind; 3] = [FileKind::Fileless, FileKind::Setuid, FileKind::Written];
 
     /// The word for it in a policy document.
     #[must_use]
@@ -47,6 +50,7 @@ impl FileKind {
         match self {
             FileKind::Fileless => "fileless",
             FileKind::Setuid => "setuid",
+            FileKind::Written => "written",
         }
     }
 

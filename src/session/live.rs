@@ -500,6 +500,10 @@ impl Live {
         // While there are programs to ask.
         self.summaries.settle(&self.loader)?;
         self.tell_skips(on);
+        if let Some(fence) = &self.fence {
+            let why = fence.shortcoming(&self.loader)?;
+            self.certificate.incomplete_reasons.extend(why);
+        }
         // Detached first: then what is in the rings is nearly all there will be.
         self.attached = Attachments::default();
         if self.fence.as_ref().is_some_and(Fence::outlives_us) {

@@ -140,7 +140,8 @@ impl SessionBuilder {
 
     /// Room for policies that are put in force later, by [`Session::reload`]: so many files and directories, names, rules,
     /// ranges of addresses and of ports. Where it is not set, twice what the first policy has, and at least 4,096 (1,024
-    /// rules, and ranges of ports). What there is room for and not used costs the kernel some 500 bytes each.
+    /// rules, and ranges of ports). What there is room for and not used costs the kernel some 500 bytes each. Where a rule is
+    /// about files that were written, there is room to note as many of them; where it is not set, for 262,144.
     pub fn room(mut self, entries: u32) -> Self {
         self.room = Some(entries);
         self

@@ -632,9 +632,20 @@ record!(
         canary_port: u32,
         fileless: u32,
         setuid: u32,
+        written: u32,
         half: u32,
         limits: [u32; COUNTED_KINDS],
         limit_port: u32,
+        pad: u32,
+    }
+);
+
+record!(
+    /// `struct stk_written_about`.
+    WrittenAbout {
+        since_s: u64,
+        lost: u64,
+        canary: FileKey,
     }
 );
 

@@ -188,6 +188,7 @@ fn operation(words: &[&str]) -> Result<()> {
     match words[0] {
         "net" => crate::contacts::operation(path, second),
         "call" => crate::calls::operation(path, second),
+        "written" => crate::written::operation(&words[1..]),
         "program" => crate::programs::operation(&words[1..]),
         "limited" => crate::limits::operation(&words[1..]),
         "crowd" => crate::limits::crowd(path, second),

@@ -81,6 +81,8 @@ mod summaries;
 mod transparency;
 #[cfg(target_os = "linux")]
 mod variants;
+#[cfg(target_os = "linux")]
+mod written;
 
 #[cfg(target_os = "linux")]
 fn main() {
@@ -119,6 +121,7 @@ fn main() {
             depth::TESTS,
             evasion::TESTS,
             programs::TESTS,
+            written::TESTS,
             contacts::TESTS,
             sockets::TESTS,
             refusals::TESTS,

@@ -40,8 +40,8 @@ pub(crate) const TESTS: &[Test] = &[
 
 pub(crate) const ROOT: &str = "/sys/fs/bpf/stockade";
 /// Such as a name in the bpf file system cannot be.
-const NAME: &str = "server.1";
-const PINNED: &str = "pinned as server.1: it stands without this program";
+pub(crate) const NAME: &str = "server.1";
+pub(crate) const PINNED: &str = "pinned as server.1: it stands without this program";
 const PORT: u16 = 4713;
 
 /// What `status` says of the fences of this name.

@@ -220,7 +220,7 @@ pub(crate) fn operation(words: &[&str]) -> Result<()> {
 }
 
 /// A step, and whether it is refused.
-type Case = (Step, bool);
+pub(crate) type Case = (Step, bool);
 
 fn case(what: &str, how: &str, program: &Path, directory: &Path, is_refused: bool) -> Case {
     labelled(
@@ -245,16 +245,20 @@ fn labelled(
     (step, is_refused)
 }
 
-fn on_path(label: &str, words: &[&dyn AsRef<std::ffi::OsStr>], is_refused: bool) -> Case {
+pub(crate) fn on_path(
+    label: &str,
+    words: &[&dyn AsRef<std::ffi::OsStr>],
+    is_refused: bool,
+) -> Case {
     (step(label, words), is_refused)
 }
 
-fn steps_of(cases: &[Case]) -> Vec<Step> {
+pub(crate) fn steps_of(cases: &[Case]) -> Vec<Step> {
     cases.iter().map(|(step, _)| step.clone()).collect()
 }
 
 /// What is wrong with how these cases came out under this rule.
-fn faults(ended: &Ended, cases: &[Case], done: &[Done], rule: &str) -> Vec<String> {
+pub(crate) fn faults(ended: &Ended, cases: &[Case], done: &[Done], rule: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for ((_, is_refused), done) in cases.iter().zip(done) {
         let events = denials_of(ended, done);

@@ -70,6 +70,9 @@ impl Live {
         {
             self.resolved.take_over(&tasks, &self.loader, &self.asker)?;
         }
+        if let Some(former) = &former {
+            fence.take_over(former, &self.loader)?;
+        }
         let inbox = former.as_ref().map(Former::inbox).transpose()?;
         fence.pin(place, &self.following, &self.asker, &self.loader)?;
         let ready = self.publish().and_then(|()| match &former {
