@@ -245,7 +245,10 @@ impl<S: Surroundings> Delivery<S> {
             Denied::Limit { call: Some(_), .. } => 2,
             _ => 0,
         };
-        denial.mechanism = Arc::clone(&self.mechanisms[by]);
+        // Some records say themselves.
+        if denial.mechanism.is_empty() {
+            denial.mechanism = Arc::clone(&self.mechanisms[by]);
+        }
         denial.ancestors = self.surroundings.ancestors(&event.process);
         let Denied::File {
             path,

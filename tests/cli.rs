@@ -436,6 +436,13 @@ fn system_calls_are_explained_tested_and_compared() {
         "syscall:ptrace (by seccomp)\n  call      deny   no (line 3); without that rule it is allowed\n\
          syscall:read (by seccomp)\n  call      allow  no rule is about it\n"
     );
+    let or_else = "version: 1\nsyscalls: [{ id: no, deny: [ptrace], otherwise: kill }]\n";
+    program.write("else.yaml", or_else);
+    assert_eq!(
+        says(0, &["policy", "explain", "--policy", "else.yaml", "ptrace"]),
+        "syscall:ptrace (by seccomp; of a process that runs already: kill)\n  \
+         call      deny   no (line 2); without that rule it is allowed\n"
+    );
     assert_eq!(
         says(
             0,

@@ -975,8 +975,8 @@ fn wrong_rules_about_system_calls_are_refused() {
             "21: no system call has the number \"960\"; they are less than 960",
         ),
         (
-            "{ id: a, deny: [ptrace], otherwise: kill }",
-            "30: \"otherwise\" (a second choice of action) is not supported by this version",
+            "{ id: a, deny: [ptrace], otherwise: kil }",
+            "41: unknown choice \"kil\"; did you mean \"kill\"?",
         ),
         (
             "{ id: a, deny: [ptrace], action: log }",

@@ -199,6 +199,7 @@ enum stk_armed_flag {
 	STK_ARMED_BELOW = 1 << 1, /* and for all that is in a directory */
 	STK_ARMED_OTHERWISE = 1 << 2, /* and about all that no rule names */
 	STK_ARMED_KINDS = 1 << 3, /* and about kinds of files that are run */
+	STK_ARMED_TRACED = 1 << 4, /* nothing refuses system calls: they are told when they begin */
 };
 
 /* Starts every record. */
@@ -569,7 +570,7 @@ struct stk_call_denial {
 	__u16 verdict;
 	__u16 error; /* errno that was answered; 0 for an audit */
 	__u16 abi; /* stk_abi */
-	__u16 pad;
+	__u16 traced; /* nothing refused it */
 };
 
 /* What limits count. */

@@ -11,8 +11,8 @@ use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
     Access, Answer, CallChange, Cases, Change, Contact, Decision, Environment, FileKind,
-    LimitChange, LimitRule, NetworkChange, Pattern, Reason, Rule, RuleSet, SystemCall, Thing,
-    Verdict, diff, diff_calls, diff_limits, diff_network, explain_call, explain_contact,
+    LimitChange, LimitRule, NetworkChange, Otherwise, Pattern, Reason, Rule, RuleSet, SystemCall,
+    Thing, Verdict, diff, diff_calls, diff_limits, diff_network, explain_call, explain_contact,
     explain_file, schema,
 };
 
@@ -193,6 +193,8 @@ struct Explained<'a> {
     syscall: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mechanism: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otherwise: Option<&'a str>,
     access: Access,
     verdict: Verdict,
     /// Where it says more.
@@ -244,7 +246,16 @@ fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
             let limits: Vec<_> = set.limits_of_call(&call).collect();
             let of = &call.to_string();
             let by = (!set.syscalls.is_empty()).then_some(OF_CALLS);
-            print_reasons(Of::Call(of, by), told, &limits, wanted, args.format)?;
+            let refused = reason.decision.verdict == Verdict::Deny;
+            let rule = reason.decision.rule.filter(|_| refused);
+            let otherwise = rule.and_then(|rule| rule.otherwise).map(Otherwise::name);
+            print_reasons(
+                Of::Call(of, by, otherwise),
+                told,
+                &limits,
+                wanted,
+                args.format,
+            )?;
             continue;
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
@@ -291,8 +302,8 @@ enum Of<'a> {
     File(&'a str),
     /// And what carries the bytes there.
     Address(&'a str, &'a str),
-    /// And what refuses it, where there are rules.
-    Call(&'a str, Option<&'a str>),
+    /// And what refuses it, where there are rules; and what is done where that cannot.
+    Call(&'a str, Option<&'a str>, Option<&'a str>),
 }
 
 /// What refuses system calls to a command that `run` starts.
@@ -309,8 +320,11 @@ fn print_reasons(
         match of {
             Of::File(path) => println!("{path}"),
             Of::Address(address, protocol) => println!("{protocol}:{address}"),
-            Of::Call(call, None) => println!("syscall:{call}"),
-            Of::Call(call, Some(by)) => println!("syscall:{call} (by {by})"),
+            Of::Call(call, None, _) => println!("syscall:{call}"),
+            Of::Call(call, Some(by), None) => println!("syscall:{call} (by {by})"),
+            Of::Call(call, Some(by), Some(otherwise)) => {
+                println!("syscall:{call} (by {by}; of a process that runs already: {otherwise})");
+            }
         }
     }
     for reason in reasons {
@@ -319,11 +333,13 @@ fn print_reasons(
         }
         if format == Format::Json {
             let (mut path, mut address, mut protocol) = (None, None, None);
-            let (mut syscall, mut mechanism) = (None, None);
+            let (mut syscall, mut mechanism, mut otherwise) = (None, None, None);
             match of {
                 Of::File(shown) => path = Some(shown),
                 Of::Address(shown, by) => (address, protocol) = (Some(shown), Some(by)),
-                Of::Call(shown, by) => (syscall, mechanism) = (Some(shown), by),
+                Of::Call(shown, by, instead) => {
+                    (syscall, mechanism, otherwise) = (Some(shown), by, instead);
+                }
             }
             let line = Explained {
                 path,
@@ -331,6 +347,7 @@ fn print_reasons(
                 protocol,
                 syscall,
                 mechanism,
+                otherwise,
                 access: reason.access,
                 verdict: reason.answer.verdict,
                 answer: Some(reason.answer).filter(|a| a.to_string() != a.verdict.name()),

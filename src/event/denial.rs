@@ -28,8 +28,8 @@ pub struct Denial {
     /// The line that the rule begins at; 0 for one that is in no file.
     #[serde(default)]
     pub rule_line: u32,
-    /// What refuses it: `lsm`, `fmod_ret` or `seccomp`, or `tracepoint` where a limit of system calls only kills or tells; empty
-    /// where nobody has said so.
+    /// What refuses it: `lsm`, `fmod_ret` or `seccomp`, or `tracepoint` where a system call can only be told, or killed for;
+    /// empty where nobody has said so.
     #[serde(default)]
     pub mechanism: Arc<str>,
     /// From whom the process descends: its parent first, then on to init.

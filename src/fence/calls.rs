@@ -35,6 +35,14 @@ const FREE: Refused = Refused {
 };
 
 impl Refused {
+    /// The stronger of each.
+    fn or(self, other: Refused) -> Refused {
+        Refused {
+            enforced: self.enforced.min(other.enforced),
+            all: self.all.min(other.all),
+        }
+    }
+
     fn codes(self) -> u64 {
         u64::from(self.enforced) << 32 | u64::from(self.all)
     }
@@ -80,11 +88,21 @@ pub(super) struct Calls {
     slots: [Vec<Refused>; 2],
     /// How many calls rules name.
     pub(super) named: u32,
+    by: CallsBy,
+}
+
+/// What holds the rules about system calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallsBy {
+    /// A filter, which goes with a command from its start on.
+    Filter,
+    /// Nothing that refuses: whoever makes such a call is told, or killed.
+    Tracepoint,
 }
 
 impl Calls {
     /// `rules` with the stronger one first; `first` is the number of the first one.
-    pub(super) fn new(rules: &[&SyscallRule], first: u32) -> Self {
+    pub(super) fn new(rules: &[&SyscallRule], first: u32, by: CallsBy) -> Self {
         let code = |call: &SystemCall, with_audit: bool| {
             let found = refusal(rules, call, Access::CALL, with_audit);
             found.map_or(RULE_NONE, |(n, unlisted)| {
@@ -96,14 +114,28 @@ impl Calls {
             enforced: code(call, false),
             all: code(call, true),
         };
-        let slots = slots(FREE, !rules.is_empty(), refused);
+        let mut slots = slots(FREE, !rules.is_empty(), refused);
+        if by == CallsBy::Tracepoint {
+            // As no filter answers those that no table of ours has: calls by the x32 table stand for any.
+            let all = slots.iter().flatten();
+            let any = all.fold(FREE, |any, refused| any.or(*refused));
+            if let Some(others) = slots[NATIVE].get_mut(call_slot::NUMBERS as usize) {
+                *others = any;
+            }
+        }
         let mut named: Vec<_> = rules.iter().flat_map(|rule| &rule.calls).collect();
         named.sort_unstable_by_key(ToString::to_string);
         named.dedup();
         Calls {
             slots,
             named: u32::try_from(named.len()).unwrap_or(u32::MAX),
+            by,
         }
+    }
+
+    /// Whether nothing refuses them.
+    pub(super) fn are_traced(&self) -> bool {
+        !self.is_empty() && self.by == CallsBy::Tracepoint
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -116,21 +148,30 @@ impl Calls {
         all.any(|r| r.enforced == RULE_NONE && r.all != RULE_NONE)
     }
 
-    /// The table for the programs that tell: what is not free, by slot.
-    pub(super) fn table(&self) -> Vec<(u32, u64)> {
+    /// The half of the table for the programs that tell, by slot; `first` is the number of the policy's first rule. What is free
+    /// is in it where the half was `used` before: nothing can be removed from such a table.
+    pub(super) fn table(&self, is_second: bool, first: u32, used: bool) -> Vec<(u32, u64)> {
+        let from = if is_second { 2 * call_slot::SLOTS } else { 0 };
+        let code = |code: u32| match code {
+            RULE_NONE => RULE_NONE,
+            code => code + (first << 1),
+        };
         let canary = Refused {
             enforced: RULE_CANARY << 1,
             all: RULE_CANARY << 1,
         };
-        let all = self.slots.iter().flatten().copied();
+        let all = self.slots.iter().flatten().map(|refused| Refused {
+            enforced: code(refused.enforced),
+            all: code(refused.all),
+        });
         (0u32..)
             .zip(all)
             .map(|(slot, refused)| match slot {
-                CANARY => (slot, canary),
+                CANARY if !self.is_empty() => (slot, canary),
                 slot => (slot, refused),
             })
-            .filter(|(_, refused)| *refused != FREE)
-            .map(|(slot, refused)| (slot, refused.word()))
+            .filter(|(_, refused)| used || *refused != FREE)
+            .map(|(slot, refused)| (from + slot, refused.word()))
             .collect()
     }
 
@@ -141,10 +182,10 @@ impl Calls {
         (enforced != RULE_NONE).then_some((enforced >> 1) as usize)
     }
 
-    /// What refuses, with `refusals` by the numbers of their rules; `None` where nothing is refused.
+    /// What refuses, with `refusals` by the numbers of their rules; `None` where nothing is refused, or not by a filter.
     pub(super) fn filter(&self, refusals: &[Refusal], secret: u64) -> Option<Filter> {
         let mut all = self.slots.iter().flatten();
-        if all.all(|refused| refused.enforced == RULE_NONE) {
+        if self.by == CallsBy::Tracepoint || all.all(|refused| refused.enforced == RULE_NONE) {
             return None;
         }
         let answer = |table: usize, slot: u32| {
@@ -366,7 +407,7 @@ mod tests {
     fn parts(set: &RuleSet) -> (Calls, Vec<Refusal>) {
         let ranked = set.ranked_syscalls();
         let refusals = ranked.iter().map(|rule| rule.refusal).collect();
-        (Calls::new(&ranked, 0), refusals)
+        (Calls::new(&ranked, 0, CallsBy::Filter), refusals)
     }
 
     const SECRET: u64 = 0x1234_5678_9abc_def0;
@@ -456,7 +497,7 @@ mod tests {
         let (calls, refusals) = parts(&set);
         assert!(calls.audits());
         assert_eq!(calls.named, 2);
-        let table = calls.table();
+        let table = calls.table(false, 0, false);
         let at = |slot: u32| {
             let found = table
                 .iter()
@@ -471,6 +512,28 @@ mod tests {
         assert_eq!(at(CANARY), Some((RULE_CANARY << 1, RULE_CANARY << 1)));
         assert_eq!(calls.refuses("ptrace"), Some(1));
         assert_eq!(calls.refuses("mount"), None);
+        let ranked = set.ranked_syscalls();
+        let traced = Calls::new(&ranked, 0, CallsBy::Tracepoint);
+        assert!(traced.are_traced() && traced.filter(&refusals, SECRET).is_none());
+        // What no table has stands for any.
+        let mut others = traced.table(false, 0, false);
+        others.retain(|entry| !table.contains(entry));
+        let any = Refused {
+            enforced: 1 << 1,
+            all: 0,
+        };
+        assert_eq!(others, [(call_slot::NUMBERS, any.word())]);
+        // Of another policy's place in the other half, all is written over.
+        let second = traced.table(true, 10, true);
+        assert_eq!(second.len(), 2 * call_slot::SLOTS as usize);
+        let (slot, word) = second[call_slot::NUMBERS as usize];
+        let any = Refused {
+            enforced: 11 << 1,
+            all: 10 << 1,
+        };
+        let at = 2 * call_slot::SLOTS + call_slot::NUMBERS;
+        assert_eq!((slot, word), (at, any.word()));
+        assert_eq!(second[0], (2 * call_slot::SLOTS, 0));
         let only_audit = self::set("  - { id: a, deny: [mount], mode: audit }\n");
         assert!(parts(&only_audit).0.filter(&refusals, SECRET).is_none());
     }

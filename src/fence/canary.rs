@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::seccomp::{self, Filter};
 use crate::kernel::{Asker, OwnTable, Records, Rings};
 use crate::policy::{self, Access, Effect};
-use crate::wire::{FileKey, RULE_CANARY, denied_rule};
+use crate::wire::{FileKey, Header, RULE_CANARY, denied_rule, kind, read};
 
 /// How long the denial's record may take; under emulation a whole second is normal.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -53,7 +53,6 @@ pub(super) struct Canaries {
     pub(super) limit: NetworkCanary,
     fork: ForkCanary,
     call: CallCanary,
-    counted: CountedCanary,
     /// Where the fence keeps itself from who is held.
     pub(super) map: Option<MapCanary>,
 }
@@ -93,7 +92,6 @@ impl Canaries {
             network: NetworkCanary::new()?,
             limit: NetworkCanary::new()?,
             fork: ForkCanary,
-            counted: CountedCanary,
             call: CallCanary::new(plan.secret),
             map: match plan.guards_itself {
                 true => Some(MapCanary::new()?),
@@ -123,11 +121,17 @@ impl Canaries {
         if about.limits_network {
             all.push(&self.limit);
         }
-        if about.syscalls > 0 {
+        if about.traces_calls {
+            all.push(&TracedCanary {
+                told_as: kind::CALL_DENIAL,
+            });
+        } else if about.syscalls > 0 {
             all.push(&self.call);
         }
         if about.limits_calls {
-            all.push(&self.counted);
+            all.push(&TracedCanary {
+                told_as: kind::LIMIT_DENIAL,
+            });
         }
         if let Some(map) = &self.map {
             all.push(map);
@@ -174,6 +178,10 @@ pub(super) trait Proves {
     /// Before arming: the access must not be refused, or its refusal would prove nothing.
     fn reachable(&self) -> Result<()>;
     fn access(&self) -> rustix::io::Result<()>;
+    /// The kind of record that proves it; `None` where there is but one.
+    fn told_as(&self) -> Option<u32> {
+        None
+    }
 }
 
 impl Proves for Canary {
@@ -303,11 +311,14 @@ impl Proves for ForkCanary {
     }
 }
 
-/// A system call that there is not. Nobody refuses it, but whoever counts calls tells that it was made.
+/// A system call that there is not. Nobody refuses it, but who counts or traces calls tells that it was made, each in a way of
+/// its own.
 #[derive(Debug)]
-pub(super) struct CountedCanary;
+pub(super) struct TracedCanary {
+    told_as: u32,
+}
 
-impl Proves for CountedCanary {
+impl Proves for TracedCanary {
     fn reachable(&self) -> Result<()> {
         Ok(())
     }
@@ -316,6 +327,10 @@ impl Proves for CountedCanary {
         // Its record is the proof.
         let _ = seccomp::call_canary(0);
         Err(rustix::io::Errno::PERM)
+    }
+
+    fn told_as(&self) -> Option<u32> {
+        Some(self.told_as)
     }
 }
 
@@ -368,7 +383,7 @@ fn prove(canary: &dyn Proves, rings: &mut Rings, seen: &mut Records) -> Result<P
     let end = Instant::now() + DEADLINE;
     // What is left of another canary would be taken for this one's.
     while {
-        take(rings, seen)?;
+        take(rings, seen, None)?;
         rings.has_more() && Instant::now() < end
     } {}
     while Instant::now() < end {
@@ -389,7 +404,7 @@ fn prove(canary: &dyn Proves, rings: &mut Rings, seen: &mut Records) -> Result<P
             if !wait.is_zero() {
                 rings.sleep(wait)?;
             }
-            if take(rings, seen)? {
+            if take(rings, seen, canary.told_as())? {
                 return Ok(Proof::Refused);
             }
         }
@@ -399,12 +414,13 @@ fn prove(canary: &dyn Proves, rings: &mut Rings, seen: &mut Records) -> Result<P
     ))
 }
 
-/// Empties the rings; returns whether a canary's record was there.
-fn take(rings: &mut Rings, seen: &mut Records) -> Result<bool> {
+/// Empties the rings; returns whether a canary's record was there, of this kind.
+fn take(rings: &mut Rings, seen: &mut Records, told_as: Option<u32>) -> Result<bool> {
     let mut proved = false;
     for record in rings.drain()?.iter() {
         if is_canary(record) {
-            proved = true;
+            let kind = read::<Header>(record).map(|hdr| hdr.kind);
+            proved |= told_as.is_none() || kind == told_as;
         } else {
             seen.push(record);
         }

@@ -438,16 +438,18 @@ const CALL_END: Probe = call!(
 /// It is seccomp that refuses system calls; these tell.
 pub(super) const CALLS: &[Probe] = &[CALL_END];
 
+const CALL_BEGIN: Probe = call!(
+    "fence.call",
+    "system calls that would be refused",
+    "fence_call_begin",
+    "sys_enter"
+);
+
 /// With what would have been refused. Every begin of a call is one more program to run, on the whole machine.
-pub(super) const CALLS_AND_AUDIT: &[Probe] = &[
-    CALL_END,
-    call!(
-        "fence.call",
-        "system calls that would be refused",
-        "fence_call_begin",
-        "sys_enter"
-    ),
-];
+pub(super) const CALLS_AND_AUDIT: &[Probe] = &[CALL_END, CALL_BEGIN];
+
+/// Where nothing refuses them.
+pub(super) const TRACED_CALLS: &[Probe] = &[CALL_BEGIN];
 
 /// Those that note which files are written. What cannot be refused has no twin.
 macro_rules! written {

@@ -16,7 +16,7 @@ use super::identity::{Exact, Identity, Known, Opened};
 use super::plan::Plan;
 use crate::enrich::MapLine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::{self, Access, FileKind, FileRule, LimitRule, Thing, place};
+use crate::policy::{self, Access, FileKind, FileRule, LimitRule, SyscallRule, Thing, place};
 
 /// A file without which the operator is locked out.
 #[derive(Debug)]
@@ -100,6 +100,41 @@ pub(super) fn spare(operators: &[u32], limits: &[LimitRule]) -> Result<()> {
             ),
         )
         .with_hint("leave that session out of the scope, or write \"per: process\"; --i-know arms it all the same")),
+        _ => Ok(()),
+    }
+}
+
+/// Calls that every program makes to go on, and a shell to start another one.
+const OF_EVERYBODY: [&str; 10] = [
+    "read",
+    "write",
+    "close",
+    "mmap",
+    "rt_sigaction",
+    "futex",
+    "clone",
+    "wait4",
+    "execve",
+    "exit_group",
+];
+
+/// # Errors
+///
+/// [`ErrorKind::Policy`]: a rule ends who makes one of these calls; `by` says which.
+pub(super) fn spare_calls<'a>(
+    operators: &[u32],
+    by: impl Fn(&str) -> Option<&'a SyscallRule>,
+) -> Result<()> {
+    let found = OF_EVERYBODY.iter().find_map(|name| Some((name, by(name)?)));
+    match found {
+        Some((name, rule)) if !operators.is_empty() => Err(Error::new(
+            ErrorKind::Policy,
+            format!(
+                "{} would end who calls {name}, and this fence holds the session that arms it; nothing is armed",
+                place(rule)
+            ),
+        )
+        .with_hint("leave that session out of the scope, or change the rule; --i-know arms it all the same")),
         _ => Ok(()),
     }
 }

@@ -31,6 +31,7 @@ use crate::kernel::{
 use crate::policy::Thing;
 use crate::wire::{FileKey, scope_bit};
 
+pub(crate) use calls::CallsBy;
 pub(crate) use canary::is_canary;
 use canary::{CallCanary, Canaries, Proof};
 use pins::Pins;
@@ -129,6 +130,8 @@ pub(crate) struct About {
     limits_forks: bool,
     limits_network: bool,
     limits_calls: bool,
+    /// Of its rules about system calls: nothing refuses them.
+    pub(crate) traces_calls: bool,
     guards_itself: bool,
     notes_written: bool,
 }
@@ -147,6 +150,7 @@ impl About {
             limits_forks: counts(Thing::Forks) || counts(Thing::Threads),
             limits_network: counts(Thing::Connections) || counts(Thing::Bytes),
             limits_calls: plan.limits.counts_calls(),
+            traces_calls: plan.calls.are_traced(),
             guards_itself: plan.guards_itself,
             notes_written: plan.asks_what_was_written(),
         }
@@ -372,6 +376,7 @@ impl Fence {
             limits_forks,
             limits_network,
             limits_calls,
+            traces_calls,
             syscalls,
             guards_itself,
             ..
@@ -380,8 +385,8 @@ impl Fence {
             guards_files || guards_network || limits_forks || limits_network || guards_itself;
         let parts = [
             (by_hooks, self.mechanism.name()),
-            (syscalls > 0, SECCOMP),
-            (limits_calls, TRACEPOINT),
+            (syscalls > 0 && !traces_calls, SECCOMP),
+            (limits_calls || traces_calls, TRACEPOINT),
         ];
         let parts = parts.into_iter().filter(|(is, _)| *is);
         parts.map(|(_, name)| name).collect::<Vec<_>>().join("+")
@@ -546,7 +551,9 @@ fn attach(
         wanted.push((network.0, network.1.iter().collect()));
     }
     if !plan.calls.is_empty() {
-        let all = if plan.calls.audits() {
+        let all = if plan.calls.are_traced() {
+            hooks::TRACED_CALLS
+        } else if plan.calls.audits() {
             calls.1
         } else {
             hooks::CALLS

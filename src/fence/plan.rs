@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use super::calls::Calls;
+use super::calls::{Calls, CallsBy};
 use super::canary::canary_rule;
 use super::contacts::Contacts;
 use super::identity::{self, Identity, Known, Opened, Part, Strength};
@@ -63,6 +63,7 @@ impl Plan {
     /// with its name, and so is a rule that refuses what the `operators` among the processes need.
     pub(crate) fn new(
         rules: &RuleSet,
+        calls_by: CallsBy,
         operators: &[u32],
         asker: &Asker,
         btf: &KernelBtf,
@@ -76,18 +77,20 @@ impl Plan {
         let refusals = refusals.chain(rules.limits.iter().map(|rule| rule.refusal));
         let refusals: Vec<Refusal> = refusals.collect();
         let first_of_calls = ranked.len() + of_network.len();
-        let calls = Calls::new(&of_calls, super::count(first_of_calls));
+        let calls = Calls::new(&of_calls, super::count(first_of_calls), calls_by);
         let limits = Limits::new(&rules.limits, super::count(first_of_calls + of_calls.len()))?;
-        if let Some(number) = calls.refuses("execve") {
-            let rule = number
-                .checked_sub(first_of_calls)
-                .and_then(|n| of_calls.get(n));
+        let of_call = |name: &str| {
+            let number = calls.refuses(name)?.checked_sub(first_of_calls)?;
+            of_calls.get(number).copied()
+        };
+        if calls.are_traced() {
+            lockout::spare_calls(operators, of_call)?;
+        } else if let Some(rule) = of_call("execve") {
             return Err(Error::new(
                 ErrorKind::Policy,
                 format!(
                     "the rule {} (line {}) refuses execve, by which the command itself is started",
-                    rule.map_or("", |rule| &rule.id),
-                    rule.map_or(0, |rule| rule.line),
+                    rule.id, rule.line,
                 ),
             )
             .with_hint("rules of exec say what may be run; where a rule allows system calls, let it allow execve"));

@@ -246,6 +246,8 @@ pub(super) struct Tables {
     entered: [Vec<Entered>; 2],
     /// Whether there are limits of system calls in each half.
     limited_calls: [bool; 2],
+    /// The same of rules about them.
+    ruled_calls: [bool; 2],
     /// For names: nobody outside can tell which ones meet.
     hash_key: [u64; 2],
 }
@@ -288,6 +290,7 @@ impl Tables {
             },
             entered: [Vec::new(), Vec::new()],
             limited_calls: [false; 2],
+            ruled_calls: [false; 2],
             hash_key: [super::random()?, super::random()?],
         })
     }
@@ -351,9 +354,12 @@ impl Tables {
             loader.map("stk_net_ranges")?.set_all(&ranges, what)?;
             self.enter(loader, "stk_nets", &nets, "the rules of addresses")?;
         }
-        if !plan.calls.is_empty() {
+        let were_ruled = &mut self.ruled_calls[turn.half as usize];
+        if !plan.calls.is_empty() || *were_ruled {
+            let is_second = turn.half == Half::Second;
+            let rules = plan.calls.table(is_second, turn.first_rule(), *were_ruled);
+            *were_ruled = !plan.calls.is_empty();
             let what = "the rules of a system call";
-            let rules = plan.calls.table();
             loader.map("stk_call_rules")?.set_all(&rules, what)?;
         }
         if !plan.limits.is_empty() || self.limited_calls[turn.half as usize] {
@@ -430,7 +436,8 @@ impl Tables {
             flags: flag(plan.places.has_names(), armed_flag::NAMES)
                 | flag(plan.places.has_below(), armed_flag::BELOW)
                 | flag(plan.otherwise != Said::NOTHING, armed_flag::OTHERWISE)
-                | flag(fileless | setuid | written != 0, armed_flag::KINDS),
+                | flag(fileless | setuid | written != 0, armed_flag::KINDS)
+                | flag(plan.calls.are_traced(), armed_flag::TRACED),
             hash_key: self.hash_key,
             otherwise: turn.numbers(&plan.otherwise.both(&plan.contacts.otherwise)),
             lost: turn.numbers(&plan.places.refused_below().both(&plan.contacts.refused)),

@@ -196,7 +196,7 @@ same_layout!(
         verdict,
         error,
         abi,
-        pad
+        traced
     }
 );
 same_layout!(

@@ -9,12 +9,14 @@ use std::collections::HashMap;
 use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
-use super::document::{self, Document, FileEntry, List, ListEntry, NetworkEntry, Value};
+use super::document::{
+    self, Document, FileEntry, List, ListEntry, NetworkEntry, SyscallEntry, Value,
+};
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
 use super::variables::Variables;
 use super::{
-    Addresses, Called, Effect, Environment, FileRule, LimitRule, Mode, NetworkRule, Pattern,
-    Refusal, RuleSet, SyscallRule,
+    Addresses, Called, Effect, Environment, FileRule, LimitRule, Mode, NetworkRule, Otherwise,
+    Pattern, Refusal, RuleSet, SyscallRule,
 };
 use crate::event::{Transport, names};
 use limit::limit_rule;
@@ -325,10 +327,10 @@ fn parse_errno(errno: &Spanned<String>, known: &[&'static str]) -> Result<u16, F
 /// The head of a rule that is about what its `deny` or `allow` lists, and its tail.
 fn list_rule(
     section: &str,
-    entry: Spanned<ListEntry>,
+    entry: ListEntry,
+    place: Location,
     default_mode: Mode,
 ) -> Result<(Head, Tail), Fault> {
-    let place = entry.referenced;
     let ListEntry {
         id,
         deny,
@@ -337,7 +339,7 @@ fn list_rule(
         priority,
         action,
         errno,
-    } = entry.value;
+    } = entry;
     if id.is_none() && deny.is_none() && allow.is_none() && mode.is_none() {
         return Err(Fault::new(
             place,
@@ -355,7 +357,7 @@ fn exec_rule(
     default_mode: Mode,
     env: &Environment,
 ) -> Result<(FileRule, Location), Fault> {
-    let (head, tail) = list_rule("exec", entry, default_mode)?;
+    let (head, tail) = list_rule("exec", entry.value, entry.referenced, default_mode)?;
     let file = |path: &str| Pattern::parse_program(path, head.effect, env);
     let paths = parse_paths(&head.list, head.key, &head.id, file)?;
     Ok(head.rule(Access::EXEC, paths, tail))
@@ -363,10 +365,31 @@ fn exec_rule(
 
 /// One rule, and where its id stands.
 fn syscall_rule(
-    entry: Spanned<ListEntry>,
+    entry: Spanned<SyscallEntry>,
     default_mode: Mode,
 ) -> Result<(SyscallRule, Location), Fault> {
-    let (head, tail) = list_rule("syscall", entry, default_mode)?;
+    let place = entry.referenced;
+    let SyscallEntry {
+        id,
+        deny,
+        allow,
+        mode,
+        priority,
+        action,
+        errno,
+        otherwise,
+    } = entry.value;
+    let entry = ListEntry {
+        id,
+        deny,
+        allow,
+        mode,
+        priority,
+        action,
+        errno,
+    };
+    let (head, tail) = list_rule("syscall", entry, place, default_mode)?;
+    let otherwise = otherwise.as_ref().map(parse_otherwise).transpose()?;
     let (list, key) = (&head.list, head.key);
     let rule = SyscallRule {
         effect: head.effect,
@@ -374,10 +397,19 @@ fn syscall_rule(
         mode: tail.mode,
         priority: tail.priority,
         refusal: tail.refusal,
+        otherwise,
         line: Place::from(head.place).line,
         id: head.id,
     };
     Ok((rule, head.id_place))
+}
+
+fn parse_otherwise(word: &Spanned<String>) -> Result<Otherwise, Fault> {
+    Otherwise::from_name(&word.value).ok_or_else(|| {
+        let known = Otherwise::ALL.map(Otherwise::name);
+        let sentence = unknown("choice", &word.value, known, "; it is kill or log");
+        Fault::new(word.referenced, sentence)
+    })
 }
 
 /// One rule, and where its id stands.

@@ -41,7 +41,7 @@ pub(super) struct Document {
     #[serde(default, deserialize_with = "present")]
     pub(super) network: Option<Spanned<Value<Spanned<NetworkEntry>>>>,
     #[serde(default, deserialize_with = "present")]
-    pub(super) syscalls: Option<Spanned<Value<Spanned<ListEntry>>>>,
+    pub(super) syscalls: Option<Spanned<Value<Spanned<SyscallEntry>>>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) limits: Option<Spanned<Value<Spanned<LimitEntry>>>>,
     #[serde(default, deserialize_with = "present")]
@@ -74,13 +74,15 @@ impl Document {
             let NetworkEntry { to, at, .. } = &mut entry.value;
             [to, at]
         });
-        let named = [&mut self.exec, &mut self.syscalls]
-            .into_iter()
-            .flat_map(of);
-        let named = named.flat_map(|entry| {
+        let programs = of(&mut self.exec).iter_mut().flat_map(|entry| {
             let ListEntry { deny, allow, .. } = &mut entry.value;
             [deny, allow]
         });
+        let named = of(&mut self.syscalls).iter_mut().flat_map(|entry| {
+            let SyscallEntry { deny, allow, .. } = &mut entry.value;
+            [deny, allow]
+        });
+        let named = programs.chain(named);
         let calls = of(&mut self.limits).iter_mut();
         let calls = calls.map(|entry| &mut entry.value.syscall);
         files.chain(network).chain(named).chain(calls).flatten()
@@ -111,7 +113,7 @@ pub(super) struct FileEntry {
     pub(super) errno: Option<Spanned<String>>,
 }
 
-/// One entry of `exec`, or of `syscalls`.
+/// One entry of `exec`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListEntry {
@@ -129,6 +131,28 @@ pub(super) struct ListEntry {
     pub(super) action: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) errno: Option<Spanned<String>>,
+}
+
+/// One entry of `syscalls`.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyscallEntry {
+    #[serde(default, deserialize_with = "present")]
+    pub(super) id: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) deny: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) allow: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) mode: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) priority: Option<List>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) action: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) errno: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) otherwise: Option<Spanned<String>>,
 }
 
 /// One entry of `network`.
@@ -193,7 +217,7 @@ const LATER_IN_DOCUMENT: [(&str, &str); 3] = [
 ];
 
 /// The same inside a rule.
-const LATER_IN_RULE: [(&str, &str); 9] = [
+const LATER_IN_RULE: [(&str, &str); 8] = [
     ("subject", "subjects"),
     ("subjects", "subjects"),
     ("exe", "subjects"),
@@ -202,7 +226,6 @@ const LATER_IN_RULE: [(&str, &str); 9] = [
     ("cgroup", "subjects"),
     ("tree", "subjects"),
     ("revoke", "revoking open files"),
-    ("otherwise", "a second choice of action"),
 ];
 
 /// What stands where a list or a single word is expected, without refusing anything yet: the one who knows the key

@@ -65,7 +65,7 @@ pub(crate) use network::is_about_any;
 pub use network::{Addresses, Contact, NetworkRule};
 pub use pattern::{FileKind, Pattern};
 pub use schema::schema;
-pub use syscall::{Called, SyscallRule, SystemCall};
+pub use syscall::{Called, Otherwise, SyscallRule, SystemCall};
 
 /// Whether a rule refuses an access or only reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,8 +8,8 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::compile::{ERRNOS, FORK_ERRNOS, PRIORITIES, SEND_ERRNOS};
-use super::document::{Document, FileEntry, LimitEntry, ListEntry, NetworkEntry};
-use super::{Access, FileKind, Mode, Thing};
+use super::document::{Document, FileEntry, LimitEntry, ListEntry, NetworkEntry, SyscallEntry};
+use super::{Access, FileKind, Mode, Otherwise, Thing};
 use crate::event::Transport;
 
 /// The schema of the language that this version reads, as JSON Schema (draft 2020-12) has it.
@@ -30,7 +30,7 @@ pub fn schema() -> Value {
             "file": rule::<FileEntry>(file_key, &["paths", "inodes"]),
             "exec": rule::<ListEntry>(exec_key, &[]),
             "network": rule::<NetworkEntry>(network_key, &["to", "at"]),
-            "syscall": rule::<ListEntry>(syscall_key, &[]),
+            "syscall": rule::<SyscallEntry>(syscall_key, &[]),
             "limit": limit(),
         },
     });
@@ -146,6 +146,7 @@ fn network_key(key: &str) -> Value {
 fn syscall_key(key: &str) -> Value {
     match key {
         "deny" | "allow" => list(call(), "system calls by name or number"),
+        "otherwise" => words(Otherwise::ALL.map(Otherwise::name)),
         key => common_key(key),
     }
 }

@@ -289,6 +289,37 @@ impl Serialize for Called {
     }
 }
 
+/// What is done about a call that a rule refuses, of a process to which nobody can refuse it: one that runs already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Otherwise {
+    /// The process is ended. The call is made, and nobody comes back from it.
+    Kill,
+    /// The call is told as one that would have been refused.
+    Log,
+}
+
+impl Otherwise {
+    /// Every choice.
+    pub const ALL: [Otherwise; 2] = [Otherwise::Kill, Otherwise::Log];
+
+    /// The word for it in a policy document.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Otherwise::Kill => "kill",
+            Otherwise::Log => "log",
+        }
+    }
+
+    /// The choice of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Otherwise::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
 /// A rule that denies system calls, or allows these alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -305,11 +336,27 @@ pub struct SyscallRule {
     pub priority: i32,
     /// How it refuses.
     pub refusal: Refusal,
+    /// What it does where it cannot; without it, such a policy is not armed there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Otherwise>,
     /// The line of the document on which the rule starts, from 1.
     pub line: u32,
 }
 
 impl SyscallRule {
+    /// The same rule for processes that run already; `None` where it does not say what is done about them.
+    #[cfg(stockade_kernel)]
+    pub(crate) fn of_running(&self) -> Option<SyscallRule> {
+        let mut rule = self.clone();
+        match (self.mode, self.otherwise) {
+            (Mode::Audit, _) => {}
+            (Mode::Enforce, Some(Otherwise::Log)) => rule.mode = Mode::Audit,
+            (Mode::Enforce, Some(Otherwise::Kill)) => rule.refusal.kill = true,
+            (Mode::Enforce, None) => return None,
+        }
+        Some(rule)
+    }
+
     /// Whether the rule says something about this call. Who denies what io_uring does as well denies io_uring.
     #[must_use]
     pub fn speaks_of(&self, call: &SystemCall, kind: Access) -> bool {
@@ -347,6 +394,7 @@ mod tests {
             mode: Mode::Enforce,
             priority: 0,
             refusal: Refusal::default(),
+            otherwise: None,
             line: 0,
         }
     }

@@ -18,7 +18,7 @@ use crate::event::{
     ProbeState, Process, ProcessId,
 };
 use crate::fence::record::Record;
-use crate::fence::{self, Fence, is_canary};
+use crate::fence::{self, CallsBy, Fence, is_canary};
 use crate::inference::{Lost, Settings};
 use crate::kernel::{
     Asker, Attached, Attachments, Drops, KernelBtf, Loader, Losses, MapSizes, Object, ProbeReport,
@@ -26,7 +26,7 @@ use crate::kernel::{
     real_time_offset_ns, release, securityfs_lsm, skipped,
 };
 use crate::monitor::{TRACK, Watch, profile_sizes};
-use crate::policy::RuleSet;
+use crate::policy::{RuleSet, place};
 use crate::recording::{Opening, Recorder, Rules};
 use crate::scope::{FOLLOW, Resolved, max_processes};
 use crate::wire::{
@@ -67,6 +67,7 @@ pub(super) struct Live {
     resolved: Resolved,
     /// Nobody needs to be asked whom a policy locks out.
     spares_operators: bool,
+    calls_by: CallsBy,
     prove_every: Duration,
     proved: Instant,
     delivery: Delivery<Processes>,
@@ -125,18 +126,15 @@ impl Live {
         }
         filter.check(&monitors)?;
         let is_of_command = command.as_ref().is_some_and(|(_, tree)| *tree == scope);
-        if let Some(rule) = policy.as_ref().and_then(|rules| rules.syscalls.first())
-            && !is_of_command
-        {
-            return Err(Error::new(
-                ErrorKind::NotEnforced,
-                format!(
-                    "the rule {} (line {}) is about system calls, which can only be refused to a command that is started with the fence",
-                    rule.id, rule.line
-                ),
-            )
-            .with_hint("start it with 'stockade run', or hand it over with SessionBuilder::command"));
-        }
+        let calls_by = if is_of_command {
+            CallsBy::Filter
+        } else {
+            CallsBy::Tracepoint
+        };
+        let policy = match policy {
+            Some(rules) if !is_of_command => Some(of_running(rules)?),
+            policy => policy,
+        };
         let recorder = record.as_deref().map(Recorder::create).transpose()?;
         let btf = KernelBtf::read()?;
         let asker = Asker::new(&btf)?;
@@ -147,7 +145,7 @@ impl Live {
         let plan = match &policy {
             Some(rules) => {
                 let operators = operators(rules, spares_operators, &resolved, &asker)?;
-                let mut plan = fence::Plan::new(rules, &operators, &asker, &btf)?;
+                let mut plan = fence::Plan::new(rules, calls_by, &operators, &asker, &btf)?;
                 plan.guards_itself = guard;
                 Some(plan)
             }
@@ -338,6 +336,7 @@ impl Live {
             early,
             resolved,
             spares_operators,
+            calls_by,
             prove_every,
             proved: Instant::now(),
             delivery,
@@ -447,7 +446,12 @@ impl Live {
         let Some(now) = &self.certificate.fence else {
             return Err(no_fence("no other policy can take its place"));
         };
-        if let Some(rule) = rules.syscalls.first() {
+        let rules = &match self.calls_by {
+            CallsBy::Filter => rules.clone(),
+            CallsBy::Tracepoint => of_running(rules.clone())?,
+        };
+        let by_filter = self.calls_by == CallsBy::Filter;
+        if let Some(rule) = rules.syscalls.first().filter(|_| by_filter) {
             return Err(Error::new(
                 ErrorKind::NotEnforced,
                 format!(
@@ -457,7 +461,7 @@ impl Live {
             )
             .with_hint("start it anew with 'stockade run'"));
         }
-        if now.syscalls > 0 {
+        if now.syscalls > 0 && by_filter {
             return Err(Error::new(
                 ErrorKind::NotEnforced,
                 "the policy that is in force has rules about system calls, which cannot be taken back from who has them",
@@ -465,7 +469,13 @@ impl Live {
             .with_hint("start the command anew with 'stockade run'"));
         }
         let operators = operators(rules, self.spares_operators, &self.resolved, &self.asker)?;
-        let plan = fence::Plan::new(rules, &operators, &self.asker, self.loader.btf())?;
+        let plan = fence::Plan::new(
+            rules,
+            self.calls_by,
+            &operators,
+            &self.asker,
+            self.loader.btf(),
+        )?;
         // Numbers of rules are used again by the next policy but one. What the one before has told by them is read first.
         self.deliver_some(on)?;
         let (Some(fence), Some(now)) = (&mut self.fence, &mut self.certificate.fence) else {
@@ -712,10 +722,27 @@ fn operators(
     resolved: &Resolved,
     asker: &Asker,
 ) -> Result<Vec<u32>> {
-    if spared || (rules.rules.is_empty() && rules.limits.is_empty()) {
+    if spared || (rules.rules.is_empty() && rules.limits.is_empty() && rules.syscalls.is_empty()) {
         return Ok(Vec::new());
     }
     resolved.operators(asker)
+}
+
+/// What a policy says to processes to which nobody can refuse system calls.
+fn of_running(mut rules: RuleSet) -> Result<RuleSet> {
+    for rule in &mut rules.syscalls {
+        *rule = rule.of_running().ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotEnforced,
+                format!(
+                    "the {} is about system calls, which can only be refused to a command that is started with the fence",
+                    place(rule)
+                ),
+            )
+            .with_hint("start it with 'stockade run', or hand it over with SessionBuilder::command; or say in the rule what is done instead: \"otherwise\" is kill or log")
+        })?;
+    }
+    Ok(rules)
 }
 
 /// Whether a fence can keep itself from those whom it holds, and leaves somebody who can take it down.

@@ -68,7 +68,8 @@ impl SessionBuilder {
         self
     }
 
-    /// The scope is this command, with all that it starts; rules about system calls need it. What refuses those goes with
+    /// The scope is this command, with all that it starts; rules about system calls need it, but for those that say what is done
+    /// [otherwise](crate::policy::SyscallRule::otherwise). What refuses those goes with
     /// the command when it is [released](Held::release), so that is to be done after the start.
     pub fn command(mut self, held: &Held) -> Self {
         self.scope = Scope::new().tree(held.pid());
@@ -298,7 +299,8 @@ impl Session {
     /// Whatever it is, the policy that was in force is still so. [`Policy`](crate::ErrorKind::Policy): as
     /// [`SessionBuilder::start`], or there is not enough [room](SessionBuilder::room).
     /// [`NotEnforced`](crate::ErrorKind::NotEnforced): the new one does not refuse the canary, needs a hook that cannot be
-    /// attached, or one of both has rules about system calls. [`Usage`](crate::ErrorKind::Usage): there is no fence.
+    /// attached, or has rules about system calls that need a [command](SessionBuilder::command); or one of both has rules
+    /// about system calls, and the session is one of a command. [`Usage`](crate::ErrorKind::Usage): there is no fence.
     /// [`Load`](crate::ErrorKind::Load): the kernel refuses to take it.
     pub fn reload(&mut self, policy: &RuleSet, on: &mut dyn FnMut(&Event)) -> Result<()> {
         self.0.reload(policy, on)

@@ -9,6 +9,7 @@ use super::{
     NAMESPACES, NO_LOGIN, NetDenialRecord, OomRecord, RawFileId, RawNamespaces, RenameRecord,
     SyscallRecord, VERDICT_DENY, VERDICT_KILL, change, flag, kind, memory_call, network, read,
 };
+use crate::event::mechanism::TRACEPOINT;
 use crate::event::{
     Denial, Denied, Event, Exec, Exit, FileId, FilePath, Fileless, Fork, Gained, Kind, LimitedCall,
     Memory, Namespaces, OomKill, Open, Process, ProcessId, Rename, Syscall, Terminal, Unlink,
@@ -663,7 +664,11 @@ fn call_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     };
     let mut access = spare.string();
     access.push_str("call");
-    Ok(refusal(flags, rec.rule, access, verdict, object, spare))
+    let mut denied = refusal(flags, rec.rule, access, verdict, object, spare);
+    if let (Kind::Denial(denial), true) = (&mut denied, rec.traced != 0) {
+        denial.mechanism = TRACEPOINT.into();
+    }
+    Ok(denied)
 }
 
 /// What limits count, by number: the name, and what is done that is counted.

@@ -394,7 +394,7 @@ record!(
         verdict: u16,
         error: u16,
         abi: u16,
-        pad: u16,
+        traced: u16,
     }
 );
 
@@ -831,6 +831,7 @@ pub(crate) mod armed_flag {
     pub(crate) const BELOW: u32 = 1 << 1;
     pub(crate) const OTHERWISE: u32 = 1 << 2;
     pub(crate) const KINDS: u32 = 1 << 3;
+    pub(crate) const TRACED: u32 = 1 << 4;
 }
 
 /// The bytes of a record, for a map.
@@ -967,6 +968,7 @@ mod tests {
             ("STK_ARMED_BELOW", armed_flag::BELOW),
             ("STK_ARMED_OTHERWISE", armed_flag::OTHERWISE),
             ("STK_ARMED_KINDS", armed_flag::KINDS),
+            ("STK_ARMED_TRACED", armed_flag::TRACED),
             ("STK_FLAG_UNLISTED", flag::UNLISTED),
             ("STK_TASK_FOLLOW", TASK_FOLLOW),
             ("STK_TASK_ENDED", TASK_ENDED),

@@ -9,10 +9,11 @@ use stockade::policy::{Environment, RuleSet};
 use stockade::{ErrorKind, Scope, Session};
 
 use crate::bypass;
-use crate::fence::{EPERM, denials_of, until_ready};
+use crate::fence::{EPERM, denials_of, text, until_ready};
 use crate::harness::{Ctx, Needs, Outcome, Stockade, Test, poll, stockade};
-use crate::helper::{Done, Step, check, outside, results, step};
+use crate::helper::{Done, Step, arguments, check, outside, results, step};
 use crate::places::{policy_of, under};
+use crate::scope::start_helper;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -39,6 +40,11 @@ pub(crate) const TESTS: &[Test] = &[
         "calls_cannot_be_refused_to_who_runs_already",
         Needs::Watch,
         running,
+    ),
+    Test::new(
+        "calls_of_who_runs_already_kill_or_are_told",
+        Needs::Watch,
+        traced,
     ),
     Test::new(
         "files_addresses_and_calls_are_fenced_at_once",
@@ -392,6 +398,120 @@ fn running(ctx: &Ctx) -> Outcome {
     assert_eq!(refused.kind(), ErrorKind::NotEnforced);
     let sentence = "the rule no (line 3) is about system calls";
     assert!(refused.to_string().contains(sentence), "{refused}");
+    Outcome::Passed
+}
+
+fn traced(ctx: &Ctx) -> Outcome {
+    let killed = 1000 + libc::SIGKILL;
+    let (ends, tells) = (Some(("ends", "kill")), Some(("tells", "audit")));
+    let mut cases = vec![
+        (call("native", "uname"), killed, ends),
+        (call("native", "setuid"), 0, tells),
+        (call("native", "getcpu"), 0, Some(("audits", "audit"))),
+        (call("native", "getpgid"), 0, None),
+    ];
+    if cfg!(target_arch = "x86_64") {
+        cases.extend([
+            (call("compat", "uname"), killed, ends),
+            (call("compat", "setuid32"), 0, tells),
+            (call("compat", "getpgid"), 0, None),
+            // It is in no table of ours, and stands for any.
+            (call("x32", "uname"), killed, ends),
+        ]);
+    }
+    // By another policy, and by one without such rules.
+    let first = cases.len();
+    cases.extend([
+        (call("native", "uname"), 0, None),
+        (call("native", "getcpu"), killed, Some(("other", "kill"))),
+        (call("native", "getcpu"), 0, None),
+    ]);
+    let out = ctx.path("results");
+    let go = [0, 1, 2].map(|n| ctx.path(&format!("go-{n}")));
+    let ready = [0, 1].map(|n| ctx.path(&format!("ready-{n}")));
+    let mut steps = vec![step("go", &[&"wait", &go[0]])];
+    for (n, (step, ..)) in cases.iter().enumerate() {
+        let phase = match n {
+            n if n == first => 0,
+            n if n == first + 2 => 1,
+            _ => {
+                steps.push(step.clone());
+                continue;
+            }
+        };
+        steps.push(crate::helper::step("ready", &[&"touch", &ready[phase]]));
+        steps.push(crate::helper::step("go", &[&"wait", &go[phase + 1]]));
+        steps.push(step.clone());
+    }
+    let mut helper = start_helper(ctx, arguments(&out, &steps));
+    let pid = helper.pid().to_string();
+    let policy = policy_of(
+        ctx,
+        "syscalls:\n  - { id: ends, deny: [uname, ptrace], otherwise: kill }\n  \
+         - { id: tells, deny: [setuid], otherwise: log }\n  - { id: audits, deny: [getcpu], mode: audit }",
+    );
+    let enforce = |whom: &[&str], policy: &Path| {
+        let words = ["enforce", "--format", "json", "--monitor", "process"];
+        let mut words: Vec<String> = words.map(str::to_owned).to_vec();
+        words.extend(whom.iter().map(|&word| word.to_owned()));
+        words.extend(["--policy".to_owned(), text(policy).to_owned()]);
+        words
+    };
+    let mut session = Stockade::start(ctx, enforce(&["--tree", &pid], &policy));
+    session.until_stderr("fence armed");
+    fs::write(&go[0], "").unwrap();
+    for (n, sections) in [
+        "syscalls:\n  - { id: other, deny: [getcpu], otherwise: kill }",
+        "limits:\n  - { id: many, syscall: getcpu, per_second: 1000000, action: log }",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        poll("the helper", || ready[n].exists().then_some(()));
+        policy_of(ctx, sections);
+        let again = || session.stderr().matches("policy read again").count();
+        poll("the next policy", || (again() > n).then_some(()));
+        fs::write(&go[n + 1], "").unwrap();
+    }
+    assert_eq!(helper.wait(), 0);
+    session.process.signal(Signal::TERM);
+    let ended = session.wait();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (_, done) = results(&out);
+    assert_eq!(done.len(), steps.len());
+    let done: Vec<&Done> = done.iter().filter(|d| d.label.contains(", ")).collect();
+    for (done, (_, errno, told)) in done.into_iter().zip(&cases) {
+        assert_eq!(done.errno, *errno, "{}", done.label);
+        let events = denials_of(&ended, done);
+        let Some((rule, verdict)) = told else {
+            assert!(events.is_empty(), "{}: {events:?}", done.label);
+            continue;
+        };
+        let [event] = events[..] else {
+            panic!("{}: {events:?}", done.label);
+        };
+        assert_eq!(event["rule.id"], *rule, "{event}");
+        assert_eq!(event["stockade.verdict"], *verdict, "{event}");
+        assert_eq!(event["stockade.mechanism"], "tracepoint", "{event}");
+        assert_eq!(event.get("error.code"), None, "{event}");
+    }
+    let end = ended.complete();
+    assert_eq!(end["stockade.fence"]["mechanism"], "tracepoint", "{end}");
+    assert_eq!(end["stockade.fence"]["canary_proofs"], 1, "{end}");
+    // Everybody makes it, and so does who arms this.
+    let policy = policy_of(
+        ctx,
+        "syscalls:\n  - { id: all, deny: [read], otherwise: kill }",
+    );
+    let ended = stockade(ctx, enforce(&["--host"], &policy));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(
+        ended
+            .stderr
+            .contains("rule all (line 4) would end who calls read"),
+        "{}",
+        ended.stderr
+    );
     Outcome::Passed
 }
 

@@ -48,7 +48,7 @@ impl Live {
         if self
             .fence
             .as_ref()
-            .is_some_and(|fence| fence.about.syscalls > 0)
+            .is_some_and(|fence| fence.about.syscalls > 0 && !fence.about.traces_calls)
         {
             return Err(Error::new(
                 ErrorKind::NotEnforced,
