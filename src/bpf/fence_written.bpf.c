@@ -107,13 +107,29 @@ int BPF_PROG(fence_written_map__fmod_ret, struct file *file, unsigned long prot,
 	return VERDICT(ON_MAP(file, flags));
 }
 
+/* include/uapi/linux/magic.h */
+#define STK_EXT4_MAGIC  0xef53
+#define STK_TMPFS_MAGIC 0x01021994
+#define STK_XFS_MAGIC   0x58465342
+
+/*
+ * Whether no other file has this one's key. In snapshots of btrfs there are others, which have what was written as well, and
+ * layers of overlayfs can have the same numbers.
+ */
+static __always_inline bool has_own_key(struct inode *inode)
+{
+	unsigned long magic = inode->i_sb->s_magic;
+
+	return magic == STK_EXT4_MAGIC || magic == STK_TMPFS_MAGIC || magic == STK_XFS_MAGIC;
+}
+
 /* What has no name and is open nowhere is gone, and what gets its key is another file. */
 SEC("?fentry/security_inode_free")
 int BPF_PROG(fence_written_gone, struct inode *inode)
 {
 	struct stk_key key;
 
-	if ((inode->i_mode & STK_S_IFMT) != STK_S_IFREG || inode->i_nlink)
+	if ((inode->i_mode & STK_S_IFMT) != STK_S_IFREG || inode->i_nlink || !has_own_key(inode))
 		return 0;
 	key.ino = inode->i_ino;
 	key.dev = inode->i_sb->s_dev;

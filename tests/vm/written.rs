@@ -121,6 +121,12 @@ pub(crate) fn operation(words: &[&str]) -> Result<()> {
         }
         "inherited" => rustix::io::write(inherited_fd(), b"\0").map(drop),
         "inherited-mapping" => write_mapped(&inherited_fd()),
+        // A copy of its subvolume, in which it stays when it is removed.
+        "snapshot" => {
+            let (from, to) = (file.parent().expect("a directory"), beside);
+            must("btrfs", &["subvolume", "snapshot", text(from), text(&to)]);
+            rustix::fs::unlink(file)
+        }
         // An image with a program in it, to which the kernel writes nothing that has a name.
         "mounted" => {
             fs::copy(file, &beside).expect("room");
@@ -236,6 +242,21 @@ fn ways(ctx: &Ctx, kind: &str) -> Outcome {
         program(&first);
         let words: [&dyn AsRef<std::ffi::OsStr>; 3] = [&"written", &"mapped-first", &first];
         cases.push(on_path("written/mapped-first", &words, false));
+    }
+    if kind == "btrfs" {
+        let file = root.join("copied");
+        let copy = root.join("copied.beside/copied");
+        cases.push(on_path("made", &[&"written", &"made", &file], false));
+        cases.push(on_path(
+            "snapshot",
+            &[&"written", &"snapshot", &file],
+            false,
+        ));
+        cases.push(on_path(
+            "written/snapshot-execve",
+            &[&"execve", &copy],
+            true,
+        ));
     }
     if kind == "ext4" {
         let image = ctx.path("made.image");
