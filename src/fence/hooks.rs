@@ -469,7 +469,7 @@ macro_rules! written {
             hook(
                 "fence.written_gone",
                 "files that are gone",
-                variants!["fentry" "fence_written_gone" NONE],
+                variants!["fentry" "fence_written_gone" &[Needs::Fentry]],
             ),
         ]
     };
