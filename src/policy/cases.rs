@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_saphyr::{Location, Spanned};
 
 use super::compile::{self, label};
-use super::document::{self, Value};
+use super::document::{self, Value, mapping};
 use super::evaluate::{
     Decision, Request, Rule, Verdict, evaluate, evaluate_call, evaluate_contact,
 };
@@ -17,36 +17,27 @@ use super::{Access, Contact, Environment, FileKind, RuleSet, SystemCall};
 use crate::error::Result;
 use crate::event::Transport;
 
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    #[serde(default, deserialize_with = "document::present")]
-    version: Option<Spanned<Value<serde::de::IgnoredAny>>>,
-    #[serde(default, deserialize_with = "document::present")]
-    policy: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "document::present")]
-    cases: Option<Spanned<Value<Spanned<Entry>>>>,
+mapping! {
+    /// A whole document of cases.
+    Document {
+        version: Spanned<Value<serde::de::IgnoredAny>>,
+        policy: Spanned<String>,
+        cases: Spanned<Value<Spanned<Entry>>>,
+    }
 }
 
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    #[serde(default, deserialize_with = "document::present")]
-    path: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "document::present")]
-    address: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "document::present")]
-    syscall: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "document::present")]
-    protocol: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "document::present")]
-    of: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "document::present")]
-    access: Option<Spanned<Value<Spanned<String>>>>,
-    #[serde(default, deserialize_with = "document::present")]
-    expect: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "document::present")]
-    rule: Option<Spanned<String>>,
+mapping! {
+    /// One of them.
+    Entry {
+        path: Spanned<String>,
+        address: Spanned<String>,
+        syscall: Spanned<String>,
+        protocol: Spanned<String>,
+        of: Spanned<String>,
+        access: Spanned<Value<Spanned<String>>>,
+        expect: Spanned<String>,
+        rule: Spanned<String>,
+    }
 }
 
 /// What is accessed.

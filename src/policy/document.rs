@@ -24,28 +24,36 @@ pub(super) type List = Spanned<Value<Spanned<String>>>;
 /// Variables by name, with what stands for them.
 pub(super) type Declared = BTreeMap<String, Spanned<Value<IgnoredAny>>>;
 
-/// A whole policy.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Document {
-    #[serde(default, deserialize_with = "present")]
-    pub(super) version: Option<Spanned<Value<IgnoredAny>>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) name: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) mode: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) files: Option<Spanned<Value<Spanned<FileEntry>>>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) exec: Option<Spanned<Value<Spanned<ListEntry>>>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) network: Option<Spanned<Value<Spanned<NetworkEntry>>>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) syscalls: Option<Spanned<Value<Spanned<SyscallEntry>>>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) limits: Option<Spanned<Value<Spanned<LimitEntry>>>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) variables: Option<Spanned<Declared>>,
+/// A mapping of the document. No key of it needs to be there, and others may not.
+macro_rules! mapping {
+    ($(#[$about:meta])* $name:ident { $($key:ident: $value:ty,)+ }) => {
+        $(#[$about])*
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            $(
+                #[serde(default, deserialize_with = "crate::policy::document::present")]
+                pub(super) $key: Option<$value>,
+            )+
+        }
+    };
+}
+
+pub(super) use mapping;
+
+mapping! {
+    /// A whole policy.
+    Document {
+        version: Spanned<Value<IgnoredAny>>,
+        name: Spanned<String>,
+        mode: Spanned<String>,
+        files: Spanned<Value<Spanned<FileEntry>>>,
+        exec: Spanned<Value<Spanned<ListEntry>>>,
+        network: Spanned<Value<Spanned<NetworkEntry>>>,
+        syscalls: Spanned<Value<Spanned<SyscallEntry>>>,
+        limits: Spanned<Value<Spanned<LimitEntry>>>,
+        variables: Spanned<Declared>,
+    }
 }
 
 impl Document {
@@ -89,124 +97,79 @@ impl Document {
     }
 }
 
-/// One entry of `files`.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FileEntry {
-    #[serde(default, deserialize_with = "present")]
-    pub(super) id: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) deny: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) allow: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) paths: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) inodes: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) mode: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) priority: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) action: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) errno: Option<Spanned<String>>,
+mapping! {
+    /// One entry of `files`.
+    FileEntry {
+        id: Spanned<String>,
+        deny: List,
+        allow: List,
+        paths: List,
+        inodes: List,
+        mode: Spanned<String>,
+        priority: List,
+        action: Spanned<String>,
+        errno: Spanned<String>,
+    }
 }
 
-/// One entry of `exec`.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListEntry {
-    #[serde(default, deserialize_with = "present")]
-    pub(super) id: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) deny: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) allow: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) mode: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) priority: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) action: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) errno: Option<Spanned<String>>,
+mapping! {
+    /// One entry of `exec`.
+    ListEntry {
+        id: Spanned<String>,
+        deny: List,
+        allow: List,
+        mode: Spanned<String>,
+        priority: List,
+        action: Spanned<String>,
+        errno: Spanned<String>,
+    }
 }
 
-/// One entry of `syscalls`.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SyscallEntry {
-    #[serde(default, deserialize_with = "present")]
-    pub(super) id: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) deny: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) allow: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) mode: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) priority: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) action: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) errno: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) otherwise: Option<Spanned<String>>,
+mapping! {
+    /// One entry of `syscalls`.
+    SyscallEntry {
+        id: Spanned<String>,
+        deny: List,
+        allow: List,
+        mode: Spanned<String>,
+        priority: List,
+        action: Spanned<String>,
+        errno: Spanned<String>,
+        otherwise: Spanned<String>,
+    }
 }
 
-/// One entry of `network`.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NetworkEntry {
-    #[serde(default, deserialize_with = "present")]
-    pub(super) id: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) deny: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) allow: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) to: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) at: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) protocol: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) mode: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) priority: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) action: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) errno: Option<Spanned<String>>,
+mapping! {
+    /// One entry of `network`.
+    NetworkEntry {
+        id: Spanned<String>,
+        deny: List,
+        allow: List,
+        to: List,
+        at: List,
+        protocol: Spanned<String>,
+        mode: Spanned<String>,
+        priority: List,
+        action: Spanned<String>,
+        errno: Spanned<String>,
+    }
 }
 
-/// One entry of `limits`.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LimitEntry {
-    #[serde(default, deserialize_with = "present")]
-    pub(super) id: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) limit: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) syscall: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) per_second: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) per_minute: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) per_hour: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) burst: Option<List>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) per: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) mode: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) action: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) errno: Option<Spanned<String>>,
+mapping! {
+    /// One entry of `limits`.
+    LimitEntry {
+        id: Spanned<String>,
+        limit: List,
+        syscall: List,
+        per_second: List,
+        per_minute: List,
+        per_hour: List,
+        burst: List,
+        per: Spanned<String>,
+        mode: Spanned<String>,
+        action: Spanned<String>,
+        errno: Spanned<String>,
+    }
 }
 
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
