@@ -14,11 +14,8 @@ const ABOUT: &str = "stk_about_written";
 const FILES: &str = "stk_written";
 const WHAT: &str = "the files that were written";
 
-/// Says from when on it is noted, where it is; before anybody is held.
+/// Says from when on it is noted, before the policy is in force.
 pub(super) fn begin(canaries: &Canaries, loader: &Loader) -> Result<()> {
-    let Ok(about) = loader.map(ABOUT) else {
-        return Ok(());
-    };
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let begun = WrittenAbout {
         // Files have their times from a clock that is a tick behind.
@@ -26,6 +23,7 @@ pub(super) fn begin(canaries: &Canaries, loader: &Loader) -> Result<()> {
         lost: 0,
         canary: canaries.key,
     };
+    let about = loader.map(ABOUT)?;
     about.set(&0u32.to_ne_bytes(), bytes_of(&begun), WHAT)
 }
 
