@@ -440,8 +440,13 @@ fn system_calls_are_explained_tested_and_compared() {
     program.write("else.yaml", or_else);
     assert_eq!(
         says(0, &["policy", "explain", "--policy", "else.yaml", "ptrace"]),
-        "syscall:ptrace (by seccomp; of a process that runs already: kill)\n  \
-         call      deny   no (line 2); without that rule it is allowed\n"
+        "syscall:ptrace (by seccomp)\n  \
+         call      deny, otherwise kill no (line 2); without that rule it is allowed\n"
+    );
+    program.write("log.yaml", &or_else.replace("kill", "log"));
+    assert_eq!(
+        says(0, &["policy", "diff", "else.yaml", "log.yaml"]),
+        "~ ptrace: call deny, otherwise kill -> deny, otherwise log (no)\n"
     );
     assert_eq!(
         says(

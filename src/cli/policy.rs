@@ -11,8 +11,8 @@ use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
     Access, Answer, CallChange, Cases, Change, Contact, Decision, Environment, FileKind,
-    LimitChange, LimitRule, NetworkChange, Otherwise, Pattern, Reason, Rule, RuleSet, SystemCall,
-    Thing, Verdict, diff, diff_calls, diff_limits, diff_network, explain_call, explain_contact,
+    LimitChange, LimitRule, NetworkChange, Pattern, Reason, Rule, RuleSet, SystemCall, Thing,
+    Verdict, diff, diff_calls, diff_limits, diff_network, explain_call, explain_contact,
     explain_file, schema,
 };
 
@@ -193,8 +193,6 @@ struct Explained<'a> {
     syscall: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mechanism: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    otherwise: Option<&'a str>,
     access: Access,
     verdict: Verdict,
     /// Where it says more.
@@ -246,16 +244,7 @@ fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
             let limits: Vec<_> = set.limits_of_call(&call).collect();
             let of = &call.to_string();
             let by = (!set.syscalls.is_empty()).then_some(OF_CALLS);
-            let refused = reason.decision.verdict == Verdict::Deny;
-            let rule = reason.decision.rule.filter(|_| refused);
-            let otherwise = rule.and_then(|rule| rule.otherwise).map(Otherwise::name);
-            print_reasons(
-                Of::Call(of, by, otherwise),
-                told,
-                &limits,
-                wanted,
-                args.format,
-            )?;
+            print_reasons(Of::Call(of, by), told, &limits, wanted, args.format)?;
             continue;
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
@@ -302,8 +291,8 @@ enum Of<'a> {
     File(&'a str),
     /// And what carries the bytes there.
     Address(&'a str, &'a str),
-    /// And what refuses it, where there are rules; and what is done where that cannot.
-    Call(&'a str, Option<&'a str>, Option<&'a str>),
+    /// And what refuses it, where there are rules.
+    Call(&'a str, Option<&'a str>),
 }
 
 /// What refuses system calls to a command that `run` starts.
@@ -320,11 +309,8 @@ fn print_reasons(
         match of {
             Of::File(path) => println!("{path}"),
             Of::Address(address, protocol) => println!("{protocol}:{address}"),
-            Of::Call(call, None, _) => println!("syscall:{call}"),
-            Of::Call(call, Some(by), None) => println!("syscall:{call} (by {by})"),
-            Of::Call(call, Some(by), Some(otherwise)) => {
-                println!("syscall:{call} (by {by}; of a process that runs already: {otherwise})");
-            }
+            Of::Call(call, None) => println!("syscall:{call}"),
+            Of::Call(call, Some(by)) => println!("syscall:{call} (by {by})"),
         }
     }
     for reason in reasons {
@@ -333,13 +319,11 @@ fn print_reasons(
         }
         if format == Format::Json {
             let (mut path, mut address, mut protocol) = (None, None, None);
-            let (mut syscall, mut mechanism, mut otherwise) = (None, None, None);
+            let (mut syscall, mut mechanism) = (None, None);
             match of {
                 Of::File(shown) => path = Some(shown),
                 Of::Address(shown, by) => (address, protocol) = (Some(shown), Some(by)),
-                Of::Call(shown, by, instead) => {
-                    (syscall, mechanism, otherwise) = (Some(shown), by, instead);
-                }
+                Of::Call(shown, by) => (syscall, mechanism) = (Some(shown), by),
             }
             let line = Explained {
                 path,
@@ -347,7 +331,6 @@ fn print_reasons(
                 protocol,
                 syscall,
                 mechanism,
-                otherwise,
                 access: reason.access,
                 verdict: reason.answer.verdict,
                 answer: Some(reason.answer).filter(|a| a.to_string() != a.verdict.name()),

@@ -710,6 +710,16 @@ mod tests {
         };
         assert_eq!(told(&plain, &missing), ["deny -> deny ENOENT"; 3]);
         assert_eq!(told(&missing, &deadly), ["deny ENOENT -> kill"; 3]);
+        // To who runs already, of calls alone.
+        let of_running = |does: &str| {
+            set(&format!(
+                "version: 1\nsyscalls: [{{ id: s, deny: [ptrace], otherwise: {does} }}]\n"
+            ))
+        };
+        assert_eq!(
+            told(&of_running("log"), &of_running("kill")),
+            ["deny, otherwise log -> deny, otherwise kill"]
+        );
         // Nothing is refused, in whatever way.
         let audit = |set: &RuleSet| set.clone().with_mode(Mode::Audit);
         assert_eq!(told(&audit(&plain), &audit(&deadly)), [""; 0]);

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use super::access::Access;
 use super::limit::LimitRule;
 use super::network::{Contact, NetworkRule};
-use super::syscall::{SyscallRule, SystemCall};
+use super::syscall::{Otherwise, SyscallRule, SystemCall};
 use super::{Effect, FileKind, FileRule, Mode, Refusal, RuleSet};
 use crate::event::names;
 
@@ -60,7 +60,8 @@ impl fmt::Display for Verdict {
 
 /// What becomes of an access: the verdict, and of one that is refused how.
 ///
-/// It is shown, and written into JSON, as `allow`, `audit`, `deny`, `deny ENOENT` or `kill`.
+/// It is shown, and written into JSON, as `allow`, `audit`, `deny`, `deny ENOENT` or `kill`; of a system call with what is
+/// done to who runs already, as `deny, otherwise log`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Answer {
@@ -68,18 +69,24 @@ pub struct Answer {
     pub verdict: Verdict,
     /// How it is refused; `None` where it is not.
     pub refusal: Option<Refusal>,
+    /// What is done where it cannot be refused; `None` where it is not, or where the rule does not say.
+    pub otherwise: Option<Otherwise>,
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.refusal {
-            Some(Refusal { kill: true, .. }) => f.pad("kill"),
+        let mut shown = match self.refusal {
+            Some(Refusal { kill: true, .. }) => "kill".to_owned(),
             Some(Refusal { errno, .. }) if errno != Refusal::default().errno => {
                 let name = names::errno(errno).map_or_else(|| errno.to_string(), str::to_owned);
-                f.pad(&format!("{} {name}", self.verdict))
+                format!("{} {name}", self.verdict)
             }
-            _ => self.verdict.fmt(f),
+            _ => self.verdict.to_string(),
+        };
+        if let Some(otherwise) = self.otherwise {
+            shown = format!("{shown}, otherwise {}", otherwise.name());
         }
+        f.pad(&shown)
     }
 }
 
@@ -161,6 +168,7 @@ impl<R: Rule> Decision<'_, R> {
         Answer {
             verdict: self.verdict,
             refusal: refused.map(Rule::refusal),
+            otherwise: refused.and_then(Rule::otherwise),
         }
     }
 }
@@ -173,6 +181,8 @@ pub trait Rule {
     fn line(&self) -> u32;
     /// How it refuses.
     fn refusal(&self) -> Refusal;
+    /// What it does where it cannot refuse: a rule about system calls, to processes that run already.
+    fn otherwise(&self) -> Option<Otherwise>;
 }
 
 /// A rule, for a message: what it is called, and where it begins.
@@ -194,6 +204,9 @@ pub(crate) trait Speaks<Q> {
 
 macro_rules! rule {
     ($rule:ty) => {
+        rule!($rule, |_| None);
+    };
+    ($rule:ty, $otherwise:expr) => {
         impl Rule for $rule {
             fn id(&self) -> &str {
                 &self.id
@@ -206,16 +219,22 @@ macro_rules! rule {
             fn refusal(&self) -> Refusal {
                 self.refusal
             }
+
+            fn otherwise(&self) -> Option<Otherwise> {
+                let otherwise: fn(&$rule) -> Option<Otherwise> = $otherwise;
+                otherwise(self)
+            }
         }
     };
 }
 
+rule!(FileRule);
+rule!(NetworkRule);
+rule!(SyscallRule, |rule| rule.otherwise);
 rule!(LimitRule);
 
 macro_rules! speaks {
     ($rule:ty, $request:ty, $access:expr) => {
-        rule!($rule);
-
         impl Speaks<$request> for $rule {
             fn effect(&self) -> Effect {
                 self.effect

@@ -244,7 +244,11 @@ impl LimitRule {
             Mode::Audit => (Verdict::Audit, None),
             Mode::Enforce => (Verdict::Deny, Some(self.refusal)),
         };
-        Answer { verdict, refusal }
+        Answer {
+            verdict,
+            refusal,
+            otherwise: None,
+        }
     }
 
     fn full(&self) -> u128 {
