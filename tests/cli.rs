@@ -291,7 +291,7 @@ fn policies_are_checked_explained_tested_and_compared_as_the_page_says() {
             0,
             &["policy", "diff", "build.policy.yaml", "looser.policy.yaml"]
         ),
-        answers[3]
+        answers[4]
     );
     let named = |text: &&String| text.contains("name: no-doors");
     let no_doors = documented("yaml").iter().find(named).cloned();
@@ -299,9 +299,18 @@ fn policies_are_checked_explained_tested_and_compared_as_the_page_says() {
         "no-doors.yaml",
         &no_doors.expect("the example about system calls"),
     );
-    let command = "stockade policy explain --policy no-doors.yaml ptrace";
-    let args: Vec<&str> = command.split(' ').skip(1).collect();
-    assert_eq!(format!("$ {command}\n{}", says(0, &args)), answers[2]);
+    program.write(
+        "no-drift.yaml",
+        include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/policies/no-drift.yaml"
+        )),
+    );
+    for answer in &answers[2..4] {
+        let (command, told) = answer.split_once('\n').expect("a command and its output");
+        let args: Vec<&str> = command.split(' ').skip(2).collect();
+        assert_eq!(says(0, &args), told, "{command}");
+    }
     assert_eq!(
         says(0, &["policy", "test", "build.cases.yaml"]),
         "3 passed, 0 failed\n"
@@ -342,6 +351,39 @@ fn kinds_of_files_are_counted_and_looked_up() {
         let told: serde_json::Value = serde_json::from_str(&told).expect("one object");
         assert_eq!(told["verdict"], verdict, "{mode:o}");
     }
+    // What nobody can look up is told beside it, where it makes a difference.
+    program.write(
+        "drift.yaml",
+        "version: 1\nexec:\n- { id: drift, deny: [written] }\n- { id: no-sh, deny: [/no/sh], priority: 1 }\n",
+    );
+    let about = ["policy", "explain", "--policy", "drift.yaml"];
+    let drift = "once written: drift (line 3); without exec in that rule it is allowed";
+    assert_eq!(
+        says(&[&about[..], &["--access", "read,exec", "/no/tool", "/no/sh"]].concat()),
+        format!(
+            "/no/tool\n  read      allow  no rule is about it\n  exec      allow  no rule is about it\n  \
+             exec      deny   {drift}\n\
+             /no/sh\n  read      allow  no rule is about it\n  \
+             exec      deny   no-sh (line 4); without exec in that rule it is allowed\n"
+        )
+    );
+    let in_json = ["--access", "exec", "--format", "json", "/no/tool"];
+    let told = says(&[&about[..], &in_json].concat());
+    let told: Vec<serde_json::Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("an object"))
+        .collect();
+    let said: Vec<_> = told
+        .iter()
+        .map(|line| (&line["of"], &line["verdict"]))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (&serde_json::Value::Null, &"allow".into()),
+            (&"written".into(), &"deny".into())
+        ]
+    );
 }
 
 #[test]

@@ -194,6 +194,9 @@ struct Explained<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mechanism: Option<&'a str>,
     access: Access,
+    /// What the file would have to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<&'static str>,
     verdict: Verdict,
     /// Where it says more.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -249,8 +252,12 @@ fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
         let file = real(&file);
-        let reasons = explain_file(&set, &file, kind_of(&file).as_slice());
-        let told = reasons.iter().map(Told::new).collect();
+        let mut kinds = Vec::from_iter(kind_of(&file));
+        let reasons = explain_file(&set, &file, &kinds);
+        // Nobody can look that up: it is so or not in each fence.
+        kinds.push(FileKind::Written);
+        let once_written = explain_file(&set, &file, &kinds);
+        let told = told_of_file(&reasons, &once_written);
         let of = Of::File(&file.to_string_lossy());
         print_reasons(of, told, &[], wanted, args.format)?;
     }
@@ -263,6 +270,8 @@ type Named<'a> = (&'a str, u32);
 /// A reason, whatever the rules are about.
 struct Told<'a> {
     access: Access,
+    /// What the file would have to be.
+    of: Option<FileKind>,
     answer: Answer,
     rule: Option<Named<'a>>,
     unlisted: bool,
@@ -276,6 +285,7 @@ impl<'a> Told<'a> {
         let named = |decision: &Decision<'a, R>| decision.rule.map(name);
         Told {
             access: reason.access,
+            of: None,
             answer: reason.decision.answer(),
             rule: named(&reason.decision),
             unlisted: reason.decision.unlisted,
@@ -283,6 +293,21 @@ impl<'a> Told<'a> {
             then: reason.then.iter().copied().map(name).collect(),
         }
     }
+}
+
+/// The reasons of a file as it is, each with what would be said of it once it was written inside, where that differs.
+fn told_of_file<'a>(reasons: &[Reason<'a>], once_written: &[Reason<'a>]) -> Vec<Told<'a>> {
+    let mut all = Vec::new();
+    for (now, then) in reasons.iter().zip(once_written) {
+        let (now, then) = (Told::new(now), Told::new(then));
+        let differs = (now.answer, now.rule) != (then.answer, then.rule);
+        all.push(now);
+        all.extend(differs.then_some(Told {
+            of: Some(FileKind::Written),
+            ..then
+        }));
+    }
+    all
 }
 
 /// What reasons are about.
@@ -332,6 +357,7 @@ fn print_reasons(
                 syscall,
                 mechanism,
                 access: reason.access,
+                of: reason.of.map(FileKind::name),
                 verdict: reason.answer.verdict,
                 answer: Some(reason.answer).filter(|a| a.to_string() != a.verdict.name()),
                 rule: reason.rule.map(|(id, _)| id),
@@ -344,13 +370,16 @@ fn print_reasons(
             continue;
         }
         let (kind, answer) = (reason.access.to_string(), reason.answer);
+        let of = reason
+            .of
+            .map_or_else(String::new, |of| format!("once {of}: "));
         let Some((id, line)) = reason.rule else {
             let why = if reason.then.is_empty() {
                 "no rule is about it".to_owned()
             } else {
                 format!("allowed by {}", ids(&reason.then))
             };
-            println!("  {kind:<9} {answer:<6} {why}");
+            println!("  {kind:<9} {answer:<6} {of}{why}");
             continue;
         };
         let then = match (&reason.without, &reason.then[..]) {
@@ -365,7 +394,7 @@ fn print_reasons(
             }
             (_, then) => format!("without it, {}", ids(then)),
         };
-        println!("  {kind:<9} {answer:<6} {id} (line {line}); {then}");
+        println!("  {kind:<9} {answer:<6} {of}{id} (line {line}); {then}");
     }
     if format == Format::Text {
         for limit in limits {
