@@ -1,13 +1,14 @@
 //! What to change about a policy so that it lets something through.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::evaluate::{Decision, Request, Rule, Speaks, decide, place};
 use super::{
     Access, Addresses, Called, Contact, Effect, FileKind, FileRule, Mode, NetworkRule, Pattern,
-    RuleSet, SyscallRule, SystemCall,
+    Refusal, RuleSet, SyscallRule, SystemCall,
 };
-use crate::event::{Denial, Denied};
+use crate::event::{Denial, Denied, names};
 
 /// A policy that lets something through, and how it comes from one that does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,29 +35,19 @@ pub struct Edit {
 /// ```
 #[must_use]
 pub fn edit(set: &RuleSet, request: &Request<'_>) -> Option<Edit> {
-    change(set, request, request.access, RuleSet::ranked, |set| {
-        &mut set.rules
-    })
+    change(set, request, request.access, RuleSet::ranked)
 }
 
 /// The same for an access to an address.
 #[must_use]
 pub fn edit_contact(set: &RuleSet, contact: &Contact) -> Option<Edit> {
-    change(
-        set,
-        contact,
-        contact.access,
-        RuleSet::ranked_network,
-        |set| &mut set.network,
-    )
+    change(set, contact, contact.access, RuleSet::ranked_network)
 }
 
 /// The same for a system call.
 #[must_use]
 pub fn edit_call(set: &RuleSet, call: &SystemCall) -> Option<Edit> {
-    change(set, call, Access::CALL, RuleSet::ranked_syscalls, |set| {
-        &mut set.syscalls
-    })
+    change(set, call, Access::CALL, RuleSet::ranked_syscalls)
 }
 
 /// The same for what a fence refused, or would have. Where the policy has nothing against the access as it was told, because
@@ -129,8 +120,8 @@ fn edit_limit(set: &RuleSet, id: &str, amount: Option<u64>) -> Option<Edit> {
 
 /// The rule no longer refuses these kinds, whatever they are asked of; `None` where it allows, or there is none.
 fn without(set: &RuleSet, id: &str, access: Access) -> Option<Edit> {
-    fn spare<Q, R: Editable<Q>>(rules: &mut Vec<R>, id: &str, access: Access) -> Option<String> {
-        let rule = rules.iter().find(|rule| rule.id() == id)?.clone();
+    fn spare<Q, R: Editable<Q>>(set: &mut RuleSet, id: &str, access: Access) -> Option<String> {
+        let rule = R::of(set).iter().find(|rule| rule.id() == id)?.clone();
         if rule.effect() == Effect::Allow {
             return None;
         }
@@ -139,12 +130,12 @@ fn without(set: &RuleSet, id: &str, access: Access) -> Option<Edit> {
             true => Step::Remove,
             false => Step::Spare(rule.access().without(left)),
         };
-        Some(apply(step, &rule, rules).1)
+        Some(apply(step, &rule, set).1)
     }
     let mut after = set.clone();
-    let step = spare(&mut after.rules, id, access)
-        .or_else(|| spare(&mut after.network, id, access))
-        .or_else(|| spare(&mut after.syscalls, id, access))?;
+    let step = spare::<_, FileRule>(&mut after, id, access)
+        .or_else(|| spare::<_, NetworkRule>(&mut after, id, access))
+        .or_else(|| spare::<_, SyscallRule>(&mut after, id, access))?;
     Some(Edit {
         steps: vec![step],
         after,
@@ -159,15 +150,21 @@ const MANY: Weight = 1 << 64;
 /// A rule that can be changed.
 trait Editable<Q>: Rule + Speaks<Q> + Clone {
     type Object: Clone + PartialEq + ToString;
+    /// Where a document has such rules.
+    const SECTION: &'static str;
 
+    /// The rules of this kind.
+    fn of(set: &mut RuleSet) -> &mut Vec<Self>;
     /// What a rule would name that is about this request alone; `None` where it has no name.
     fn object_of(request: &Q) -> Option<Self::Object>;
     fn weight(object: &Self::Object) -> Weight;
     fn objects(&mut self) -> &mut Vec<Self::Object>;
     fn set_access(&mut self, access: Access);
     fn priority(&self) -> i32;
-    /// A rule for this alone that is stronger than this one; as it is and as it is written.
-    fn exception(&self, object: Self::Object, access: Access, priority: i32) -> (Self, String);
+    /// A rule that allows these kinds for this alone, and refuses as this one does.
+    fn exception(&self, id: String, object: Self::Object, access: Access, priority: i32) -> Self;
+    /// What it allows, as a document has it.
+    fn allowed(&self) -> String;
 }
 
 /// What can be done about a rule.
@@ -184,7 +181,6 @@ fn change<Q, R: Editable<Q>>(
     request: &Q,
     access: Access,
     ranked: fn(&RuleSet) -> Vec<&R>,
-    rules: fn(&mut RuleSet) -> &mut Vec<R>,
 ) -> Option<Edit> {
     let mut after = set.clone();
     let mut steps = Vec::new();
@@ -207,7 +203,7 @@ fn change<Q, R: Editable<Q>>(
         let mut best: Option<(Weight, String, RuleSet)> = None;
         for step in candidates(rule, request, refused, &decision, all_closed) {
             let mut tried = after.clone();
-            let (weight, what) = apply(step, rule, rules(&mut tried));
+            let (weight, what) = apply(step, rule, &mut tried);
             // What leaves the same rule in the way is no step.
             let still = decide(&ranked(&tried), request, refused);
             let helps = still.rule.is_none_or(|r| r.id() != rule.id());
@@ -270,8 +266,9 @@ fn candidates<Q, R: Editable<Q>>(
 fn apply<Q, R: Editable<Q>>(
     step: Step<R::Object>,
     rule: &R,
-    rules: &mut Vec<R>,
+    set: &mut RuleSet,
 ) -> (Weight, String) {
+    let rules = R::of(set);
     let place = place(rule);
     let kinds = |access: Access| Weight::from(access.bits().count_ones());
     let at = rules.iter().position(|r| r.id() == rule.id());
@@ -314,16 +311,63 @@ fn apply<Q, R: Editable<Q>>(
         Step::Exception(object, access) => {
             let weight = kinds(access).saturating_mul(R::weight(&object));
             let priority = rule.priority().saturating_add(1);
-            let (exception, written) = rule.exception(object, access, priority);
-            rules.push(exception);
+            let id = free_id(set, rule.id());
+            let exception = rule.exception(id, object, access, priority);
+            let written = written(&exception, set.mode);
+            R::of(set).push(exception);
             // As little, and one rule more: the others are simpler.
-            (weight.saturating_add(1), format!("add {written}"))
+            let what = format!("add {written} to {}", R::SECTION);
+            (weight.saturating_add(1), what)
         }
     }
 }
 
+/// What an exception from a rule can be called.
+fn free_id(set: &RuleSet, of: &str) -> String {
+    let mut taken: HashSet<&str> = HashSet::new();
+    taken.extend(set.rules.iter().map(Rule::id));
+    taken.extend(set.network.iter().map(Rule::id));
+    taken.extend(set.syscalls.iter().map(Rule::id));
+    taken.extend(set.limits.iter().map(Rule::id));
+    let first = format!("let-{of}");
+    let mut ids = std::iter::once(first.clone()).chain((2..).map(|n| format!("{first}-{n}")));
+    ids.find(|id| !taken.contains(id.as_str())).unwrap_or(first)
+}
+
+/// An exception, as a document in this mode has it.
+fn written<Q, R: Editable<Q>>(rule: &R, mode: Mode) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let id = match rule.id().chars().all(is_plain) {
+        true => rule.id().to_owned(),
+        false => texts(&[rule.id()]),
+    };
+    let mut text = format!("{{ id: {id}, {}", rule.allowed());
+    text += &format!(", priority: {}", rule.priority());
+    if mode == Mode::Audit {
+        text += ", mode: enforce";
+    }
+    let usual = Refusal::default();
+    match rule.refusal() {
+        Refusal { kill: true, .. } => text += ", action: kill",
+        Refusal { errno, .. } if errno != usual.errno => {
+            let name = names::errno(errno).map_or_else(|| errno.to_string(), str::to_owned);
+            text += &format!(", errno: {name}");
+        }
+        _ => {}
+    }
+    if let Some(otherwise) = rule.otherwise() {
+        text += &format!(", otherwise: {}", otherwise.name());
+    }
+    text + " }"
+}
+
 impl Editable<Request<'_>> for FileRule {
     type Object = Pattern;
+    const SECTION: &'static str = "files";
+
+    fn of(set: &mut RuleSet) -> &mut Vec<Self> {
+        &mut set.rules
+    }
 
     fn object_of(request: &Request<'_>) -> Option<Pattern> {
         let named = request.path != Path::new("");
@@ -351,27 +395,31 @@ impl Editable<Request<'_>> for FileRule {
         self.priority
     }
 
-    fn exception(&self, object: Pattern, access: Access, priority: i32) -> (Self, String) {
-        let written = format!(
-            "{{ id: let-{}, allow: [{}], paths: ['{object}'], priority: {priority} }} to files",
-            self.id,
-            words(access)
-        );
-        let rule = FileRule {
-            id: format!("let-{}", self.id),
+    fn exception(&self, id: String, object: Pattern, access: Access, priority: i32) -> Self {
+        FileRule {
+            id,
             effect: Effect::Allow,
             access,
             paths: vec![object],
             priority,
             mode: Mode::Enforce,
             ..self.clone()
-        };
-        (rule, written)
+        }
+    }
+
+    fn allowed(&self) -> String {
+        let paths = texts(&self.paths);
+        format!("allow: [{}], paths: [{paths}]", words(self.access))
     }
 }
 
 impl Editable<Contact> for NetworkRule {
     type Object = Addresses;
+    const SECTION: &'static str = "network";
+
+    fn of(set: &mut RuleSet) -> &mut Vec<Self> {
+        &mut set.network
+    }
 
     fn object_of(contact: &Contact) -> Option<Addresses> {
         let (ip, port) = (contact.address.ip().to_canonical(), contact.address.port());
@@ -403,19 +451,9 @@ impl Editable<Contact> for NetworkRule {
         self.priority
     }
 
-    fn exception(&self, object: Addresses, access: Access, priority: i32) -> (Self, String) {
-        let end = if Access::OWN.contains(access) {
-            "at"
-        } else {
-            "to"
-        };
-        let written = format!(
-            "{{ id: let-{}, allow: [{}], {end}: ['{object}'], priority: {priority} }} to network",
-            self.id,
-            words(access)
-        );
-        let rule = NetworkRule {
-            id: format!("let-{}", self.id),
+    fn exception(&self, id: String, object: Addresses, access: Access, priority: i32) -> Self {
+        NetworkRule {
+            id,
             effect: Effect::Allow,
             access,
             addresses: vec![object],
@@ -423,13 +461,27 @@ impl Editable<Contact> for NetworkRule {
             priority,
             mode: Mode::Enforce,
             ..self.clone()
+        }
+    }
+
+    fn allowed(&self) -> String {
+        let end = if Access::OWN.contains(self.access) {
+            "at"
+        } else {
+            "to"
         };
-        (rule, written)
+        let addresses = texts(&self.addresses);
+        format!("allow: [{}], {end}: [{addresses}]", words(self.access))
     }
 }
 
 impl Editable<SystemCall> for SyscallRule {
     type Object = Called;
+    const SECTION: &'static str = "syscalls";
+
+    fn of(set: &mut RuleSet) -> &mut Vec<Self> {
+        &mut set.syscalls
+    }
 
     fn object_of(call: &SystemCall) -> Option<Called> {
         match call.usual_name() {
@@ -453,21 +505,26 @@ impl Editable<SystemCall> for SyscallRule {
         self.priority
     }
 
-    fn exception(&self, object: Called, _: Access, priority: i32) -> (Self, String) {
-        let written = format!(
-            "{{ id: let-{}, allow: [{object}], priority: {priority} }} to syscalls",
-            self.id
-        );
-        let rule = SyscallRule {
-            id: format!("let-{}", self.id),
+    fn exception(&self, id: String, object: Called, _: Access, priority: i32) -> Self {
+        SyscallRule {
+            id,
             effect: Effect::Allow,
             calls: vec![object],
             priority,
             mode: Mode::Enforce,
             ..self.clone()
-        };
-        (rule, written)
+        }
     }
+
+    fn allowed(&self) -> String {
+        format!("allow: [{}]", texts(&self.calls))
+    }
+}
+
+/// Each as a document has it that takes it for nothing else.
+fn texts<O: ToString>(objects: &[O]) -> String {
+    let quoted = |object: &O| format!("'{}'", object.to_string().replace('\'', "''"));
+    objects.iter().map(quoted).collect::<Vec<_>>().join(", ")
 }
 
 /// As a document has them.
@@ -535,6 +592,69 @@ mod tests {
         assert_eq!(
             steps(both, "/d/s/x", read),
             ["add { id: let-b, allow: [read], paths: ['/d/s/x'], priority: 1 } to files"]
+        );
+    }
+
+    /// Whoever writes the exception into the document has the policy that it was said to make.
+    #[track_caller]
+    fn written_alike(mode: &str, rules: &str, edit: impl Fn(&RuleSet) -> Option<Edit>) -> String {
+        let text = format!("mode: {mode}\n{rules}");
+        let edit = edit(&set(&text)).unwrap();
+        let step = edit.steps.concat();
+        let added = step.strip_prefix("add ").expect("an exception");
+        let (rule, _) = added.rsplit_once(" to ").expect("a section");
+        let mut written = set(&format!("{text}  - {rule}\n"));
+        let mut said = edit.after;
+        for set in [&mut written, &mut said] {
+            set.rules.iter_mut().for_each(|rule| rule.line = 0);
+            set.network.iter_mut().for_each(|rule| rule.line = 0);
+            set.syscalls.iter_mut().for_each(|rule| rule.line = 0);
+        }
+        assert_eq!(written, said);
+        rule.to_owned()
+    }
+
+    #[test]
+    fn an_exception_is_written_as_it_is() {
+        let read = |set: &RuleSet| edit(set, &Request::new(Path::new("/it's"), Access::READ));
+        let files =
+            "files:\n  - { id: a, allow: [read, write, link], paths: [/d/**], errno: ENOENT }\n";
+        assert_eq!(
+            written_alike("enforce", files, read),
+            "{ id: let-a, allow: [read], paths: ['/it''s'], priority: 1, errno: ENOENT }"
+        );
+        let again = format!("{files}  - {{ id: let-a, allow: [read], paths: [/b] }}\n");
+        assert_eq!(
+            written_alike("enforce", &again, read),
+            "{ id: let-a-2, allow: [read], paths: ['/it''s'], priority: 1, errno: ENOENT }"
+        );
+        let odd = files.replace("id: a", "id: 'a: {it''s}'");
+        assert_eq!(
+            written_alike("enforce", &odd, read),
+            "{ id: 'let-a: {it''s}', allow: [read], paths: ['/it''s'], priority: 1, errno: ENOENT }"
+        );
+        let enforced = files.replace("errno: ENOENT", "mode: enforce, action: kill");
+        assert_eq!(
+            written_alike("audit", &enforced, read),
+            "{ id: let-a, allow: [read], paths: ['/it''s'], priority: 1, mode: enforce, action: kill }"
+        );
+        let network = "network:\n  - { id: own, allow: [bind], at: [127.0.0.1] }\n  \
+            - { id: n, deny: [bind], at: [192.0.2.0/24], errno: EACCES, priority: 1 }\n";
+        let bind = |set: &RuleSet| {
+            let address = "192.0.2.1:80".parse().unwrap();
+            edit_contact(set, &Contact::new(address, None, Access::BIND))
+        };
+        assert_eq!(
+            written_alike("enforce", network, bind),
+            "{ id: let-n, allow: [bind], at: ['192.0.2.1:80'], priority: 2, errno: EACCES }"
+        );
+        let calls = "syscalls:\n  - { id: most, allow: [read] }\n  \
+            - { id: s, deny: [openat, mkdirat, unlinkat], otherwise: kill, priority: 1 }\n";
+        // Denied for all three, of which no one alone can be taken out.
+        let ring = SystemCall::named("io_uring_setup").unwrap();
+        assert_eq!(
+            written_alike("enforce", calls, |set| edit_call(set, &ring)),
+            "{ id: let-s, allow: ['io_uring_setup'], priority: 2, otherwise: kill }"
         );
     }
 
