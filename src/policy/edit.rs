@@ -1,14 +1,13 @@
 //! What to change about a policy so that it lets something through.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use super::evaluate::{Decision, Request, Rule, Speaks, decide, place};
 use super::{
     Access, Addresses, Called, Contact, Effect, FileKind, FileRule, Mode, NetworkRule, Pattern,
-    Refusal, RuleSet, SyscallRule, SystemCall,
+    RuleSet, SyscallRule, SystemCall,
 };
-use crate::event::{Denial, Denied, names};
+use crate::event::{Denial, Denied};
 
 /// A policy that lets something through, and how it comes from one that does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,14 +323,14 @@ fn apply<Q, R: Editable<Q>>(
 
 /// What an exception from a rule can be called.
 fn free_id(set: &RuleSet, of: &str) -> String {
-    let mut taken: HashSet<&str> = HashSet::new();
-    taken.extend(set.rules.iter().map(Rule::id));
-    taken.extend(set.network.iter().map(Rule::id));
-    taken.extend(set.syscalls.iter().map(Rule::id));
-    taken.extend(set.limits.iter().map(Rule::id));
+    let is_taken = |id: &str| set.labels().any(|(other, _)| other == id);
     let first = format!("let-{of}");
-    let mut ids = std::iter::once(first.clone()).chain((2..).map(|n| format!("{first}-{n}")));
-    ids.find(|id| !taken.contains(id.as_str())).unwrap_or(first)
+    let (mut id, mut n) = (first.clone(), 1);
+    while is_taken(&id) {
+        n += 1;
+        id = format!("{first}-{n}");
+    }
+    id
 }
 
 /// An exception, as a document in this mode has it.
@@ -346,14 +345,11 @@ fn written<Q, R: Editable<Q>>(rule: &R, mode: Mode) -> String {
     if mode == Mode::Audit {
         text += ", mode: enforce";
     }
-    let usual = Refusal::default();
-    match rule.refusal() {
-        Refusal { kill: true, .. } => text += ", action: kill",
-        Refusal { errno, .. } if errno != usual.errno => {
-            let name = names::errno(errno).map_or_else(|| errno.to_string(), str::to_owned);
-            text += &format!(", errno: {name}");
-        }
-        _ => {}
+    let refusal = rule.refusal();
+    if refusal.kill {
+        text += ", action: kill";
+    } else if let Some(errno) = refusal.chosen_errno() {
+        text += &format!(", errno: {errno}");
     }
     if let Some(otherwise) = rule.otherwise() {
         text += &format!(", otherwise: {}", otherwise.name());

@@ -13,7 +13,6 @@ use super::limit::LimitRule;
 use super::network::{Contact, NetworkRule};
 use super::syscall::{Otherwise, SyscallRule, SystemCall};
 use super::{Effect, FileKind, FileRule, Mode, Refusal, RuleSet};
-use crate::event::names;
 
 /// What a rule set says about an access.
 ///
@@ -77,11 +76,10 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = match self.refusal {
             Some(Refusal { kill: true, .. }) => "kill".to_owned(),
-            Some(Refusal { errno, .. }) if errno != Refusal::default().errno => {
-                let name = names::errno(errno).map_or_else(|| errno.to_string(), str::to_owned);
-                format!("{} {name}", self.verdict)
-            }
-            _ => self.verdict.to_string(),
+            refusal => match refusal.and_then(Refusal::chosen_errno) {
+                Some(errno) => format!("{} {errno}", self.verdict),
+                None => self.verdict.to_string(),
+            },
         };
         if let Some(otherwise) = self.otherwise {
             shown = format!("{shown}, otherwise {}", otherwise.name());

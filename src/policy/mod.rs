@@ -46,6 +46,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::names;
 
 pub use access::Access;
 pub use cases::{Accessed, Case, Cases, Failure};
@@ -173,6 +174,15 @@ impl Default for Refusal {
             errno: 1,
             kill: false,
         }
+    }
+}
+
+impl Refusal {
+    /// The name of its errno, where that is another one than without a choice.
+    fn chosen_errno(self) -> Option<String> {
+        let name =
+            || names::errno(self.errno).map_or_else(|| self.errno.to_string(), str::to_owned);
+        (self.errno != Refusal::default().errno).then(name)
     }
 }
 
