@@ -35,6 +35,8 @@ pub(crate) struct Delivery<S> {
     paths_wanted: Paths,
     /// Of two policies, while one takes the place of the other.
     rules: Vec<Rules>,
+    /// The hosts that rules are or were about, by number.
+    hosts: Vec<Arc<str>>,
     /// What refuses what hooks are asked about, and what refuses system calls.
     mechanisms: [Arc<str>; 3],
     pub(crate) recorder: Option<Recorder>,
@@ -61,7 +63,9 @@ impl<S: Surroundings> Delivery<S> {
                 first: 0,
                 names: opening.rules.clone(),
                 lines: opening.lines.clone(),
+                hosts: Vec::new(),
             }],
+            hosts: opening.hosts.clone(),
             mechanisms: [
                 Arc::clone(&opening.mechanism),
                 SECCOMP.into(),
@@ -80,6 +84,8 @@ impl<S: Surroundings> Delivery<S> {
         if let Some(recorder) = &mut self.recorder {
             recorder.rules(&rules);
         }
+        // The numbers of hosts are never given to others.
+        self.hosts.clone_from(&rules.hosts);
         self.rules.retain(|other| other.first != rules.first);
         self.rules.push(rules);
     }
@@ -240,6 +246,10 @@ impl<S: Surroundings> Delivery<S> {
             denial.rule_id.clone_from(id);
             denial.rule_line = line.copied().unwrap_or(0);
         }
+        let host = usize::try_from(denial.host_number)
+            .ok()
+            .and_then(|n| n.checked_sub(1));
+        denial.host = host.and_then(|at| self.hosts.get(at)).map(Arc::clone);
         let by = match denial.object {
             Denied::Syscall { .. } => 1,
             Denied::Limit { call: Some(_), .. } => 2,
@@ -291,6 +301,7 @@ mod tests {
             paths: Paths::default(),
             rules: Vec::new(),
             lines: Vec::new(),
+            hosts: Vec::new(),
             mechanism: Arc::default(),
             inference: Settings::default(),
         };

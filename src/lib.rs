@@ -57,6 +57,8 @@ pub mod policy;
 #[cfg_attr(not(stockade_kernel), allow(dead_code))]
 mod recording;
 mod replay;
+#[cfg(stockade_kernel)]
+mod resolver;
 mod scope;
 pub mod sensor;
 pub mod session;

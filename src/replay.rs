@@ -278,6 +278,7 @@ mod tests {
             paths: Paths::default(),
             rules: vec!["no-keys".into(), "no-shadow".into()],
             lines: Vec::new(),
+            hosts: Vec::new(),
             mechanism: Arc::default(),
             inference: Settings::new(&Filter::new().port_scan(2, Duration::from_secs(60))),
         }

@@ -440,6 +440,50 @@ fn addresses_are_explained_tested_and_compared() {
         says(&["policy", "test", "cases.yaml"]),
         "2 passed, 0 failed\n"
     );
+    program.write(
+        "h.yaml",
+        "version: 1\nnetwork:\n  - { id: only, allow: [connect, send], to: ['10.0.0.0/8:443', 'host:api.example.org:443'] }\n",
+    );
+    assert_eq!(
+        says(&[
+            "policy",
+            "explain",
+            "--policy",
+            "h.yaml",
+            "host:API.example.org:443",
+            "host:example.org:443"
+        ]),
+        "tcp:host:API.example.org:443\n  connect   allow  allowed by only (line 3)\n  send      allow  allowed by only (line 3)\n\
+         tcp:host:example.org:443\n  connect   deny   only (line 3); allows it elsewhere\n  send      deny   only (line 3); allows it elsewhere\n"
+    );
+    assert_eq!(
+        says(&["policy", "diff", "p.yaml", "h.yaml"]),
+        "- host:api.example.org:443: connect,send deny -> allow (only)\n"
+    );
+    program.write(
+        "hosts.yaml",
+        "version: 1\npolicy: h.yaml\ncases:\n\
+         - { address: 'host:api.example.org:443', access: connect, expect: allow }\n\
+         - { address: 'host:api.example.org:80', protocol: tcp, access: send, expect: deny, rule: only }\n",
+    );
+    assert_eq!(
+        says(&["policy", "test", "hosts.yaml"]),
+        "2 passed, 0 failed\n"
+    );
+    let output = program.run(&[
+        "policy",
+        "explain",
+        "--policy",
+        "h.yaml",
+        "host:api.example.org",
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output)
+            .contains("\"host:api.example.org\" has no port; write one as host:example.org:443"),
+        "{}",
+        stderr(&output)
+    );
     let told = says(&["policy", "diff", "q.yaml", "p.yaml"]);
     assert!(
         told.contains("+ 10.0.0.0/8:0-442: connect,send allow -> deny (only)\n"),

@@ -494,8 +494,12 @@ fn wrong_network_rules_are_refused() {
             "34: \"10.0.0.1/8\": the address has bits beyond its prefix; the network is 10.0.0.0/8",
         ),
         (
-            "{ id: a, deny: connect, to: ['host:example.org:443'] }",
-            "34: \"host:example.org:443\" (names of hosts) is not supported by this version; write addresses",
+            "{ id: a, deny: connect, to: ['host:*.example.org:443'] }",
+            "34: \"*.example.org\" is no name of a host: one rule is about one name, and nobody can ask for all that a pattern stands for; write each",
+        ),
+        (
+            "{ id: a, deny: bind, at: ['host:example.org'] }",
+            "31: \"host:example.org\" names a host, and one is not at a host but at addresses of one's own; write these",
         ),
         (
             "{ id: a, deny: connect, to: ['10.0.0.1:x'] }",

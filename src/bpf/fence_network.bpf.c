@@ -7,6 +7,7 @@
  * whom they are for, is refused as soon as any address is. Each hook has a body, an lsm program and an fmod_ret twin.
  */
 #include "contact.bpf.h"
+#include "host.bpf.h"
 
 STK_EXPORT(stk_net_denial);
 STK_EXPORT(stk_net_prefix);
@@ -32,6 +33,8 @@ STK_EXPORT(stk_net_ports);
 #define ASKED_LOCAL     (1ULL << 34) /* an address of our own */
 #define ASKED_BLIND     (1ULL << 35) /* there is no address */
 #define ASKED_SILENT    (1ULL << 36) /* nothing is told that is not refused */
+#define ASKED_STANDING  (1ULL << 37) /* of a connection that was made before */
+#define ASKED_HOST      40 /* a host: from which one on, or one that has the address, its number and 1 */
 
 #define OUTWARDS (STK_ACCESS_CONNECT | STK_ACCESS_SEND)
 #define OWN      (STK_ACCESS_BIND | STK_ACCESS_LISTEN | STK_ACCESS_ACCEPT)
@@ -39,6 +42,8 @@ STK_EXPORT(stk_net_ports);
 enum {
 	PORTS_DEPTH = 17, /* of a search among 65536 */
 	KEY_BITS = 32 + 128, /* the half, and an address */
+	HOSTS_TOGETHER = 32,
+	HOSTS_NAMED = 4,
 	/* Messages about one that is sent. Nobody has so many; who has is refused. */
 	CONTROLS_MAX = 32,
 };
@@ -92,31 +97,19 @@ __attribute__((noinline)) int tell(__u64 sk, __u64 high, __u64 low, __u64 asked,
 	rec->port = asked >> ASKED_PORT;
 	rec->own = !!(asked & ASKED_LOCAL);
 	rec->blind = blind;
-	rec->pad = 0;
+	rec->host = (__u16)(asked >> ASKED_HOST);
 	if (ruling & TOLD_UNLISTED)
 		rec->hdr.flags |= STK_FLAG_UNLISTED;
 	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
 	return 0;
 }
 
-/* The set that is about a port of an address; 0: none. `transport` has STK_SECOND or not. */
-__attribute__((noinline)) __u32 set_at(__u64 high, __u64 low, __u32 port, __u32 transport)
+/* The set that is about a port, among the ranges of a ruling. */
+__attribute__((noinline)) __u32 set_in(__u32 first, __u32 count, __u32 port, __u32 transport)
 {
-	struct stk_armed *armed = armed_of(transport);
-	struct stk_net_prefix key = { .bits = KEY_BITS, .half = transport & STK_SECOND };
-	struct stk_net_ruling *ruling;
 	struct stk_net_ports *ports;
-	__u64 half[2] = { high, low };
-	__u32 first, count, i, at;
+	__u32 i, at;
 
-	if (!armed)
-		return 0;
-	__builtin_memcpy(key.address, half, sizeof(half));
-	ruling = bpf_map_lookup_elem(&stk_nets, &key);
-	if (!ruling || ruling->epoch != armed->epoch)
-		return 0;
-	first = ruling->first;
-	count = ruling->count;
 	for (i = 0; i < PORTS_DEPTH; i++) {
 		if (count <= 1)
 			break;
@@ -134,53 +127,242 @@ __attribute__((noinline)) __u32 set_at(__u64 high, __u64 low, __u32 port, __u32 
 	ports = bpf_map_lookup_elem(&stk_net_ranges, &first);
 	if (!ports)
 		return 0;
-	transport &= ~STK_SECOND;
 	if (transport == TRANSPORT_TCP)
 		return ports->tcp;
 	return transport == TRANSPORT_UDP ? ports->udp : ports->other;
 }
 
+/* The set that is about a port of an address; 0: none. `transport` has STK_SECOND or not. */
+__attribute__((noinline)) __u32 set_at(__u64 high, __u64 low, __u32 port, __u32 transport)
+{
+	struct stk_armed *armed = armed_of(transport);
+	struct stk_net_prefix key = { .bits = KEY_BITS, .half = transport & STK_SECOND };
+	struct stk_net_ruling *ruling;
+	__u64 half[2] = { high, low };
+
+	if (!armed)
+		return 0;
+	__builtin_memcpy(key.address, half, sizeof(half));
+	ruling = bpf_map_lookup_elem(&stk_nets, &key);
+	if (!ruling || ruling->epoch != armed->epoch)
+		return 0;
+	return set_in(ruling->first, ruling->count, port, transport & ~STK_SECOND);
+}
+
+/* Only what rules allow. */
+static __always_inline __u64 allowed(__u64 said_so)
+{
+	__u32 enforced = said_so >> 32, all = said_so;
+
+	return said(enforced & 1 ? enforced : STK_RULE_NONE, all & 1 ? all : STK_RULE_NONE);
+}
+
 /*
- * The strongest refusals with those of one kind, which has STK_SECOND or not; `set` is 0 for what no rule names. See
- * refusals() in fence.bpf.c.
+ * Adds what is said about one kind of access, which has STK_SECOND or not, to a host that has the address until then. Who
+ * was allowed to connect may send as long as the address is known: its host may have moved, and not the other end.
  */
-__attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u32 blind, __u64 so_far)
+__attribute__((noinline)) __u64 with_host(__u32 host, __u32 until, __u64 asked, __u32 kind,
+					  __u64 so_far)
 {
 	struct stk_armed *armed = armed_of(kind);
 	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE);
+	struct stk_net_ruling *ruling;
+	__u32 set;
+
+	if (kind & STK_SECOND)
+		host += STK_HOSTS_MAX;
+	ruling = bpf_map_lookup_elem(&stk_host_rules, &host);
+	if (!armed || !ruling || ruling->epoch != armed->epoch)
+		return so_far;
+	set = set_in(ruling->first, ruling->count, (__u16)(asked >> ASKED_PORT),
+		     asked >> ASKED_TRANSPORT & 3);
+	now = with_set(now, set, kind);
+	if (until <= now_s()) {
+		if (!(asked & ASKED_STANDING))
+			return so_far;
+		now = allowed(now);
+	}
+	return both(so_far, now);
+}
+
+/*
+ * The next host that has, or had, an address, of those from one on up to another: its number, and until when in the upper
+ * half; STK_HOSTS_MAX where there is none. Two at a time, and with one way through the loop: the verifier follows each.
+ */
+__attribute__((noinline)) __u64 next_host(__u64 high, __u64 low, __u32 from, __u32 to)
+{
+	struct stk_host_until *nobody = host_known(0, 0, STK_BY_NOBODY), *learned, *told;
+	__u32 pair, i, one, other;
+	__u64 two = 0;
+
+	if (!nobody)
+		return STK_HOSTS_MAX;
+	learned = host_known(high, low, STK_BY_ANSWER) ?: nobody;
+	told = host_known(high, low, STK_BY_MONITOR) ?: nobody;
+	pair = from / 2;
+	for (i = 0; i < STK_HOSTS_MAX / 2; i++, pair++) {
+		if (pair * 2 >= to)
+			return STK_HOSTS_MAX;
+		/* The asm keeps the mask, which says nothing else. */
+		asm volatile("" : "+r"(pair));
+		pair &= STK_HOSTS_MAX / 2 - 1;
+		two = ((__u64 *)learned->until)[pair] | ((__u64 *)told->until)[pair];
+		if (!i && (from & 1))
+			two = two >> 32 << 32;
+		if (two)
+			break;
+	}
+	if (!two)
+		return STK_HOSTS_MAX;
+	pair *= 2;
+	if (!(__u32)two)
+		pair++;
+	asm volatile("" : "+r"(pair));
+	pair &= STK_HOSTS_MAX - 1;
+	one = learned->until[pair];
+	other = told->until[pair];
+	return (__u64)(one > other ? one : other) << 32 | pair;
+}
+
+/*
+ * What is said about one kind of access, which has STK_SECOND or not, to those of so many hosts that have an address, from the
+ * one on that is in what is asked.
+ */
+__attribute__((noinline)) __u64 said_of_some(__u64 high, __u64 low, __u64 asked, __u32 kind)
+{
+	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE), next;
+	__u32 host = asked >> ASKED_HOST, end = host + HOSTS_TOGETHER, i;
+
+	for (i = 0; i < HOSTS_TOGETHER; i++) {
+		next = next_host(high, low, host, end);
+		host = next;
+		if (host >= end)
+			break;
+		now = with_host(host, next >> 32, asked, kind, now);
+		host++;
+	}
+	return now;
+}
+
+/* The same of all hosts. */
+__attribute__((noinline)) __u64 said_of_hosts(__u64 high, __u64 low, __u64 asked, __u32 kind)
+{
+	__u64 now = said(STK_RULE_NONE, STK_RULE_NONE), first;
+	struct stk_armed *armed = armed_of(kind);
+
+	if (!armed)
+		return now;
+	for (first = 0; first < STK_HOSTS_MAX; first += HOSTS_TOGETHER) {
+		if (first >= armed->hosts)
+			break;
+		now = both(now, said_of_some(high, low, asked | first << ASKED_HOST, kind));
+	}
+	return now;
+}
+
+/* Whether what is said of a host is this. */
+__attribute__((noinline)) int host_says(__u32 host, __u32 until, __u64 asked, __u32 half,
+					__u32 code)
+{
+	__u64 now, nothing = said(STK_RULE_NONE, STK_RULE_NONE);
+	__u32 kind;
+
+	if (until <= now_s())
+		return 0;
+	for (kind = STK_ACCESS_FILE_KINDS; kind < STK_ACCESS_KINDS; kind++) {
+		if (!(asked & OUTWARDS & (1ULL << kind)))
+			continue;
+		now = with_host(host, until, asked, kind | half, nothing);
+		if ((__u32)(now >> 32) == code || (__u32)now == code)
+			return 1;
+	}
+	return 0;
+}
+
+/*
+ * A host that has an address: of the first few the one by which something is decided, else the first; its number and 1, or 0.
+ */
+__attribute__((noinline)) __u32 host_at(__u64 high, __u64 low, __u64 asked, __u32 half, __u32 code)
+{
+	__u32 host = 0, first = 0, i;
+	__u64 next;
+
+	for (i = 0; i < HOSTS_NAMED; i++) {
+		next = next_host(high, low, host, STK_HOSTS_MAX);
+		host = next;
+		if (host >= STK_HOSTS_MAX)
+			break;
+		host++;
+		if (host_says(host - 1, next >> 32, asked, half, code))
+			return host;
+		if (!first && (__u32)(next >> 32) > now_s())
+			first = host;
+	}
+	return first;
+}
+
+/* Of what is handed on as a kind of access: there is no address. */
+#define KIND_BLIND (1 << 29)
+
+/*
+ * The strongest refusals with those of one kind, which has STK_SECOND and KIND_BLIND or not; `set` is 0 for what no rule
+ * names, and `now` what is said by other ways. See refusals() in fence.bpf.c.
+ */
+__attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u64 now, __u64 so_far)
+{
+	struct stk_armed *armed = armed_of(kind);
 
 	if (!armed)
 		return so_far;
-	if (blind)
+	if (kind & KIND_BLIND)
 		now = said_by(&armed->lost, kind);
 	else
 		now = with_set(now, set, kind);
 	return with_refusals(so_far, now, said_by(&armed->otherwise, kind));
 }
 
-/* The answer, 0 or -errno; reports what is refused, or would be. The address is in `high` and `low`, as in memory. */
-__attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 asked)
+/*
+ * The answer, 0 or -errno; reports what is refused, or would be. The address is in `high` and `low`, as in memory. By its
+ * names it is judged only where that can matter: these take the verifier three times as long as all else.
+ */
+static __always_inline int judge(__u64 sk, __u64 high, __u64 low, __u64 asked, bool names)
 {
-	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
-	__u32 blind = !!(asked & ASKED_BLIND), set = 0, half, kind;
+	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), nothing = found, now, told, host = 0;
+	__u32 blind = asked & ASKED_BLIND ? KIND_BLIND : 0, set = 0, half, kind;
 	struct stk_armed *armed = armed_now();
 
 	if (!armed)
 		return 0;
 	half = armed->half;
+	names = names && armed->hosts;
 	if (!blind)
 		set = set_at(high, low, (__u16)(asked >> ASKED_PORT),
 			     (asked >> ASKED_TRANSPORT & 3) | half);
 	for (kind = STK_ACCESS_FILE_KINDS; kind < STK_ACCESS_KINDS; kind++) {
-		if (asked & (1ULL << kind))
-			found = refusals_at(set, kind | half, blind, found);
+		if (!(asked & (1ULL << kind)))
+			continue;
+		now = names ? said_of_hosts(high, low, asked, kind | half) : nothing;
+		found = refusals_at(set, kind | half | blind, now, found);
 	}
 	told = told_of(found);
 	if (!told || (verdict_in(told) == STK_VERDICT_AUDIT && (asked & ASKED_SILENT)))
 		return 0;
-	tell(sk, high, low, asked, told | rule_in(found));
+	if (names)
+		host = host_at(high, low, asked, half, code_in(found));
+	tell(sk, high, low, asked | host << ASKED_HOST, told | rule_in(found));
 	count_hit(rule_in(found));
 	return answer(told);
+}
+
+__attribute__((noinline)) int refused_at(__u64 sk, __u64 high, __u64 low, __u64 asked)
+{
+	return judge(sk, high, low, asked, true);
+}
+
+/* The same of an address of our own, or of none. */
+__attribute__((noinline)) int refused_here(__u64 sk, __u64 high, __u64 low, __u64 asked)
+{
+	return judge(sk, high, low, asked, false);
 }
 
 static __always_inline int refuse(__u64 sk, const __u8 *address, __u16 port, __u64 asked)
@@ -188,7 +370,10 @@ static __always_inline int refuse(__u64 sk, const __u8 *address, __u16 port, __u
 	__u64 half[2];
 
 	__builtin_memcpy(half, address, sizeof(half));
-	return bounded(refused_at(sk, half[0], half[1], asked | (__u64)port << ASKED_PORT));
+	asked |= (__u64)port << ASKED_PORT;
+	if (asked & ASKED_LOCAL)
+		return bounded(refused_here(sk, half[0], half[1], asked));
+	return bounded(refused_at(sk, half[0], half[1], asked));
 }
 
 /*
@@ -267,7 +452,7 @@ static __always_inline bool is_asked(__u32 access)
 
 static __always_inline int refuse_blind(__u64 sk, __u64 family, __u64 protocol, __u64 asked)
 {
-	return bounded(refused_at(sk, family, protocol, asked | ASKED_BLIND));
+	return bounded(refused_here(sk, family, protocol, asked | ASKED_BLIND));
 }
 
 /* What is refused to a socket of which nobody can tell whom it reaches. By raw ones nobody is reached who asks for a port. */
@@ -352,6 +537,8 @@ static __always_inline int to_peer(__u64 sk, __u32 family, __u64 asked)
 	__u32 part[4] = {};
 	__u8 address[16];
 
+	if (STK_GET(sock, sk, sk_type) == SOCK_STREAM)
+		asked |= ASKED_STANDING;
 	if (family == STK_AF_INET6) {
 		BPF_CORE_READ_INTO(&part, (struct sock *)sk, __sk_common.skc_v6_daddr);
 		if (!part[0] && !part[1] && !part[2] && !part[3])

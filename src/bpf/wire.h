@@ -547,7 +547,7 @@ struct stk_net_denial {
 	__u16 port;
 	__u8 own; /* an address of this end */
 	__u8 blind; /* there is no address: nobody can tell whom the socket reaches */
-	__u32 pad;
+	__u32 host; /* of those that rules are about, one that has the address: its number and 1; 0: none */
 };
 
 /* Where a table has what is said about a system call, for each of the two ABIs. */
@@ -1003,6 +1003,42 @@ struct stk_net_ports {
 	__u32 other;
 };
 
+enum stk_host_limits {
+	STK_HOSTS_MAX = 128, /* that the policies of a fence name, one after the other */
+	STK_HOST_NAME = 256,
+	STK_NAMESERVERS_MAX = 8,
+};
+
+/* The name of a host as it stands in a message of the DNS, in small letters, with zeros behind it. */
+struct stk_host_labels {
+	__u8 labels[STK_HOST_NAME];
+};
+
+enum stk_host_source {
+	STK_BY_ANSWER = 0, /* the kernel half, from what programs were answered */
+	STK_BY_MONITOR = 1,
+	STK_BY_NOBODY = 2, /* of no address: says nothing */
+};
+
+/* An address, and who says what is known of it: each has an entry that nobody else writes to. */
+struct stk_host_address {
+	__u8 ip[16]; /* as in stk_flow */
+	__u32 source;
+};
+
+/* Its value: until which second since boot each host has it, by number; 0: it never had. */
+struct stk_host_until {
+	__u32 until[STK_HOSTS_MAX];
+};
+
+/* One entry: whose answers are believed. */
+struct stk_host_about {
+	__u32 netns; /* of who gets them */
+	__u32 nameservers;
+	__u64 lost; /* addresses that had no room */
+	__u8 nameserver[STK_NAMESERVERS_MAX][16];
+};
+
 /* The strongest rule about each kind of access. */
 struct stk_set {
 	__u32 enforced[STK_ACCESS_KINDS]; /* of those that are enforced */
@@ -1033,7 +1069,7 @@ struct stk_armed {
 	__u32 half; /* where it is: 0 or STK_SECOND */
 	__u32 limits[STK_COUNTED_KINDS]; /* which of its limits count that, one bit for each */
 	__u32 limit_port; /* as canary_port, for limits */
-	__u32 pad;
+	__u32 hosts; /* how many have numbers; 0 where no rule is about one */
 };
 
 /* One entry. A decision reads once which half is in force and stays with it. */

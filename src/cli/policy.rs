@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Answer, CallChange, Cases, Change, Contact, Decision, Environment, FileKind,
+    Access, Answer, CallChange, Cases, Change, Contact, Decision, Environment, FileKind, HostName,
     LimitChange, LimitRule, NetworkChange, Pattern, Reason, Rule, RuleSet, SystemCall, Thing,
     Verdict, diff, diff_calls, diff_limits, diff_network, explain_call, explain_contact,
     explain_file, schema,
@@ -71,8 +71,8 @@ enum What {
 /// Say which rule decides about a file, an address or a system call, and what would change that
 #[derive(Debug, Args)]
 struct ExplainArgs {
-    /// Files, whose links are resolved; addresses with a port: 192.0.2.1:443, [2001:db8::1]:53; and system calls by name,
-    /// where no file is called so
+    /// Files, whose links are resolved; addresses and hosts with a port: 192.0.2.1:443, [2001:db8::1]:53,
+    /// host:example.org:443; and system calls by name, where no file is called so
     #[arg(value_name = "PATH|ADDRESS|SYSCALL", required = true)]
     paths: Vec<PathBuf>,
     /// What carries the bytes to the addresses
@@ -224,12 +224,25 @@ fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
     let wanted = named.unwrap_or(Access::ALL | Access::NETWORK | Access::CALL);
     for path in &args.paths {
         let text = path.to_string_lossy();
-        if let Ok(address) = text.parse() {
-            let transport = match args.protocol.as_str() {
-                "udp" => Transport::Udp,
-                _ => Transport::Tcp,
-            };
-            let contact = Contact::new(address, Some(transport), Access::NETWORK);
+        let transport = match args.protocol.as_str() {
+            "udp" => Transport::Udp,
+            _ => Transport::Tcp,
+        };
+        let host = HostName::with_port(&text).transpose();
+        let host = host.unwrap_or_else(|sentence| super::usage(&sentence));
+        let contact = match &host {
+            Some((host, port)) => Some(Contact::to_host(
+                host,
+                *port,
+                Some(transport),
+                Access::OUTWARDS,
+            )),
+            None => text
+                .parse()
+                .ok()
+                .map(|address| Contact::new(address, Some(transport), Access::NETWORK)),
+        };
+        if let Some(contact) = contact {
             let reasons = explain_contact(&set, &contact);
             let told = reasons.iter().map(Told::new).collect();
             let of = Of::Address(&text, &args.protocol);

@@ -47,6 +47,12 @@ pub struct Denial {
     pub errno: u16,
     /// The rule allows others, and none allows this one.
     pub unlisted: bool,
+    /// Of an address, the name of a host in the policy that has it: the one that the rule means, where it means one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Arc<str>>,
+    /// Its number, from 1; 0: none.
+    #[serde(skip)]
+    pub(crate) host_number: u32,
     /// What was to be accessed.
     pub object: Denied,
 }
@@ -204,6 +210,9 @@ impl fmt::Display for Denial {
             write!(f, "{}", Quoted(&self.rule_id))?;
         }
         write!(f, " access={} {}", Quoted(&self.access), self.object)?;
+        if let Some(host) = &self.host {
+            write!(f, " host={host}")?;
+        }
         // What everybody expects goes without saying.
         match self.errno {
             0 | 1 => Ok(()),

@@ -134,6 +134,8 @@ fn limited(counted: &'static str, amount: Option<u64>, call: Option<LimitedCall>
         killed: false,
         errno: if refused { 11 } else { 0 },
         unlisted: false,
+        host: None,
+        host_number: 0,
         object: Denied::Limit {
             counted: counted.into(),
             amount,
@@ -154,6 +156,8 @@ fn guarded() -> Kind {
         killed: false,
         errno: 1,
         unlisted: false,
+        host: None,
+        host_number: 0,
         object: Denied::Guarded {
             of: "monitor".into(),
         },
@@ -715,6 +719,8 @@ pub fn samples() -> Vec<Event> {
                 killed: false,
                 errno: 1,
                 unlisted: false,
+                host: None,
+                host_number: 0,
                 object: Denied::File {
                     path: path("/home/ada/.ssh/id_ed25519"),
                     path_in_fs: false,
@@ -736,6 +742,8 @@ pub fn samples() -> Vec<Event> {
                 killed: false,
                 errno: 0,
                 unlisted: true,
+                host: None,
+                host_number: 0,
                 object: Denied::File {
                     path: FilePath {
                         deleted: true,
@@ -761,6 +769,8 @@ pub fn samples() -> Vec<Event> {
                 killed: false,
                 errno: 1,
                 unlisted: true,
+                host: Some("db.example.org".into()),
+                host_number: 0,
                 object: Denied::Address {
                     transport: Some(Transport::Udp),
                     address: at([192, 0, 2, 53], 53),
@@ -782,6 +792,8 @@ pub fn samples() -> Vec<Event> {
                 killed: true,
                 errno: 13,
                 unlisted: false,
+                host: None,
+                host_number: 0,
                 object: Denied::Address {
                     transport: None,
                     address: SocketAddr::from(([0; 8], 8080)),
@@ -803,6 +815,8 @@ pub fn samples() -> Vec<Event> {
                 killed: false,
                 errno: 1,
                 unlisted: true,
+                host: None,
+                host_number: 0,
                 object: Denied::Socket {
                     family: 17,
                     protocol: 3,
@@ -823,6 +837,8 @@ pub fn samples() -> Vec<Event> {
                 killed: false,
                 errno: 1,
                 unlisted: false,
+                host: None,
+                host_number: 0,
                 object: Denied::Syscall {
                     name: "ptrace".into(),
                     number: 26,

@@ -1,9 +1,10 @@
-//! What rules say about the network, in the kernel's terms: prefixes of addresses, each with ranges of ports.
+//! What rules say about the network, in the kernel's terms: prefixes of addresses and hosts, each with ranges of ports.
 //!
 //! The kernel finds the longest prefix that an address has and no other. So what is said about a wider one is said once
-//! more at each that is in it, and there is one place that says all about an address.
+//! more at each that is in it, and there is one place that says all about an address. Of hosts it is known by others beside
+//! that, and by several at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 use super::places::{Said, Sets, Voice};
 use super::tables::Turn;
 use crate::event::Transport;
-use crate::policy::{Access, Addresses, Effect, NetworkRule, is_about_any};
+use crate::policy::{Access, Addresses, Effect, HostName, NetworkRule, Selector, is_about_any};
 use crate::wire::{NetPorts, NetPrefix, NetRuling};
 
 /// The first bits of an address; IPv4 behind those that it has in IPv6.
@@ -66,7 +67,7 @@ type Ports = Vec<(u16, [Said; 3])>;
 struct Word<'a> {
     voice: Voice,
     rule: &'a NetworkRule,
-    addresses: Addresses,
+    addresses: &'a Addresses,
 }
 
 /// Everything that is said about the network.
@@ -74,6 +75,8 @@ struct Word<'a> {
 pub(super) struct Contacts {
     /// Each prefix, and which of `all` it has.
     prefixes: Vec<(Prefix, usize)>,
+    /// The same of each host that rules name.
+    hosts: Vec<(HostName, usize)>,
     /// Distinct ones.
     all: Vec<Ports>,
     /// What is said about addresses that no rule names.
@@ -91,6 +94,7 @@ impl Contacts {
     pub(super) fn new<'a>(rules: impl IntoIterator<Item = (Voice, &'a NetworkRule)>) -> Self {
         let mut contacts = Contacts {
             prefixes: Vec::new(),
+            hosts: Vec::new(),
             all: Vec::new(),
             otherwise: Said::NOTHING,
             refused: Said::NOTHING,
@@ -98,6 +102,8 @@ impl Contacts {
             addresses: 0,
         };
         let mut words: Vec<(Prefix, Word<'_>)> = Vec::new();
+        let mut of_hosts: BTreeMap<&HostName, Vec<Word<'_>>> = BTreeMap::new();
+        let mut named: HashSet<&Addresses> = HashSet::new();
         for (voice, rule) in rules {
             contacts.kinds |= rule.access;
             match rule.effect {
@@ -107,19 +113,35 @@ impl Contacts {
                 Effect::Deny => contacts.refused.add(voice, rule.access),
             }
             for addresses in &rule.addresses {
+                named.insert(addresses);
                 let word = Word {
                     voice,
                     rule,
-                    addresses: *addresses,
+                    addresses,
                 };
-                words.push((Prefix::new(addresses.net), word));
+                match &addresses.selector {
+                    Selector::Host(name) => of_hosts.entry(name).or_default().push(word),
+                    selector => words.push((Prefix::new(selector.net()), word)),
+                }
             }
+        }
+        contacts.addresses = u32::try_from(named.len()).unwrap_or(u32::MAX);
+        let mut known: HashMap<Ports, usize> = HashMap::new();
+        let mut number = |all: &mut Vec<Ports>, ports: Ports| {
+            let next = all.len();
+            let at = *known.entry(ports.clone()).or_insert(next);
+            if at == next {
+                all.push(ports);
+            }
+            at
+        };
+        for (name, words) in of_hosts {
+            let at = number(&mut contacts.all, ports(&words.iter().collect::<Vec<_>>()));
+            contacts.hosts.push((name.clone(), at));
         }
         if words.is_empty() {
             return contacts;
         }
-        let named: HashSet<Addresses> = words.iter().map(|(_, word)| word.addresses).collect();
-        contacts.addresses = u32::try_from(named.len()).unwrap_or(u32::MAX);
         words.sort_by_key(|(prefix, _)| *prefix);
         let mut prefixes: Vec<Prefix> = words.iter().map(|(prefix, _)| *prefix).collect();
         // Rules for IPv6 do not speak about IPv4, whose addresses begin with theirs.
@@ -127,13 +149,8 @@ impl Contacts {
         prefixes.sort_unstable();
         prefixes.dedup();
 
-        let mut known: HashMap<Ports, usize> = HashMap::new();
         let mut enter = |contacts: &mut Contacts, prefix, ports: Ports| {
-            let next = contacts.all.len();
-            let at = *known.entry(ports.clone()).or_insert(next);
-            if at == next {
-                contacts.all.push(ports);
-            }
+            let at = number(&mut contacts.all, ports);
             contacts.prefixes.push((prefix, at));
         };
         // Those around the current prefix, the widest first, each with where its words begin and end.
@@ -157,7 +174,7 @@ impl Contacts {
                 .flat_map(|&(_, begin, end)| &words[begin..end]);
             let about: Vec<&Word<'_>> = about
                 .map(|(_, word)| word)
-                .filter(|word| match word.addresses.net {
+                .filter(|word| match word.addresses.selector.net() {
                     None => true,
                     Some(net) => matches!(net, IpNet::V4(_)) == is_four,
                 })
@@ -173,7 +190,7 @@ impl Contacts {
             ] {
                 let all = words.iter().map(|(_, word)| word);
                 let about: Vec<&Word<'_>> = all
-                    .filter(|word| is_about_any(word.rule.effect, word.addresses.net, ip))
+                    .filter(|word| is_about_any(word.rule.effect, &word.addresses.selector, ip))
                     .collect();
                 let prefix = Prefix::new(Some(IpNet::from(ip)));
                 contacts.prefixes.retain(|(other, _)| *other != prefix);
@@ -184,7 +201,12 @@ impl Contacts {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.prefixes.is_empty()
+        self.prefixes.is_empty() && self.hosts.is_empty()
+    }
+
+    /// The hosts that rules name.
+    pub(super) fn hosts(&self) -> impl ExactSizeIterator<Item = &HostName> {
+        self.hosts.iter().map(|(name, _)| name)
     }
 
     pub(super) fn prefix_count(&self) -> usize {
@@ -200,12 +222,8 @@ impl Contacts {
         self.all.iter().flatten().flat_map(|(_, said)| said)
     }
 
-    /// Entries of `stk_net_ranges` in their order, and those of `stk_nets`.
-    pub(super) fn tables(
-        &self,
-        sets: &Sets,
-        turn: Turn,
-    ) -> (Vec<NetPorts>, Vec<(NetPrefix, NetRuling)>) {
+    /// Entries of `stk_net_ranges` in their order, those of `stk_nets`, and what those of `stk_host_rules` say.
+    pub(super) fn tables(&self, sets: &Sets, turn: Turn) -> NetworkTables<'_> {
         let mut ranges = Vec::new();
         let mut rulings = Vec::new();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -224,8 +242,21 @@ impl Contacts {
         }
         let prefixes = self.prefixes.iter();
         let prefixes = prefixes.map(|(prefix, at)| (prefix.key(turn), rulings[*at]));
-        (ranges, prefixes.collect())
+        let hosts = self.hosts.iter().map(|(name, at)| (name, rulings[*at]));
+        NetworkTables {
+            ranges,
+            nets: prefixes.collect(),
+            hosts: hosts.collect(),
+        }
     }
+}
+
+/// What the tables about the network get.
+#[derive(Debug)]
+pub(super) struct NetworkTables<'a> {
+    pub(super) ranges: Vec<NetPorts>,
+    pub(super) nets: Vec<(NetPrefix, NetRuling)>,
+    pub(super) hosts: Vec<(&'a HostName, NetRuling)>,
 }
 
 /// What these words say, port by port; never empty.
@@ -301,12 +332,7 @@ mod tests {
             first: ip.into(),
             bits: 128,
         };
-        let longest = contacts.prefixes.iter().filter(|(p, _)| p.contains(key));
-        let said = longest.max_by_key(|(p, _)| p.bits).map(|(_, at)| {
-            let ports = &contacts.all[*at];
-            let at = ports.partition_point(|(from, _)| *from <= address.port());
-            ports[at - 1].1[transport]
-        });
+        let said = said_of(contacts, key, address.port(), transport);
         let bit = kind.bits().trailing_zeros() as usize;
         let code = said.map_or(RULE_NONE, |said| said.numbers(0).enforced[bit]);
         match code {
@@ -317,6 +343,21 @@ mod tests {
             code => Some(code),
         }
         .map(|code| code >> 1)
+    }
+
+    fn said_of(contacts: &Contacts, key: Prefix, port: u16, transport: usize) -> Option<Said> {
+        let longest = contacts.prefixes.iter().filter(|(p, _)| p.contains(key));
+        longest.max_by_key(|(p, _)| p.bits).map(|(_, at)| {
+            let ports = &contacts.all[*at];
+            let at = ports.partition_point(|(from, _)| *from <= port);
+            ports[at - 1].1[transport]
+        })
+    }
+
+    /// What is said of an IPv4 address of somebody else.
+    fn said_at(contacts: &Contacts, address: SocketAddr, transport: usize) -> Option<Said> {
+        let key = Prefix::new(Some(IpNet::from(address.ip())));
+        said_of(contacts, key, address.port(), transport)
     }
 
     #[test]
@@ -367,6 +408,52 @@ mod tests {
             }
         }
         assert!(refused > 100, "{refused}");
+    }
+
+    #[test]
+    fn what_is_said_of_a_host_stands_beside_what_is_said_of_its_address() {
+        let set = set(
+            "- { id: a, deny: connect, to: ['10.0.0.0/8', 'host:bad.example:80-90'] }\n\
+             - { id: b, allow: [connect, send], to: ['host:good.example:443', 'host:bad.example:443'], protocol: tcp }\n\
+             - { id: c, deny: connect, to: ['host:good.example'], priority: -1 }\n",
+        );
+        let contacts = contacts(&set);
+        let ranked = set.ranked_network();
+        assert_eq!(contacts.addresses, 5);
+        let mut refused = 0;
+        for name in ["bad.example", "good.example"] {
+            let name = HostName::parse(name).unwrap();
+            let (_, at) = contacts
+                .hosts
+                .iter()
+                .find(|(host, _)| *host == name)
+                .unwrap();
+            for (address, port) in ["10.0.0.1", "192.0.2.1"]
+                .into_iter()
+                .flat_map(|ip| [79, 80, 90, 91, 443].map(|port| (ip, port)))
+            {
+                let address = SocketAddr::new(address.parse().unwrap(), port);
+                for (n, transport) in TRANSPORTS.into_iter().enumerate() {
+                    for kind in Access::OUTWARDS.kinds() {
+                        let contact = Contact::new(address, transport, kind).known_as(&name);
+                        let decision = evaluate_contact(&set, &contact);
+                        let ports = &contacts.all[*at];
+                        let of_host = ports[ports.partition_point(|(from, _)| *from <= port) - 1];
+                        let said = said_at(&contacts, address, n).unwrap_or(Said::NOTHING);
+                        let bit = kind.bits().trailing_zeros() as usize;
+                        let found = said
+                            .both(&of_host.1[n])
+                            .refused_by(&contacts.otherwise, bit);
+                        let found = found.filter(|n| *n != RULE_NONE >> 1);
+                        let found = found.map(|n| ranked[n as usize].id.as_str());
+                        let id = decision.rule.map(|r| r.id.as_str());
+                        assert_eq!(found, id, "{name} {address} {transport:?} {kind}");
+                        refused += u32::from(found.is_some());
+                    }
+                }
+            }
+        }
+        assert!(refused > 50, "{refused}");
     }
 
     #[test]

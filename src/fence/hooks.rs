@@ -2,7 +2,7 @@
 
 use crate::kernel::Needs::{self, Function, Params, PreemptibleTracepoints};
 use crate::kernel::Probe;
-use crate::kernel::Program::{Auto, Tracepoint};
+use crate::kernel::Program::{Auto, Cgroup, Tracepoint};
 use crate::kernel::Variant;
 use crate::policy::{Access, Thing};
 
@@ -51,6 +51,18 @@ pub(super) fn needed(
 }
 
 const OPEN: &str = "fence.open";
+
+/// What reads the answers of nameservers.
+pub(super) const ANSWERS: &[Probe] = &[hook(
+    "fence.answers",
+    "addresses that programs are told",
+    &[Variant {
+        name: "cgroup_skb",
+        programs: &[Cgroup("fence_host__cgroup")],
+        needs: NONE,
+        blind: None,
+    }],
+)];
 
 pub(super) const LSM: &[Probe] = &[
     hook(

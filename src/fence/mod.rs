@@ -9,6 +9,7 @@ mod canary;
 mod contacts;
 mod guard;
 mod hooks;
+mod hosts;
 mod identity;
 mod limits;
 mod lockout;
@@ -21,6 +22,7 @@ mod written;
 
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::mechanism::{SECCOMP, TRACEPOINT};
@@ -29,6 +31,7 @@ use crate::kernel::{
     Asker, Attachments, Loader, Object, Probe, ProbeReport, Records, Rings, wait_for_programs,
 };
 use crate::policy::Thing;
+use crate::resolver::Resolved;
 use crate::wire::{FileKey, scope_bit};
 
 pub(crate) use calls::CallsBy;
@@ -104,10 +107,11 @@ impl Mechanism {
 }
 
 /// What tells and counts, and refuses nothing.
-pub(crate) const TRACING: [(Object, &[Probe]); 3] = [
+pub(crate) const TRACING: [(Object, &[Probe]); 4] = [
     (Object::FenceSyscall, hooks::CALLS_AND_AUDIT),
     (Object::FenceLimit, hooks::LIMITED_CALLS),
     (Object::FenceLimit, hooks::PURSES),
+    (Object::FenceHost, hooks::ANSWERS),
 ];
 
 /// Whether inode tags may be used: only where the list of security modules says so.
@@ -134,6 +138,7 @@ pub(crate) struct About {
     pub(crate) traces_calls: bool,
     guards_itself: bool,
     notes_written: bool,
+    knows_hosts: bool,
 }
 
 impl About {
@@ -153,6 +158,7 @@ impl About {
             traces_calls: plan.calls.are_traced(),
             guards_itself: plan.guards_itself,
             notes_written: plan.asks_what_was_written(),
+            knows_hosts: plan.contacts.hosts().len() > 0,
         }
     }
 
@@ -236,6 +242,9 @@ impl Fence {
                 Some(tables) => tables,
                 None => Tables::new(room, loader)?,
             };
+            if plan.contacts.hosts().len() > 0 {
+                hosts::trust(loader)?;
+            }
             tables.fill(&plan, &canaries, loader, tags)?;
             guard::keep(&canaries, loader)?;
             if plan.asks_what_was_written() {
@@ -308,6 +317,9 @@ impl Fence {
             Err(missing) => return Err(Error::new(ErrorKind::NotEnforced, missing)),
         };
         can_hold(&plan, self.tags, loader, &[])?;
+        if plan.contacts.hosts().len() > 0 {
+            hosts::trust(loader)?;
+        }
         self.tables.fill(&plan, &self.canaries, loader, self.tags)?;
         guard::keep(&self.canaries, loader)?;
         let mut about = About::new(&plan);
@@ -435,18 +447,43 @@ impl Fence {
     }
 
     /// Knows from now on what a former fence has noted. That goes on with it until this returns.
-    pub(crate) fn take_over(&self, former: &Former, loader: &Loader) -> Result<()> {
-        match self.about.notes_written {
-            true => written::take_over(former, loader),
+    pub(crate) fn take_over(&mut self, former: &Former, loader: &Loader) -> Result<()> {
+        if self.about.notes_written {
+            written::take_over(former, loader)?;
+        }
+        match self.about.knows_hosts {
+            true => self.tables.hosts.take_over(former, loader),
             false => Ok(()),
         }
     }
 
-    /// Why what it says of files that were written may be too much; `None` where it is exact.
-    pub(crate) fn shortcoming(&self, loader: &Loader) -> Result<Option<String>> {
-        let lost = self.about.notes_written && written::lost(loader)?;
-        let why = "there was no room to note all files that were written: every file counts as written that has changed since the fence was armed (--room says for how many there is room)";
-        Ok(lost.then(|| why.to_owned()))
+    /// Why what it does is not exactly what its policy says.
+    pub(crate) fn shortcomings(&self, loader: &Loader) -> Result<Vec<String>> {
+        let mut why = Vec::new();
+        if self.about.notes_written && written::lost(loader)? {
+            why.push("there was no room to note all files that were written: every file counts as written that has changed since the fence was armed (--room says for how many there is room)".to_owned());
+        }
+        if self.about.knows_hosts {
+            let lost = self.tables.hosts.lost(loader)?;
+            if lost > 0 {
+                why.push(format!(
+                    "there was no room for {lost} addresses of hosts, to which the rules about these did not apply"
+                ));
+            }
+        }
+        Ok(why)
+    }
+
+    /// Enters which addresses a host has that rules are about.
+    pub(crate) fn learn(&mut self, resolved: &Resolved, loader: &Loader) -> Result<()> {
+        hosts::trust(loader)?;
+        hosts::forget(loader)?;
+        self.tables.hosts.learn(resolved, loader)
+    }
+
+    /// The hosts that rules are or were about, by number.
+    pub(crate) fn hosts(&self) -> Vec<Arc<str>> {
+        self.tables.hosts.names()
     }
 
     /// Takes the place of the one that was pinned under its name, which is disarmed.
@@ -486,6 +523,7 @@ impl Fence {
             record.links = pins.links().to_vec();
         }
         record.rules.first = self.first_rule();
+        record.rules.hosts = self.hosts();
         record.armed_map = self.tables.number()?;
         let published = Published::new(&record, beat)?;
         if self.about.guards_itself {
@@ -544,13 +582,16 @@ fn attach(
     let mut attached = Attachments::default();
     let mut reports: Vec<ProbeReport> = Vec::new();
     let [files, network, limits, guard, written] = mechanism.parts();
-    let [calls, limited_calls, purses] = TRACING;
+    let [calls, limited_calls, purses, answers] = TRACING;
     let mut wanted: Vec<(Object, Vec<&'static Probe>)> = Vec::new();
     if plan.guards_files {
         wanted.push((files.0, hooks::needed(files.1, plan.kinds).collect()));
     }
     if !plan.contacts.is_empty() {
         wanted.push((network.0, network.1.iter().collect()));
+    }
+    if plan.contacts.hosts().len() > 0 {
+        wanted.push((answers.0, answers.1.iter().collect()));
     }
     if !plan.calls.is_empty() {
         let all = if plan.calls.are_traced() {
@@ -592,7 +633,8 @@ fn attach(
     // The first in full, with the verifier's lines; the others usually fail for the same reason.
     let missing: Vec<String> = reports
         .iter()
-        .filter(|r| r.missing.is_some())
+        // Without it only what we ask for ourselves is known: the report says so.
+        .filter(|r| r.missing.is_some() && answers.1.iter().all(|probe| probe.name != r.name))
         .enumerate()
         .map(|(n, r)| match n {
             0 => format!("{} ({})", r.name, r.reasons.join("; ")),

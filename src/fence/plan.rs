@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::seccomp::{Filter, MAX_INSTRUCTIONS};
 use crate::kernel::{Asker, KernelBtf};
 use crate::policy::{Access, Effect, FileKind, FileRule, Pattern, Refusal, RuleSet};
+use crate::resolver::Resolved;
 use crate::wire::{FileKey, TaskKey};
 
 /// One file that is ruled by itself: tags tell it apart where keys do not.
@@ -54,6 +55,8 @@ pub(crate) struct Plan {
     pub(super) files: u32,
     /// It keeps itself from who is held.
     pub(crate) guards_itself: bool,
+    /// Which addresses the hosts have that rules are about, as far as anybody has said so.
+    pub(crate) resolved: Vec<Resolved>,
     /// This process, where it had files open that the kernel was asked about.
     pub(crate) own_key: Option<TaskKey>,
 }
@@ -170,6 +173,7 @@ impl Plan {
             secret,
             files: 0,
             guards_itself: false,
+            resolved: Vec::new(),
             own_key: known.own_key(),
         };
         // The same file named twice is one target.

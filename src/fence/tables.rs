@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{Ordering, fence};
 
 use super::canary::{Canaries, canary_rule};
+use super::hosts::Hosts;
 use super::places::{Here, Said};
 use super::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
@@ -214,6 +215,11 @@ impl Turn {
         self.first(self.room.ranges)
     }
 
+    /// The number that the first host has where each half has so many.
+    pub(super) fn first_host(self, hosts: u32) -> u32 {
+        self.first(hosts)
+    }
+
     pub(super) fn half(self) -> u32 {
         self.half.bit()
     }
@@ -250,6 +256,7 @@ pub(super) struct Tables {
     ruled_calls: [bool; 2],
     /// For names: nobody outside can tell which ones meet.
     hash_key: [u64; 2],
+    pub(super) hosts: Hosts,
 }
 
 impl Tables {
@@ -273,7 +280,7 @@ impl Tables {
             half: 0,
             limits: [0; COUNTED_KINDS],
             limit_port: 0,
-            pad: 0,
+            hosts: 0,
         };
         Ok(Tables {
             room,
@@ -292,6 +299,7 @@ impl Tables {
             limited_calls: [false; 2],
             ruled_calls: [false; 2],
             hash_key: [super::random()?, super::random()?],
+            hosts: Hosts::default(),
         })
     }
 
@@ -299,6 +307,7 @@ impl Tables {
     ///
     /// [`ErrorKind::Policy`]: there is not enough room, with what is missing.
     pub(super) fn have_room(&self, plan: &Plan) -> Result<()> {
+        self.hosts.have_room(plan.contacts.hosts())?;
         self.room.holds(plan.entries())
     }
 
@@ -348,11 +357,15 @@ impl Tables {
             self.fill_files(plan, canaries, loader, tags)?;
         }
         if !plan.contacts.is_empty() {
-            let (ranges, nets) = plan.contacts.tables(&plan.sets, turn);
-            let ranges: Vec<_> = (turn.first_range()..).zip(ranges).collect();
+            let tables = plan.contacts.tables(&plan.sets, turn);
+            let ranges: Vec<_> = (turn.first_range()..).zip(tables.ranges).collect();
             let what = "the rules of ports";
             loader.map("stk_net_ranges")?.set_all(&ranges, what)?;
-            self.enter(loader, "stk_nets", &nets, "the rules of addresses")?;
+            self.enter(loader, "stk_nets", &tables.nets, "the rules of addresses")?;
+            self.hosts.fill(&tables.hosts, turn, loader)?;
+            for resolved in &plan.resolved {
+                self.hosts.learn(resolved, loader)?;
+            }
         }
         let were_ruled = &mut self.ruled_calls[turn.half as usize];
         if !plan.calls.is_empty() || *were_ruled {
@@ -455,7 +468,10 @@ impl Tables {
                 true => 0,
                 false => canaries.limit.port().into(),
             },
-            pad: 0,
+            hosts: match plan.contacts.hosts().len() {
+                0 => 0,
+                _ => self.hosts.count(),
+            },
         }
     }
 

@@ -3,9 +3,9 @@
 use std::mem::offset_of;
 
 use super::skel::{
-    allocation, disk, fence, fence_guard, fence_limit, fence_network, fence_syscall, fence_written,
-    file, file_summary, identity, memory, network, process, process_summary, profile, scope,
-    syscall,
+    allocation, disk, fence, fence_guard, fence_host, fence_limit, fence_network, fence_syscall,
+    fence_written, file, file_summary, identity, memory, network, process, process_summary,
+    profile, scope, syscall,
 };
 use crate::wire;
 
@@ -184,7 +184,7 @@ same_layout!(
         port,
         own,
         blind,
-        pad
+        host
     }
 );
 same_layout!(
@@ -246,6 +246,17 @@ same_layout!(
         epoch,
         first,
         count
+    }
+);
+same_layout!(wire::HostLabels = fence_host::types::stk_host_labels { labels });
+same_layout!(wire::HostAddress = fence_host::types::stk_host_address { ip, source });
+same_layout!(wire::HostUntil = fence_host::types::stk_host_until { until });
+same_layout!(
+    wire::HostAbout = fence_host::types::stk_host_about {
+        netns,
+        nameservers,
+        lost,
+        nameserver
     }
 );
 same_layout!(
@@ -324,7 +335,7 @@ same_layout!(
         half,
         limits,
         limit_port,
-        pad
+        hosts
     }
 );
 same_layout!(

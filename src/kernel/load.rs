@@ -3,7 +3,9 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 
 use libbpf_rs::{Link, MapCore as _, MapHandle};
 
@@ -53,6 +55,7 @@ objects! {
     FenceLimit, FENCE_LIMIT;
     FenceGuard, FENCE_GUARD;
     FenceWritten, FENCE_WRITTEN;
+    FenceHost, FENCE_HOST;
     Syscall, SYSCALL;
     Network, NETWORK;
     Memory, MEMORY;
@@ -179,6 +182,8 @@ pub(crate) enum Program {
     Tracepoint(&'static str, &'static str, &'static str),
     /// A clock on every CPU calls it, as often as the loader was told.
     Clock(&'static str),
+    /// It goes to the cgroup that all others are in, as far as anybody can see from here.
+    Cgroup(&'static str),
 }
 
 impl Program {
@@ -187,7 +192,8 @@ impl Program {
             Program::Auto(name)
             | Program::Backed(name)
             | Program::Tracepoint(name, ..)
-            | Program::Clock(name) => name,
+            | Program::Clock(name)
+            | Program::Cgroup(name) => name,
         }
     }
 }
@@ -259,6 +265,8 @@ pub(crate) struct Loader {
     tags: bool,
     /// How often clocks tick, in a second.
     hz: u32,
+    /// Where programs go that are for cgroups.
+    cgroup: Option<PathBuf>,
 }
 
 impl fmt::Debug for Loader {
@@ -281,6 +289,7 @@ impl Loader {
             tracefs: Tracefs::default(),
             tags,
             hz: 0,
+            cgroup: None,
         }
     }
 
@@ -297,6 +306,19 @@ impl Loader {
     /// How often the clocks are to tick that call programs, in a second.
     pub(crate) fn set_frequency(&mut self, hz: u32) {
         self.hz = hz;
+    }
+
+    /// Where the cgroup is that all others are in, as far as anybody can see from here.
+    pub(crate) fn set_cgroup(&mut self, at: Option<PathBuf>) {
+        self.cgroup = at;
+    }
+
+    fn open_cgroup(&self) -> Result<File> {
+        let at = self.cgroup.as_ref().ok_or_else(|| {
+            let why = "no cgroup2 file system is mounted";
+            Error::new(ErrorKind::Load, why)
+        })?;
+        File::open(at).map_err(|e| Error::new(ErrorKind::Load, format!("{}: {e}", at.display())))
     }
 
     /// As it was set.
@@ -673,6 +695,11 @@ impl Loader {
                 on_perf_events(&program, vec![event], capture)?
             }
             Program::Clock(_) => on_perf_events(&program, perf::clocks(self.hz)?, capture)?,
+            Program::Cgroup(_) => {
+                let root = self.open_cgroup()?;
+                let link = program.attach_cgroup(root.as_raw_fd());
+                vec![link.map_err(|e| refused(name, &e, &capture.take()))?]
+            }
         };
         let is_backed = matches!(wanted, Program::Backed(_));
         Attached::new(name, links, program.as_fd(), is_backed)

@@ -13,7 +13,7 @@ use super::evaluate::{
 };
 use super::fault::{Fault, Place, quoted, unknown};
 use super::pattern;
-use super::{Access, Contact, Environment, FileKind, RuleSet, SystemCall};
+use super::{Access, Contact, Environment, FileKind, HostName, RuleSet, SystemCall};
 use crate::error::Result;
 use crate::event::Transport;
 
@@ -48,6 +48,8 @@ pub enum Accessed {
     File(PathBuf),
     /// An address and a port; `None`: by neither TCP nor UDP.
     Address(SocketAddr, Option<Transport>),
+    /// A host by its name, and a port, in the same way.
+    Host(HostName, u16, Option<Transport>),
     /// A system call.
     Call(SystemCall),
 }
@@ -60,6 +62,12 @@ impl fmt::Display for Accessed {
                 write!(f, "{}:{address}", transport.name())
             }
             Accessed::Address(address, None) => address.fmt(f),
+            Accessed::Host(host, port, transport) => {
+                if let Some(transport) = transport {
+                    write!(f, "{}:", transport.name())?;
+                }
+                write!(f, "host:{host}:{port}")
+            }
             Accessed::Call(call) => call.fmt(f),
         }
     }
@@ -128,6 +136,10 @@ impl Cases {
                     }
                     Accessed::Address(address, transport) => {
                         let contact = Contact::new(*address, *transport, case.access);
+                        outcome(&evaluate_contact(set, &contact))
+                    }
+                    Accessed::Host(host, port, transport) => {
+                        let contact = Contact::to_host(host, *port, *transport, case.access);
                         outcome(&evaluate_contact(set, &contact))
                     }
                     Accessed::Call(call) => outcome(&evaluate_call(set, call)),
@@ -235,16 +247,20 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
                 .as_ref()
                 .map(compile::parse_transport)
                 .transpose()?;
-            let parsed = address.value.parse().map_err(|_| {
-                Fault::new(
-                    address.referenced,
-                    format!(
-                        "{} is no address with a port; write one as 10.0.0.1:443 or [2001:db8::1]:443",
-                        quoted(&address.value)
-                    ),
-                )
-            })?;
-            Accessed::Address(parsed, transport)
+            let fault = |sentence| Fault::new(address.referenced, sentence);
+            let wrong = || {
+                fault(format!(
+                    "{} is no address with a port; write one as 10.0.0.1:443, [2001:db8::1]:443 or host:example.org:443",
+                    quoted(&address.value)
+                ))
+            };
+            match HostName::with_port(&address.value) {
+                Some(read) => {
+                    let (host, port) = read.map_err(fault)?;
+                    Accessed::Host(host, port, transport)
+                }
+                None => Accessed::Address(address.value.parse().map_err(|_| wrong())?, transport),
+            }
         }
         (None, None, Some(name)) => match SystemCall::named(&name.value) {
             Some(call) => Accessed::Call(call),
@@ -395,7 +411,7 @@ mod tests {
         );
         refused(
             &one("{ address: 'a:1', of: setuid, access: exec, expect: allow }"),
-            "c.yaml:3:16: \"a:1\" is no address with a port; write one as 10.0.0.1:443 or [2001:db8::1]:443",
+            "c.yaml:3:16: \"a:1\" is no address with a port; write one as 10.0.0.1:443, [2001:db8::1]:443 or host:example.org:443",
         );
         refused(
             &one("{ address: '10.0.0.1:1', of: setuid, access: exec, expect: allow }"),

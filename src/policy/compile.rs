@@ -528,17 +528,21 @@ fn network_rule(
         Some(name) => Some(parse_transport(name)?),
     };
     let tail = tail([mode, action, errno], priority.as_ref(), default_mode)?;
+    let own = key == "at";
+    let parse = |written: &str| {
+        let addresses = Addresses::parse(written)?;
+        match addresses.selector.host() {
+            Some(_) if own => Err(format!(
+                "{} names a host, and one is not at a host but at addresses of one's own; write these",
+                quoted(written)
+            )),
+            _ => Ok(addresses),
+        }
+    };
     let rule = NetworkRule {
         effect: head.effect,
         access,
-        addresses: parse_each(
-            &named,
-            key,
-            &head.id,
-            "addresses",
-            "10.0.0.0/8:443",
-            Addresses::parse,
-        )?,
+        addresses: parse_each(&named, key, &head.id, "addresses", "10.0.0.0/8:443", parse)?,
         transport,
         mode: tail.mode,
         priority: tail.priority,

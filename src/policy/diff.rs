@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::evaluate::{Answer, Decision, Request, Rule, decide};
 use super::{
-    Access, Addresses, Contact, Effect, FileRule, LimitRule, NetworkRule, Pattern, RuleSet, syscall,
+    Access, Addresses, Contact, Effect, FileRule, HostName, LimitRule, NetworkRule, Pattern,
+    RuleSet, Selector, syscall,
 };
 use crate::event::Transport;
 
@@ -178,8 +179,8 @@ pub struct NetworkChange {
     pub rule: String,
 }
 
-/// The same as [`diff`] of the network: IPv4 first, then by address, port and kind. Where `any` address is told, nothing is
-/// told of IPv4 and IPv6. What follows for a socket that is bound to no address, or one that is connected to none, is not
+/// The same as [`diff`] of the network: IPv4 first, then by address, port and kind, then hosts by name. Where `any` address is told,
+/// nothing is told of IPv4, IPv6 and hosts. What follows for a socket that is bound to no address, or one that is connected to none, is not
 /// told by itself.
 ///
 /// ```
@@ -209,7 +210,7 @@ pub fn diff_network(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
     let mut changes = Vec::new();
     for four in [true, false] {
         let mut starts = BTreeSet::from([0u128]);
-        for net in all().filter_map(|a| a.net) {
+        for net in all().filter_map(|a| a.selector.net()) {
             match net {
                 IpNet::V4(net) if four => {
                     starts.insert(u32::from(net.network()).into());
@@ -227,7 +228,8 @@ pub fn diff_network(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
         let mut told: Vec<(u128, u128, Vec<Row>)> = Vec::new();
         for (n, &start) in starts.iter().enumerate() {
             let end = starts.get(n + 1).map_or(last, |next| next - 1);
-            let rows = rows(&old, &new, representative(four, start, end), &begins);
+            let who = Who::Ip(representative(four, start, end));
+            let rows = rows(&old, &new, who, &begins);
             match told.last_mut() {
                 Some((_, until, known)) if *known == rows => *until = end,
                 _ => told.push((start, end, rows)),
@@ -243,11 +245,37 @@ pub fn diff_network(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
                 nets.map(IpNet::V6).collect()
             };
             for net in nets {
-                changes.extend(rows.iter().map(|row| row.change(Some(net))));
+                changes.extend(rows.iter().map(|row| row.change(&Selector::Net(net))));
             }
         }
     }
-    everywhere(changes)
+    let mut changes = everywhere(changes);
+    // What is said of every address is told of it alone.
+    let known: Vec<NetworkChange> = changes
+        .iter()
+        .filter(|c| c.address.selector == Selector::Any)
+        .cloned()
+        .collect();
+    let hosts: BTreeSet<&HostName> = all().filter_map(|a| a.selector.host()).collect();
+    for host in hosts {
+        let rows = rows(&old, &new, Who::Host(host), &begins);
+        let told = rows
+            .iter()
+            .map(|row| row.change(&Selector::Host(host.clone())));
+        changes.extend(told.filter(|told| {
+            !known.iter().any(|any| {
+                let addresses = Addresses {
+                    selector: told.address.selector.clone(),
+                    ..any.address
+                };
+                NetworkChange {
+                    address: addresses,
+                    ..any.clone()
+                } == *told
+            })
+        }));
+    }
+    changes
 }
 
 /// System calls on which two rule sets differ in the same way.
@@ -398,10 +426,11 @@ pub fn diff_limits(before: &RuleSet, after: &RuleSet) -> Vec<LimitChange> {
 
 /// What is said alike of all addresses of both versions is said once.
 fn everywhere(mut changes: Vec<NetworkChange>) -> Vec<NetworkChange> {
-    let whole = |c: &NetworkChange| c.address.net.is_some_and(|net| net.prefix_len() == 0);
+    let net = |c: &NetworkChange| c.address.selector.net();
+    let whole = |c: &NetworkChange| net(c).is_some_and(|net| net.prefix_len() == 0);
     let of_any = |c: &NetworkChange| NetworkChange {
         address: Addresses {
-            net: None,
+            selector: Selector::Any,
             ..c.address
         },
         ..c.clone()
@@ -409,7 +438,7 @@ fn everywhere(mut changes: Vec<NetworkChange>) -> Vec<NetworkChange> {
     let (four, six): (Vec<_>, Vec<_>) = changes
         .iter()
         .filter(|c| whole(c))
-        .partition(|c| matches!(c.address.net, Some(IpNet::V4(_))));
+        .partition(|c| matches!(net(c), Some(IpNet::V4(_))));
     let both: Vec<NetworkChange> = four
         .into_iter()
         .map(of_any)
@@ -462,10 +491,10 @@ fn difference<R: Rule>(old: &Decision<'_, R>, new: &Decision<'_, R>) -> Option<O
 }
 
 impl Row {
-    fn change(&self, net: Option<IpNet>) -> NetworkChange {
+    fn change(&self, selector: &Selector) -> NetworkChange {
         NetworkChange {
             address: Addresses {
-                net,
+                selector: selector.clone(),
                 first: self.first,
                 last: self.last,
             },
@@ -478,20 +507,37 @@ impl Row {
     }
 }
 
-fn rows(old: &[&NetworkRule], new: &[&NetworkRule], ip: IpAddr, begins: &[u16]) -> Vec<Row> {
-    // Those that can say anything about the address.
-    let meant = |a: &Addresses| a.net.is_none_or(|net| net.contains(&ip));
+/// Whom a row is about.
+#[derive(Clone, Copy)]
+enum Who<'a> {
+    Ip(IpAddr),
+    Host(&'a HostName),
+}
+
+fn rows(old: &[&NetworkRule], new: &[&NetworkRule], who: Who<'_>, begins: &[u16]) -> Vec<Row> {
+    // Those that can say anything about it.
+    let meant = |a: &Addresses| match who {
+        Who::Ip(ip) => a.selector.contains(ip),
+        Who::Host(host) => a.selector == Selector::Any || a.selector.host() == Some(host),
+    };
     let here =
         |rule: &&NetworkRule| rule.effect == Effect::Allow || rule.addresses.iter().any(meant);
     let old: Vec<&NetworkRule> = old.iter().copied().filter(here).collect();
     let new: Vec<&NetworkRule> = new.iter().copied().filter(here).collect();
     let outcome = |port, transport, access| -> Option<Outcome> {
-        let contact = Contact::new(SocketAddr::new(ip, port), transport, access);
+        let contact = match who {
+            Who::Ip(ip) => Contact::new(SocketAddr::new(ip, port), transport, access),
+            Who::Host(host) => Contact::to_host(host, port, transport, access),
+        };
         let old = decide(&old, &contact, access);
         difference(&old, &decide(&new, &contact, access))
     };
     let mut rows: Vec<Row> = Vec::new();
-    for access in Access::NETWORK.kinds() {
+    let kinds = match who {
+        Who::Ip(_) => Access::NETWORK,
+        Who::Host(_) => Access::OUTWARDS,
+    };
+    for access in kinds.kinds() {
         let by = [
             ("tcp", Some(Transport::Tcp)),
             ("udp", Some(Transport::Udp)),
@@ -590,7 +636,24 @@ mod tests {
                 "+ any 10.0.0.0/8:1-65535 send ten"
             ]
         );
+        let by_name = "- { id: ten, deny: connect, to: [10.0.0.0/8, 'host:b.example:443', 'host:a.example'] }\n";
+        assert_eq!(
+            of_network(ten, by_name),
+            [
+                "+ any host:a.example connect ten",
+                "+ any host:b.example:443 connect ten"
+            ]
+        );
         let all = "- { id: all, deny: [connect, send], to: [any] }\n";
+        let and_one = "- { id: all, deny: [connect, send], to: [any, 'host:a.example'] }\n";
+        assert_eq!(of_network(all, and_one), [] as [String; 0]);
+        let closed = "- { id: all, allow: [connect, send], to: ['10.0.0.0/8'] }\n";
+        let and_host =
+            "- { id: all, allow: [connect, send], to: ['10.0.0.0/8', 'host:a.example:443'] }\n";
+        assert_eq!(
+            of_network(closed, and_host),
+            ["- any host:a.example:443 connect,send all"]
+        );
         let by_tcp = "- { id: all, deny: [connect, send], to: [any], protocol: tcp }\n";
         assert_eq!(
             of_network(all, by_tcp),

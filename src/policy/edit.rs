@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::evaluate::{Decision, Request, Rule, Speaks, decide, place};
 use super::{
-    Access, Addresses, Called, Contact, Effect, FileKind, FileRule, Mode, NetworkRule, Pattern,
-    RuleSet, SyscallRule, SystemCall,
+    Access, Addresses, Called, Contact, Effect, FileKind, FileRule, HostName, Mode, NetworkRule,
+    Pattern, RuleSet, Selector, SyscallRule, SystemCall,
 };
 use crate::event::{Denial, Denied};
 
@@ -39,7 +39,7 @@ pub fn edit(set: &RuleSet, request: &Request<'_>) -> Option<Edit> {
 
 /// The same for an access to an address.
 #[must_use]
-pub fn edit_contact(set: &RuleSet, contact: &Contact) -> Option<Edit> {
+pub fn edit_contact(set: &RuleSet, contact: &Contact<'_>) -> Option<Edit> {
     change(set, contact, contact.access, RuleSet::ranked_network)
 }
 
@@ -77,7 +77,17 @@ pub fn edit_denial(set: &RuleSet, denial: &Denial) -> Option<Edit> {
         }
         Denied::Address {
             transport, address, ..
-        } => edit_contact(set, &Contact::new(*address, *transport, access)),
+        } => {
+            let contact = Contact::new(*address, *transport, access);
+            let host = denial
+                .host
+                .as_deref()
+                .and_then(|name| HostName::parse(name).ok());
+            match &host {
+                Some(host) => edit_contact(set, &contact.known_as(host)),
+                None => edit_contact(set, &contact),
+            }
+        }
         Denied::Socket { .. } => None,
         Denied::Syscall {
             name,
@@ -409,7 +419,7 @@ impl Editable<Request<'_>> for FileRule {
     }
 }
 
-impl Editable<Contact> for NetworkRule {
+impl Editable<Contact<'_>> for NetworkRule {
     type Object = Addresses;
     const SECTION: &'static str = "network";
 
@@ -417,21 +427,31 @@ impl Editable<Contact> for NetworkRule {
         &mut set.network
     }
 
-    fn object_of(contact: &Contact) -> Option<Addresses> {
-        let (ip, port) = (contact.address.ip().to_canonical(), contact.address.port());
+    /// A name is what a rule means for longer than an address.
+    fn object_of(contact: &Contact<'_>) -> Option<Addresses> {
+        let selector = match (contact.host, contact.ip) {
+            (Some(host), _) => Selector::Host(host.clone()),
+            (None, Some(ip)) => Selector::Net(ip.into()),
+            (None, None) => return None,
+        };
         Some(Addresses {
-            net: Some(ip.into()),
-            first: port,
-            last: port,
+            selector,
+            first: contact.port,
+            last: contact.port,
         })
     }
 
     fn weight(object: &Addresses) -> Weight {
         let ports = Weight::from(object.last - object.first) + 1;
-        let free = object
-            .net
-            .map_or(128, |net| net.max_prefix_len() - net.prefix_len());
-        let addresses = 1u128.checked_shl(free.into()).unwrap_or(Weight::MAX);
+        let addresses = match &object.selector {
+            Selector::Any => Weight::MAX,
+            Selector::Net(net) => {
+                let free = net.max_prefix_len() - net.prefix_len();
+                1u128.checked_shl(free.into()).unwrap_or(Weight::MAX)
+            }
+            // Nobody knows how many; a few.
+            Selector::Host(_) => 8,
+        };
         ports.saturating_mul(addresses)
     }
 

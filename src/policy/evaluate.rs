@@ -255,7 +255,7 @@ macro_rules! speaks {
 }
 
 speaks!(FileRule, Request<'_>, |rule| rule.access);
-speaks!(NetworkRule, Contact, |rule| rule.access);
+speaks!(NetworkRule, Contact<'_>, |rule| rule.access);
 speaks!(SyscallRule, SystemCall, |_| Access::CALL);
 
 /// Decides one request.
@@ -298,7 +298,7 @@ pub fn evaluate<'a>(set: &'a RuleSet, request: &Request<'_>) -> Decision<'a> {
 /// # Ok::<(), stockade::Error>(())
 /// ```
 #[must_use]
-pub fn evaluate_contact<'a>(set: &'a RuleSet, contact: &Contact) -> Decision<'a, NetworkRule> {
+pub fn evaluate_contact<'a>(set: &'a RuleSet, contact: &Contact<'_>) -> Decision<'a, NetworkRule> {
     decide(&set.ranked_network(), contact, contact.access)
 }
 

@@ -64,7 +64,10 @@ pub fn explain_file<'a>(set: &'a RuleSet, path: &Path, of: &[FileKind]) -> Vec<R
 /// # Ok::<(), stockade::Error>(())
 /// ```
 #[must_use]
-pub fn explain_contact<'a>(set: &'a RuleSet, contact: &Contact) -> Vec<Reason<'a, NetworkRule>> {
+pub fn explain_contact<'a>(
+    set: &'a RuleSet,
+    contact: &Contact<'_>,
+) -> Vec<Reason<'a, NetworkRule>> {
     let ranked = set.ranked_network();
     let kinds = contact.access.kinds();
     kinds

@@ -63,7 +63,7 @@ pub use explain::{Reason, explain, explain_call, explain_contact, explain_file};
 pub use limit::{Bucket, Counted, LimitRule, Period, Thing};
 #[cfg(stockade_kernel)]
 pub(crate) use network::is_about_any;
-pub use network::{Addresses, Contact, NetworkRule};
+pub use network::{Addresses, Contact, HostName, NetworkRule, Selector};
 pub use pattern::{FileKind, Pattern};
 pub use schema::schema;
 pub use syscall::{Called, Otherwise, SyscallRule, SystemCall};

@@ -133,11 +133,17 @@ fn exec_key(key: &str) -> Value {
 }
 
 fn network_key(key: &str) -> Value {
-    let addresses = |about: &str| list(text("10.0.0.0/8:443, [2001:db8::]/32, any:53"), about);
+    let addresses = |named: &str, about: &str| list(text(named), about);
     match key {
         "deny" | "allow" => word_or_list(words(Access::NETWORK.names()), "kinds of access"),
-        "to" => addresses("whom connect and send reach"),
-        "at" => addresses("where bind, listen and accept are"),
+        "to" => addresses(
+            "10.0.0.0/8:443, [2001:db8::]/32, any:53, host:example.org:443",
+            "whom connect and send reach",
+        ),
+        "at" => addresses(
+            "127.0.0.0/8:443, [::1]:8000-8080, any:53",
+            "where bind, listen and accept are",
+        ),
         "protocol" => words([Transport::Tcp, Transport::Udp].map(Transport::name)),
         key => common_key(key),
     }

@@ -97,6 +97,9 @@ pub(crate) struct Opening {
     /// The lines that they begin at. Older recordings have none, and no mechanism.
     #[serde(default)]
     pub(crate) lines: Vec<u32>,
+    /// The hosts that they are about, by number.
+    #[serde(default)]
+    pub(crate) hosts: Vec<Arc<str>>,
     /// What refuses what hooks are asked about.
     #[serde(default)]
     pub(crate) mechanism: Arc<str>,
@@ -120,6 +123,9 @@ pub(crate) struct Rules {
     pub(crate) names: Vec<String>,
     /// The lines that they begin at.
     pub(crate) lines: Vec<u32>,
+    /// The hosts that rules are about, by number.
+    #[serde(default)]
+    pub(crate) hosts: Vec<Arc<str>>,
 }
 
 /// An event that user space made.

@@ -1,5 +1,6 @@
 //! A session on Linux.
 
+mod hosts;
 mod inspect;
 mod standing;
 
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
+use self::hosts::Hosts;
 use super::left_out::{self, LeftOut, is_left_out, kind_name};
 use super::summaries::Summaries;
 use super::{Sampling, SessionBuilder};
@@ -89,6 +91,8 @@ pub(super) struct Live {
     own_key: TaskKey,
     /// What is said of the fence to others.
     about: Option<Record>,
+    /// Those that rules are about.
+    hosts: Option<Hosts>,
     certificate: Certificate,
 }
 
@@ -142,11 +146,13 @@ impl Live {
         let resolved = Resolved::new(scope, &asker)?;
         // A command that we hold is below us.
         let spares_operators = lockout_allowed || is_of_command;
+        let mut hosts = None;
         let plan = match &policy {
             Some(rules) => {
                 let operators = operators(rules, spares_operators, &resolved, &asker)?;
                 let mut plan = fence::Plan::new(rules, calls_by, &operators, &asker, &btf)?;
                 plan.guards_itself = guard;
+                (hosts, plan.resolved) = Hosts::of(rules)?;
                 Some(plan)
             }
             None => None,
@@ -228,6 +234,7 @@ impl Live {
         let tags = fence::has_tags(modules.as_deref());
         let mut loader = Loader::new(btf, config, sizes, tags);
         loader.set_frequency(filter.frequency);
+        loader.set_cgroup(crate::enrich::mounts::cgroup2());
         let boot_id =
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut certificate = Certificate {
@@ -319,6 +326,7 @@ impl Live {
             paths: filter.paths,
             rules,
             lines,
+            hosts: fence.as_ref().map(Fence::hosts).unwrap_or_default(),
             mechanism: fence.as_ref().map_or("", Fence::hooks).into(),
         };
         let mut delivery = Delivery::new(Processes::new(), &opening);
@@ -354,6 +362,7 @@ impl Live {
             skipped: BTreeMap::new(),
             own_key,
             about,
+            hosts,
             certificate,
         };
         live.publish()?;
@@ -373,6 +382,7 @@ impl Live {
         if !self.prove_every.is_zero() && now.duration_since(self.proved) >= self.prove_every {
             self.prove()?;
         }
+        self.look_up()?;
         let mut roll_call = now.duration_since(self.losses_checked) >= LOSS_INTERVAL
             && self.delivery.surroundings.len() > MANY;
         if now.duration_since(self.clock_checked) >= CLOCK_INTERVAL {
@@ -413,6 +423,16 @@ impl Live {
             recorder.flush();
         }
         Ok(delivered)
+    }
+
+    /// Tells the fence which addresses hosts have now.
+    fn look_up(&mut self) -> Result<()> {
+        if let (Some(hosts), Some(fence)) = (&mut self.hosts, &mut self.fence) {
+            while let Some(resolved) = hosts.next() {
+                fence.learn(&resolved, &self.loader)?;
+            }
+        }
+        Ok(())
     }
 
     /// Proves the fence anew, where there is one.
@@ -469,13 +489,15 @@ impl Live {
             .with_hint("start the command anew with 'stockade run'"));
         }
         let operators = operators(rules, self.spares_operators, &self.resolved, &self.asker)?;
-        let plan = fence::Plan::new(
+        let mut plan = fence::Plan::new(
             rules,
             self.calls_by,
             &operators,
             &self.asker,
             self.loader.btf(),
         )?;
+        let (hosts, resolved) = Hosts::of(rules)?;
+        plan.resolved = resolved;
         // Numbers of rules are used again by the next policy but one. What the one before has told by them is read first.
         self.deliver_some(on)?;
         let (Some(fence), Some(now)) = (&mut self.fence, &mut self.certificate.fence) else {
@@ -488,7 +510,9 @@ impl Live {
             first: fence.first_rule(),
             names,
             lines,
+            hosts: fence.hosts(),
         });
+        self.hosts = hosts;
         *now = state(fence, rules, now.reloads + 1);
         let now = now.clone();
         note(&mut self.certificate, &reports);
@@ -511,8 +535,10 @@ impl Live {
         self.summaries.settle(&self.loader)?;
         self.tell_skips(on);
         if let Some(fence) = &self.fence {
-            let why = fence.shortcoming(&self.loader)?;
-            self.certificate.incomplete_reasons.extend(why);
+            let why = fence.shortcomings(&self.loader)?;
+            let of_hosts = self.hosts.iter().flat_map(Hosts::shortcomings);
+            let reasons = &mut self.certificate.incomplete_reasons;
+            reasons.extend(why.into_iter().chain(of_hosts));
         }
         // Detached first: then what is in the rings is nearly all there will be.
         self.attached = Attachments::default();

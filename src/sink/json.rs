@@ -352,6 +352,9 @@ impl Line<'_> {
             (false, false) => b"\"audit\"",
         });
         self.flag(key!("stockade.unlisted"), e.unlisted);
+        if let Some(host) = &e.host {
+            self.string(key!("destination.domain"), host);
+        }
         match &e.object {
             Denied::File {
                 path,

@@ -643,7 +643,11 @@ fn net_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
     let (flags, verdict) = (rec.hdr.flags, (rec.verdict, rec.error));
     let object = network::denied(&rec);
     let access = access_names(rec.access, spare.string());
-    Ok(refusal(flags, rec.rule, access, verdict, object, spare))
+    let mut kind = refusal(flags, rec.rule, access, verdict, object, spare);
+    if let Kind::Denial(denial) = &mut kind {
+        denial.host_number = rec.host;
+    }
+    Ok(kind)
 }
 
 fn call_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
@@ -748,6 +752,8 @@ fn refusal(
         killed: verdict == VERDICT_KILL,
         errno,
         unlisted: flags & flag::UNLISTED != 0,
+        host: None,
+        host_number: 0,
         object,
     })
 }

@@ -636,7 +636,7 @@ record!(
         half: u32,
         limits: [u32; COUNTED_KINDS],
         limit_port: u32,
-        pad: u32,
+        hosts: u32,
     }
 );
 
@@ -683,6 +683,53 @@ record!(
         tcp: u32,
         udp: u32,
         other: u32,
+    }
+);
+
+/// `STK_HOSTS_MAX`: that the policies of a fence name.
+pub(crate) const HOSTS_MAX: usize = 128;
+/// `STK_HOST_NAME`: bytes of a name, with the 0 behind it.
+pub(crate) const HOST_NAME: usize = 256;
+/// `STK_NAMESERVERS_MAX`.
+pub(crate) const NAMESERVERS_MAX: usize = 8;
+
+record!(
+    /// `struct stk_host_labels`.
+    HostLabels {
+        labels: [u8; HOST_NAME],
+    }
+);
+
+record!(
+    /// `struct stk_host_address`.
+    HostAddress {
+        ip: [u8; 16],
+        source: u32,
+    }
+);
+
+/// `enum stk_host_source`.
+pub(crate) mod host_source {
+    #[cfg(test)]
+    pub(crate) const ANSWER: u32 = 0;
+    pub(crate) const MONITOR: u32 = 1;
+    pub(crate) const NOBODY: u32 = 2;
+}
+
+record!(
+    /// `struct stk_host_until`.
+    HostUntil {
+        until: [u32; HOSTS_MAX],
+    }
+);
+
+record!(
+    /// `struct stk_host_about`.
+    HostAbout {
+        netns: u32,
+        nameservers: u32,
+        lost: u64,
+        nameserver: [[u8; 16]; NAMESERVERS_MAX],
     }
 );
 
@@ -962,6 +1009,15 @@ mod tests {
             ("STK_NAME_MAX", u32::try_from(NAME_MAX).unwrap()),
             ("STK_HASHED_PIECE", u32::try_from(HASHED_PIECE).unwrap()),
             ("STK_SECOND", SECOND),
+            ("STK_HOSTS_MAX", u32::try_from(HOSTS_MAX).unwrap()),
+            ("STK_BY_ANSWER", host_source::ANSWER),
+            ("STK_BY_MONITOR", host_source::MONITOR),
+            ("STK_BY_NOBODY", host_source::NOBODY),
+            ("STK_HOST_NAME", u32::try_from(HOST_NAME).unwrap()),
+            (
+                "STK_NAMESERVERS_MAX",
+                u32::try_from(NAMESERVERS_MAX).unwrap(),
+            ),
             ("STK_RULING_CANARY", ruling_flag::CANARY),
             ("STK_RULING_LENGTHS", ruling_flag::LENGTHS),
             ("STK_ARMED_NAMES", armed_flag::NAMES),

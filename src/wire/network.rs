@@ -85,7 +85,7 @@ record!(
         port: u16,
         own: u8,
         blind: u8,
-        pad: u32,
+        host: u32,
     }
 );
 
@@ -405,7 +405,7 @@ mod tests {
             port: 53,
             own: 0,
             blind: 0,
-            pad: 0,
+            host: 0,
         };
         assert_eq!(crate::wire::denied_rule(bytes_of(&record)), Some(7));
         assert_eq!(denied(&record).to_string(), "to=udp:127.0.0.2:53");

@@ -103,7 +103,7 @@ struct Op {
 /// What is asked: kinds of access to a path, or to an address.
 enum Ask<'a> {
     File(&'a str, Access),
-    Contact(Contact),
+    Contact(Contact<'a>),
 }
 
 /// A rule, and its section.

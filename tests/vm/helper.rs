@@ -187,6 +187,7 @@ fn operation(words: &[&str]) -> Result<()> {
     let second = words.get(2).copied().unwrap_or_default();
     match words[0] {
         "net" => crate::contacts::operation(path, second),
+        "host" => crate::hosts::operation(path, second, words.get(3).copied().unwrap_or_default()),
         "call" => crate::calls::operation(path, second),
         "written" => crate::written::operation(&words[1..]),
         "program" => crate::programs::operation(&words[1..]),

@@ -32,6 +32,8 @@ mod harness;
 #[cfg(target_os = "linux")]
 mod helper;
 #[cfg(target_os = "linux")]
+mod hosts;
+#[cfg(target_os = "linux")]
 mod kill;
 #[cfg(target_os = "linux")]
 mod lifetime;
@@ -123,6 +125,7 @@ fn main() {
             programs::TESTS,
             written::TESTS,
             contacts::TESTS,
+            hosts::TESTS,
             sockets::TESTS,
             refusals::TESTS,
             transparency::TESTS,

@@ -46,6 +46,7 @@ fn numbered(rules: &RuleSet) -> Rules {
     let (names, lines) = rules.numbered();
     Rules {
         first: 0,
+        hosts: Vec::new(),
         names,
         lines,
     }
@@ -135,6 +136,7 @@ impl Live {
             return Ok(());
         };
         about.rules.first = fence.first_rule();
+        about.rules.hosts = fence.hosts();
         fence.publish(about.clone(), beat, &self.loader)
     }
 
