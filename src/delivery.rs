@@ -308,6 +308,33 @@ mod tests {
         Delivery::new(Processes::new(), &opening)
     }
 
+    /// A host is named by its number, which is the same whatever policy the rule is of.
+    #[test]
+    fn a_denial_has_the_name_of_the_host() {
+        let mut delivery = delivery(true);
+        delivery.set_rules(Rules {
+            hosts: vec!["a.example".into(), "b.example".into()],
+            ..Rules::default()
+        });
+        let denials = sample::samples()
+            .into_iter()
+            .filter_map(|event| match event.kind {
+                Kind::Denial(_) => Some(event),
+                _ => None,
+            });
+        let mut denial = denials.last().expect("there is one");
+        for (number, name) in [(0, None), (2, Some("b.example")), (3, None)] {
+            if let Kind::Denial(denial) = &mut denial.kind {
+                denial.host_number = number;
+            }
+            delivery.complete(&mut denial);
+            let Kind::Denial(denial) = &denial.kind else {
+                panic!("{denial:?}");
+            };
+            assert_eq!(denial.host.as_deref(), name);
+        }
+    }
+
     /// Of every kind one, with paths of several components.
     fn one_of_each() -> Vec<Vec<u8>> {
         let mut out = Vec::new();

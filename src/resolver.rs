@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -133,16 +133,7 @@ fn work(names: &[HostName], ended: &Receiver<()>, tell: &Sender<Resolved>) {
 /// Whom this machine asks: as `/etc/resolv.conf` has them, and where that is a resolver on the machine itself, whom that
 /// one asks.
 pub(crate) fn nameservers() -> Vec<IpAddr> {
-    let read = |path: &str| {
-        let text = std::fs::read(path).unwrap_or_default();
-        // With what is wrong in a line the C library goes on to the next one.
-        let config = resolv_conf::Config::parse(text).unwrap_or_default();
-        let servers = config.nameservers.into_iter().map(|server| match server {
-            resolv_conf::ScopedIp::V4(ip) => IpAddr::V4(ip),
-            resolv_conf::ScopedIp::V6(ip, _) => IpAddr::V6(ip),
-        });
-        servers.take(NAMESERVERS).collect::<Vec<_>>()
-    };
+    let read = |path: &str| in_conf(&std::fs::read_to_string(path).unwrap_or_default());
     let mut servers = read(RESOLV_CONF);
     if servers.is_empty() {
         // resolv.conf(5)
@@ -155,14 +146,33 @@ pub(crate) fn nameservers() -> Vec<IpAddr> {
     servers
 }
 
+/// The nameservers in a file, line by line: as the C library, what is wrong in one of them does not matter to the others.
+fn in_conf(text: &str) -> Vec<IpAddr> {
+    let lines = text
+        .lines()
+        .filter_map(|line| resolv_conf::Config::parse(line).ok());
+    let servers = lines.flat_map(|line| line.nameservers).map(|server| {
+        let ip = match server {
+            resolv_conf::ScopedIp::V4(ip) => IpAddr::V4(ip),
+            resolv_conf::ScopedIp::V6(ip, _) => IpAddr::V6(ip),
+        };
+        // To nobody is to oneself.
+        match ip {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        }
+    });
+    servers.take(NAMESERVERS).collect()
+}
+
 fn resolve(name: &HostName) -> Resolved {
-    let asked = ask_all(name);
-    let (mut addresses, lasts_s, absent) = match asked {
-        Ok(found) => (found.addresses, found.lasts_s, found.absent),
-        Err(_) => (Vec::new(), None, false),
-    };
-    let said = (name.as_str(), 0).to_socket_addrs();
-    let failed = match said {
+    let Found {
+        mut addresses,
+        lasts_s,
+        absent,
+    } = ask_all(name).unwrap_or_default();
+    let failed = match (name.as_str(), 0).to_socket_addrs() {
         Ok(said) => {
             addresses.extend(said.map(|address| address.ip().to_canonical()));
             None
@@ -345,6 +355,14 @@ mod tests {
         bytes[3] ^= 1;
         let answer = Message::from_octets(&bytes[..query.as_slice().len()]).unwrap();
         assert!(read(&answer).is_err());
+    }
+
+    #[test]
+    fn nameservers_are_those_that_the_c_library_takes() {
+        let text = "# ours\nnameserver 192.0.2.53 # the first\nsearch example.org\nnonsense\n\
+                    nameserver x\nnameserver 0.0.0.0\nnameserver fe80::1%lo\nnameserver 192.0.2.54\n";
+        let servers: Vec<String> = in_conf(text).iter().map(IpAddr::to_string).collect();
+        assert_eq!(servers, ["192.0.2.53", "127.0.0.1", "fe80::1"]);
     }
 
     #[test]

@@ -50,6 +50,14 @@ struct {
 	__type(value, struct host_scratch);
 } stk_host_scratch SEC(".maps");
 
+/* An address that no host has: what is new begins like this. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stk_host_until);
+} stk_host_nobody SEC(".maps");
+
 static __always_inline struct host_scratch *scratch_now(void)
 {
 	__u32 zero = 0;
@@ -126,29 +134,19 @@ __attribute__((noinline)) __u32 asked_for(__u32 end)
 	return host ? *host + 1 : 0;
 }
 
-/* A host has the address that stands there, of 4 bytes or 16. */
-__attribute__((noinline)) int learn(__u32 at, __u32 size, __u32 host, __u32 ttl)
+/* A host has an address until then; whether there was room. */
+__attribute__((noinline)) int learn(__u64 high, __u64 low, __u32 host, __u32 until)
 {
-	struct host_scratch *scratch = scratch_now();
+	struct host_address key = address_of(high, low);
 	struct stk_host_about *about = about_hosts();
 	struct stk_host_until *known, *nobody;
-	struct stk_host_address key = { .source = STK_BY_ANSWER };
-	__u32 until, i;
+	__u32 zero = 0;
 
-	if (!scratch || !about || host >= STK_HOSTS_MAX)
+	if (!about || host >= STK_HOSTS_MAX)
 		return 0;
-	if (size == 4) {
-		key.ip[10] = key.ip[11] = 0xff;
-		for (i = 0; i < 4; i++)
-			key.ip[12 + i] = byte_at(scratch, at + i);
-	} else {
-		for (i = 0; i < 16; i++)
-			key.ip[i] = byte_at(scratch, at + i);
-	}
 	known = bpf_map_lookup_elem(&stk_host_known, &key);
 	if (!known) {
-		/* What is new begins as that. */
-		nobody = host_known(0, 0, STK_BY_NOBODY);
+		nobody = bpf_map_lookup_elem(&stk_host_nobody, &zero);
 		if (!nobody)
 			return 0;
 		/* Another CPU may have entered it meanwhile. */
@@ -159,17 +157,38 @@ __attribute__((noinline)) int learn(__u32 at, __u32 size, __u32 host, __u32 ttl)
 		__sync_fetch_and_add(&about->lost, 1);
 		return 0;
 	}
+	asm volatile("" : "+r"(host));
+	host &= STK_HOSTS_MAX - 1;
+	/* Of two answers at a time either one is right. */
+	if (known->until[host] < until)
+		known->until[host] = until;
+	return 1;
+}
+
+/* The same of the address that stands there in the message, of 4 bytes or 16. */
+__attribute__((noinline)) int learn_from(__u32 at, __u32 size, __u32 host, __u32 ttl)
+{
+	struct host_scratch *scratch = scratch_now();
+	__u8 ip[16] = {};
+	__u64 half[2];
+	__u32 i;
+
+	if (!scratch)
+		return 0;
+	if (size == 4) {
+		ip[10] = ip[11] = 0xff;
+		for (i = 0; i < 4; i++)
+			ip[12 + i] = byte_at(scratch, at + i);
+	} else {
+		for (i = 0; i < 16; i++)
+			ip[i] = byte_at(scratch, at + i);
+	}
+	__builtin_memcpy(half, ip, sizeof(half));
 	if (ttl < LEAST_S)
 		ttl = LEAST_S;
 	if (ttl > MOST_S)
 		ttl = MOST_S;
-	until = now_s() + ttl + GRACE_S;
-	asm volatile("" : "+r"(host));
-	host &= STK_HOSTS_MAX - 1;
-	/* Each host has a word of its own, which is written at once; of two answers at a time either one is right. */
-	if (known->until[host] < until)
-		known->until[host] = until;
-	return 0;
+	return learn(half[0], half[1], host, now_s() + ttl + GRACE_S);
 }
 
 /* Reads one record; where the next one begins, or 0. */
@@ -192,7 +211,7 @@ __attribute__((noinline)) __u32 read_record(__u32 at, __u32 end, __u32 host)
 	if (ttl >> 31)
 		ttl = 0;
 	if (class == DNS_IN && ((type == DNS_A && size == 4) || (type == DNS_AAAA && size == 16)))
-		learn(at, size, host, ttl);
+		learn_from(at, size, host, ttl);
 	return at + size;
 }
 
@@ -311,4 +330,17 @@ int fence_host__cgroup(struct __sk_buff *skb)
 		return 1;
 	read_message(len);
 	return 1;
+}
+
+/* Is attached nowhere: user space calls it, with what it has found out in place of a packet. */
+SEC("?cgroup_skb/ingress")
+int fence_host__told(struct __sk_buff *skb)
+{
+	struct stk_host_told told;
+	__u64 half[2];
+
+	if (bpf_skb_load_bytes(skb, 0, &told, sizeof(told)))
+		return 0;
+	__builtin_memcpy(half, told.ip, sizeof(half));
+	return learn(half[0], half[1], told.host, told.until) ? 1 : 0;
 }

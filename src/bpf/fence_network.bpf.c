@@ -191,14 +191,14 @@ __attribute__((noinline)) __u64 with_host(__u32 host, __u32 until, __u64 asked, 
  */
 __attribute__((noinline)) __u64 next_host(__u64 high, __u64 low, __u32 from, __u32 to)
 {
-	struct stk_host_until *nobody = host_known(0, 0, STK_BY_NOBODY), *learned, *told;
-	__u32 pair, i, one, other;
+	struct host_address key = address_of(high, low);
+	struct stk_host_until *known;
+	__u32 pair, i;
 	__u64 two = 0;
 
-	if (!nobody)
+	known = bpf_map_lookup_elem(&stk_host_known, &key);
+	if (!known)
 		return STK_HOSTS_MAX;
-	learned = host_known(high, low, STK_BY_ANSWER) ?: nobody;
-	told = host_known(high, low, STK_BY_MONITOR) ?: nobody;
 	pair = from / 2;
 	for (i = 0; i < STK_HOSTS_MAX / 2; i++, pair++) {
 		if (pair * 2 >= to)
@@ -206,7 +206,7 @@ __attribute__((noinline)) __u64 next_host(__u64 high, __u64 low, __u32 from, __u
 		/* The asm keeps the mask, which says nothing else. */
 		asm volatile("" : "+r"(pair));
 		pair &= STK_HOSTS_MAX / 2 - 1;
-		two = ((__u64 *)learned->until)[pair] | ((__u64 *)told->until)[pair];
+		two = ((__u64 *)known->until)[pair];
 		if (!i && (from & 1))
 			two = two >> 32 << 32;
 		if (two)
@@ -214,14 +214,9 @@ __attribute__((noinline)) __u64 next_host(__u64 high, __u64 low, __u32 from, __u
 	}
 	if (!two)
 		return STK_HOSTS_MAX;
-	pair *= 2;
-	if (!(__u32)two)
-		pair++;
-	asm volatile("" : "+r"(pair));
-	pair &= STK_HOSTS_MAX - 1;
-	one = learned->until[pair];
-	other = told->until[pair];
-	return (__u64)(one > other ? one : other) << 32 | pair;
+	if ((__u32)two)
+		return two << 32 | pair * 2;
+	return two >> 32 << 32 | (pair * 2 + 1);
 }
 
 /*

@@ -7,21 +7,29 @@
 
 #include "stockade.bpf.h"
 
-STK_EXPORT(stk_host_address);
 STK_EXPORT(stk_host_labels);
 STK_EXPORT(stk_host_until);
+STK_EXPORT(stk_host_told);
 STK_EXPORT(stk_host_about);
 
 enum {
-	ADDRESSES_MAX = 8192,
+	ADDRESSES_MAX = 4096,
 	HOST_NAMES = 2 * STK_HOSTS_MAX,
 };
 
+struct host_address {
+	__u8 ip[16];
+};
+
+/*
+ * Written by the kernel half alone, a word at a time: an entry that user space wrote anew would be another one, and the former
+ * could be somebody else's while a decision still looks at it.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, ADDRESSES_MAX);
-	__type(key, struct stk_host_address);
+	__type(key, struct host_address);
 	__type(value, struct stk_host_until);
 } stk_host_known SEC(".maps");
 
@@ -48,14 +56,14 @@ struct {
 	__type(value, struct stk_host_about);
 } stk_host_about SEC(".maps");
 
-/* What somebody says of an address. */
-static __always_inline struct stk_host_until *host_known(__u64 high, __u64 low, __u32 source)
+/* The key of an address whose halves are as in memory. */
+static __always_inline struct host_address address_of(__u64 high, __u64 low)
 {
-	struct stk_host_address key = { .source = source };
+	struct host_address key;
 	__u64 half[2] = { high, low };
 
 	__builtin_memcpy(key.ip, half, sizeof(half));
-	return bpf_map_lookup_elem(&stk_host_known, &key);
+	return key;
 }
 
 static __always_inline __u32 now_s(void)

@@ -1014,21 +1014,16 @@ struct stk_host_labels {
 	__u8 labels[STK_HOST_NAME];
 };
 
-enum stk_host_source {
-	STK_BY_ANSWER = 0, /* the kernel half, from what programs were answered */
-	STK_BY_MONITOR = 1,
-	STK_BY_NOBODY = 2, /* of no address: says nothing */
-};
-
-/* An address, and who says what is known of it: each has an entry that nobody else writes to. */
-struct stk_host_address {
-	__u8 ip[16]; /* as in stk_flow */
-	__u32 source;
-};
-
-/* Its value: until which second since boot each host has it, by number; 0: it never had. */
+/* By address, as in stk_flow: until which second since boot each host has it, by number; 0: it never had. */
 struct stk_host_until {
 	__u32 until[STK_HOSTS_MAX];
+};
+
+/* What user space has found out: until when a host has an address. */
+struct stk_host_told {
+	__u8 ip[16];
+	__u32 host;
+	__u32 until;
 };
 
 /* One entry: whose answers are believed. */

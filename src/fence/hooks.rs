@@ -2,7 +2,7 @@
 
 use crate::kernel::Needs::{self, Function, Params, PreemptibleTracepoints};
 use crate::kernel::Probe;
-use crate::kernel::Program::{Auto, Cgroup, Tracepoint};
+use crate::kernel::Program::{Auto, Called, Cgroup, Tracepoint};
 use crate::kernel::Variant;
 use crate::policy::{Access, Thing};
 
@@ -52,17 +52,33 @@ pub(super) fn needed(
 
 const OPEN: &str = "fence.open";
 
-/// What reads the answers of nameservers.
-pub(super) const ANSWERS: &[Probe] = &[hook(
-    "fence.answers",
-    "addresses that programs are told",
-    &[Variant {
-        name: "cgroup_skb",
-        programs: &[Cgroup("fence_host__cgroup")],
-        needs: NONE,
-        blind: None,
-    }],
-)];
+/// What enters addresses of hosts: those that the monitor is told, and those in the answers that programs get. Without the
+/// second one less is known.
+pub(super) const HOSTS: &[Probe] = &[
+    hook(
+        "fence.hosts",
+        "addresses of hosts",
+        &[Variant {
+            name: "called",
+            programs: &[Called(TOLD)],
+            needs: NONE,
+            blind: None,
+        }],
+    ),
+    hook(
+        ANSWERS,
+        "addresses that programs are told",
+        &[Variant {
+            name: "cgroup_skb",
+            programs: &[Cgroup("fence_host__cgroup")],
+            needs: NONE,
+            blind: None,
+        }],
+    ),
+];
+
+pub(super) const ANSWERS: &str = "fence.answers";
+pub(super) const TOLD: &str = "fence_host__told";
 
 pub(super) const LSM: &[Probe] = &[
     hook(

@@ -1,46 +1,40 @@
 //! Hosts that rules are about: the numbers that the kernel half knows them by, and the addresses that they have.
 //!
-//! Addresses come from two sides, each with entries of its own that nobody else writes to: we ask for them, and the kernel
-//! half reads the answers that programs get to their own questions, before they get them.
+//! Addresses come from two sides: we ask for them, and the kernel half reads the answers that programs get to their own
+//! questions, before they get them. It alone enters them, ours as well: see `stk_host_known`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::hooks;
 use super::pins::Former;
 use super::tables::Turn;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{Loader, boot_ns};
+use crate::kernel::{Attached, Loader, boot_ns};
 use crate::policy::HostName;
 use crate::resolver::{self, Resolved};
 use crate::wire::{
-    HOST_NAME, HOSTS_MAX, HostAbout, HostAddress, HostLabels, HostUntil, NAMESERVERS_MAX,
-    NetRuling, bytes_of, host_source, read,
+    HOST_NAME, HOSTS_MAX, HostAbout, HostLabels, HostTold, HostUntil, NAMESERVERS_MAX, NetRuling,
+    bytes_of, read,
 };
 
 const ABOUT: &str = "stk_host_about";
 const NAMES: &str = "stk_host_names";
 const KNOWN: &str = "stk_host_known";
-const WHAT: &str = "the addresses of a host";
 /// An address that a host had can still be what a program knows: for so long after nobody may be told it any more.
-pub(crate) const GRACE_S: u32 = 300;
-/// Answers may be kept for so long, whatever they say.
+const GRACE_S: u32 = 300;
+/// Answers may be kept for so long, whatever they say, and for no longer than this.
 const LEAST_S: u32 = 60;
+const MOST_S: u32 = 24 * 60 * 60;
 /// What was not said again for so long makes room: connections that stand so long after their name was last asked for
 /// are refused to send.
 const KEPT_S: u32 = 24 * 60 * 60;
-
-/// An address that no host ever had.
-const NEVER: HostUntil = HostUntil {
-    until: [0; HOSTS_MAX],
-};
 
 /// Every host that a policy of this fence has named, by number: addresses that are known stay so when another policy takes
 /// the place of this one.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     known: Vec<HostName>,
-    /// Addresses that had no room, of those that we were told.
-    lost: u64,
 }
 
 impl Hosts {
@@ -109,79 +103,83 @@ impl Hosts {
             .map(super::count)
     }
 
-    /// Enters which addresses a host has, as we were told. What it had before it has until that has expired.
-    pub(super) fn learn(&mut self, resolved: &Resolved, loader: &Loader) -> Result<()> {
-        let Some(host) = self.number(&resolved.name) else {
+    /// Enters which addresses a host has, as we were told, by one of these programs. What it had before it has until that has
+    /// expired.
+    pub(super) fn learn<'a>(
+        &self,
+        resolved: &Resolved,
+        programs: impl Iterator<Item = &'a Attached>,
+    ) -> Result<()> {
+        let (Some(host), false) = (self.number(&resolved.name), resolved.addresses.is_empty())
+        else {
             return Ok(());
         };
-        let lasts = resolved.lasts_s.max(LEAST_S).saturating_add(GRACE_S);
+        let told = told(programs)?;
+        let lasts = resolved
+            .lasts_s
+            .clamp(LEAST_S, MOST_S)
+            .saturating_add(GRACE_S);
         let until = now_s().saturating_add(lasts);
         for ip in &resolved.addresses {
-            self.enter(octets(*ip), &[(host as usize, until)], loader)?;
+            let ip = octets(*ip);
+            told.call(bytes_of(&HostTold { ip, host, until }))?;
         }
-        Ok(())
-    }
-
-    /// Enters until when hosts have an address, by number.
-    fn enter(&mut self, ip: [u8; 16], hosts: &[(usize, u32)], loader: &Loader) -> Result<()> {
-        let key = HostAddress {
-            ip,
-            source: host_source::MONITOR,
-        };
-        let table = loader.map(KNOWN)?;
-        let known = table.get(bytes_of(&key))?;
-        let known = known.as_deref().and_then(read::<HostUntil>);
-        let mut known = known.unwrap_or(NEVER);
-        for (host, until) in hosts {
-            known.until[*host] = known.until[*host].max(*until);
-        }
-        // There may be no room.
-        let entered = table.set(bytes_of(&key), bytes_of(&known), WHAT);
-        self.lost += u64::from(entered.is_err());
         Ok(())
     }
 
     /// Adds the addresses that a fence knows of hosts that are also ours: connections that it has allowed go on.
-    pub(super) fn take_over(&mut self, former: &Former, loader: &Loader) -> Result<()> {
+    pub(super) fn take_over<'a>(
+        &self,
+        former: &Former,
+        programs: impl Iterator<Item = &'a Attached>,
+    ) -> Result<()> {
         let (Some(names), Some(known)) = (former.map(NAMES)?, former.map(KNOWN)?) else {
             return Ok(());
         };
         // Of another version nothing is known: it is asked for anew.
-        let (_, key, value) = known.shape();
-        if (key as usize, value as usize) != (size_of::<HostAddress>(), size_of::<HostUntil>()) {
+        let (_, _, value) = known.shape();
+        if value as usize != size_of::<HostUntil>() {
             return Ok(());
         }
+        let told = told(programs)?;
         let mut numbers = Vec::new();
         for (name, number) in names.entries()? {
-            let ours = self
-                .known
-                .iter()
-                .position(|ours| bytes_of(&labels(ours)) == name);
-            let theirs = read::<u32>(&number).filter(|number| (*number as usize) < HOSTS_MAX);
-            numbers.extend(theirs.zip(ours));
+            let is_it = |ours: &HostName| bytes_of(&labels(ours)) == name;
+            let ours = self.known.iter().position(is_it).map(super::count);
+            let theirs = read::<u32>(&number).and_then(|number| usize::try_from(number).ok());
+            numbers.extend(theirs.filter(|theirs| *theirs < HOSTS_MAX).zip(ours));
         }
-        for (key, value) in known.entries()? {
-            let (Some(key), Some(known)) = (read::<HostAddress>(&key), read::<HostUntil>(&value))
-            else {
+        for (ip, until) in known.entries()? {
+            let (Ok(ip), Some(known)) = (ip.try_into(), read::<HostUntil>(&until)) else {
                 continue;
             };
-            let hosts = numbers
-                .iter()
-                .map(|(theirs, ours)| (*ours, known.until[*theirs as usize]));
-            let hosts: Vec<(usize, u32)> = hosts.filter(|(_, until)| *until > 0).collect();
-            if !hosts.is_empty() {
-                self.enter(key.ip, &hosts, loader)?;
+            for &(theirs, host) in &numbers {
+                let until = known.until[theirs];
+                if until > 0 {
+                    told.call(bytes_of(&HostTold { ip, host, until }))?;
+                }
             }
         }
         Ok(())
     }
+}
 
-    /// How many addresses found no room.
-    pub(super) fn lost(&self, loader: &Loader) -> Result<u64> {
-        let about = loader.map(ABOUT)?.get(&0u32.to_ne_bytes())?;
-        let about = about.as_deref().and_then(read::<HostAbout>);
-        Ok(about.map_or(0, |about| about.lost) + self.lost)
-    }
+/// The program that enters an address.
+fn told<'a>(mut programs: impl Iterator<Item = &'a Attached>) -> Result<&'a Attached> {
+    let told = programs.find(|program| program.name() == hooks::TOLD);
+    told.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Load,
+            "the program that enters addresses of hosts is not loaded; this is a defect",
+        )
+    })
+}
+
+/// How many addresses found no room.
+pub(super) fn lost(loader: &Loader) -> Result<u64> {
+    let about = loader.map(ABOUT)?.get(&0u32.to_ne_bytes())?;
+    let about = about.as_deref().and_then(read::<HostAbout>);
+    Ok(about.map_or(0, |about| about.lost))
 }
 
 /// Says from whom answers are believed that programs get: the nameservers of this machine, in this network namespace. Who
@@ -205,12 +203,6 @@ pub(super) fn trust(loader: &Loader) -> Result<()> {
         *place = octets(*ip);
         about.nameservers += 1;
     }
-    let nobody = HostAddress {
-        ip: [0; 16],
-        source: host_source::NOBODY,
-    };
-    let known = loader.map(KNOWN)?;
-    known.set(bytes_of(&nobody), bytes_of(&NEVER), WHAT)?;
     let same = before.is_some_and(|before| bytes_of(&before) == bytes_of(&about));
     match same {
         true => Ok(()),
@@ -222,10 +214,9 @@ pub(super) fn trust(loader: &Loader) -> Result<()> {
 pub(super) fn forget(loader: &Loader) -> Result<()> {
     let now = now_s();
     let table = loader.map(KNOWN)?;
-    let is_old = |(key, value): &(Vec<u8>, Vec<u8>)| {
-        let is_one = read::<HostAddress>(key).is_some_and(|key| key.source != host_source::NOBODY);
+    let is_old = |(_, value): &(Vec<u8>, Vec<u8>)| {
         let last = read::<HostUntil>(value).and_then(|known| known.until.into_iter().max());
-        is_one && last.is_some_and(|last| last.saturating_add(KEPT_S) < now)
+        last.is_some_and(|last| last.saturating_add(KEPT_S) < now)
     };
     let old: Vec<_> = table
         .entries()?

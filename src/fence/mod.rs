@@ -111,7 +111,7 @@ pub(crate) const TRACING: [(Object, &[Probe]); 4] = [
     (Object::FenceSyscall, hooks::CALLS_AND_AUDIT),
     (Object::FenceLimit, hooks::LIMITED_CALLS),
     (Object::FenceLimit, hooks::PURSES),
-    (Object::FenceHost, hooks::ANSWERS),
+    (Object::FenceHost, hooks::HOSTS),
 ];
 
 /// Whether inode tags may be used: only where the list of security modules says so.
@@ -246,6 +246,9 @@ impl Fence {
                 hosts::trust(loader)?;
             }
             tables.fill(&plan, &canaries, loader, tags)?;
+            for resolved in &plan.resolved {
+                tables.hosts.learn(resolved, attached.iter())?;
+            }
             guard::keep(&canaries, loader)?;
             if plan.asks_what_was_written() {
                 written::begin(&canaries, loader)?;
@@ -321,6 +324,10 @@ impl Fence {
             hosts::trust(loader)?;
         }
         self.tables.fill(&plan, &self.canaries, loader, self.tags)?;
+        for resolved in &plan.resolved {
+            let programs = self.attached.iter().chain(attached.iter());
+            self.tables.hosts.learn(resolved, programs)?;
+        }
         guard::keep(&self.canaries, loader)?;
         let mut about = About::new(&plan);
         let proving = self.canaries.of(&about, self.tags);
@@ -447,12 +454,12 @@ impl Fence {
     }
 
     /// Knows from now on what a former fence has noted. That goes on with it until this returns.
-    pub(crate) fn take_over(&mut self, former: &Former, loader: &Loader) -> Result<()> {
+    pub(crate) fn take_over(&self, former: &Former, loader: &Loader) -> Result<()> {
         if self.about.notes_written {
             written::take_over(former, loader)?;
         }
         match self.about.knows_hosts {
-            true => self.tables.hosts.take_over(former, loader),
+            true => self.tables.hosts.take_over(former, self.attached.iter()),
             false => Ok(()),
         }
     }
@@ -464,7 +471,7 @@ impl Fence {
             why.push("there was no room to note all files that were written: every file counts as written that has changed since the fence was armed (--room says for how many there is room)".to_owned());
         }
         if self.about.knows_hosts {
-            let lost = self.tables.hosts.lost(loader)?;
+            let lost = hosts::lost(loader)?;
             if lost > 0 {
                 why.push(format!(
                     "there was no room for {lost} addresses of hosts, to which the rules about these did not apply"
@@ -475,10 +482,10 @@ impl Fence {
     }
 
     /// Enters which addresses a host has that rules are about.
-    pub(crate) fn learn(&mut self, resolved: &Resolved, loader: &Loader) -> Result<()> {
+    pub(crate) fn learn(&self, resolved: &Resolved, loader: &Loader) -> Result<()> {
         hosts::trust(loader)?;
         hosts::forget(loader)?;
-        self.tables.hosts.learn(resolved, loader)
+        self.tables.hosts.learn(resolved, self.attached.iter())
     }
 
     /// The hosts that rules are or were about, by number.
@@ -582,7 +589,7 @@ fn attach(
     let mut attached = Attachments::default();
     let mut reports: Vec<ProbeReport> = Vec::new();
     let [files, network, limits, guard, written] = mechanism.parts();
-    let [calls, limited_calls, purses, answers] = TRACING;
+    let [calls, limited_calls, purses, hosts] = TRACING;
     let mut wanted: Vec<(Object, Vec<&'static Probe>)> = Vec::new();
     if plan.guards_files {
         wanted.push((files.0, hooks::needed(files.1, plan.kinds).collect()));
@@ -591,7 +598,7 @@ fn attach(
         wanted.push((network.0, network.1.iter().collect()));
     }
     if plan.contacts.hosts().len() > 0 {
-        wanted.push((answers.0, answers.1.iter().collect()));
+        wanted.push((hosts.0, hosts.1.iter().collect()));
     }
     if !plan.calls.is_empty() {
         let all = if plan.calls.are_traced() {
@@ -634,7 +641,7 @@ fn attach(
     let missing: Vec<String> = reports
         .iter()
         // Without it only what we ask for ourselves is known: the report says so.
-        .filter(|r| r.missing.is_some() && answers.1.iter().all(|probe| probe.name != r.name))
+        .filter(|r| r.missing.is_some() && r.name != hooks::ANSWERS)
         .enumerate()
         .map(|(n, r)| match n {
             0 => format!("{} ({})", r.name, r.reasons.join("; ")),

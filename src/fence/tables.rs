@@ -363,9 +363,6 @@ impl Tables {
             loader.map("stk_net_ranges")?.set_all(&ranges, what)?;
             self.enter(loader, "stk_nets", &tables.nets, "the rules of addresses")?;
             self.hosts.fill(&tables.hosts, turn, loader)?;
-            for resolved in &plan.resolved {
-                self.hosts.learn(resolved, loader)?;
-            }
         }
         let were_ruled = &mut self.ruled_calls[turn.half as usize];
         if !plan.calls.is_empty() || *were_ruled {

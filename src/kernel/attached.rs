@@ -14,7 +14,10 @@ use std::ops::Deref;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use libbpf_rs::Link;
-use libbpf_rs::libbpf_sys::{bpf_obj_pin, bpf_prog_get_info_by_fd, bpf_prog_info as ProgramInfo};
+use libbpf_rs::libbpf_sys::{
+    bpf_obj_pin, bpf_prog_get_info_by_fd, bpf_prog_info as ProgramInfo, bpf_prog_test_run_opts,
+    bpf_test_run_opts,
+};
 
 use super::pins::PinDirectory;
 use super::refused;
@@ -24,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// A program that runs as long as this lives.
 pub(crate) struct Attached {
     name: &'static str,
-    /// Several where it runs on each CPU by itself, else one.
+    /// Several where it runs on each CPU by itself, none where it is only called, else one.
     links: Vec<Link>,
     program: OwnedFd,
     /// Another program sees what this one is skipped for.
@@ -79,6 +82,28 @@ impl Attached {
             return 0;
         }
         self.info().map_or(0, |info| info.recursion_misses)
+    }
+
+    /// Calls a program that takes packets, with these bytes in the place of one; what it returns.
+    pub(crate) fn call(&self, bytes: &[u8]) -> Result<u32> {
+        // The kernel takes an Ethernet header off first.
+        let mut packet = vec![0; 14];
+        packet.extend(bytes);
+        let mut options = bpf_test_run_opts {
+            sz: size_of::<bpf_test_run_opts>() as _,
+            data_in: packet.as_ptr().cast(),
+            data_size_in: u32::try_from(packet.len()).unwrap_or(u32::MAX),
+            ..bpf_test_run_opts::default()
+        };
+        // SAFETY: the program and the packet are there for the call, and the sizes are theirs.
+        let result = unsafe { bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options) };
+        match result {
+            0 => Ok(options.retval),
+            error => {
+                let error = libbpf_rs::Error::from_raw_os_error(-error);
+                Err(refused(&format!("calling {}", self.name), &error, &[]))
+            }
+        }
     }
 
     /// The program as the kernel has it.

@@ -249,7 +249,7 @@ same_layout!(
     }
 );
 same_layout!(wire::HostLabels = fence_host::types::stk_host_labels { labels });
-same_layout!(wire::HostAddress = fence_host::types::stk_host_address { ip, source });
+same_layout!(wire::HostTold = fence_host::types::stk_host_told { ip, host, until });
 same_layout!(wire::HostUntil = fence_host::types::stk_host_until { until });
 same_layout!(
     wire::HostAbout = fence_host::types::stk_host_about {

@@ -184,6 +184,8 @@ pub(crate) enum Program {
     Clock(&'static str),
     /// It goes to the cgroup that all others are in, as far as anybody can see from here.
     Cgroup(&'static str),
+    /// It goes nowhere, and is called by [`Attached::call`].
+    Called(&'static str),
 }
 
 impl Program {
@@ -193,7 +195,8 @@ impl Program {
             | Program::Backed(name)
             | Program::Tracepoint(name, ..)
             | Program::Clock(name)
-            | Program::Cgroup(name) => name,
+            | Program::Cgroup(name)
+            | Program::Called(name) => name,
         }
     }
 }
@@ -695,6 +698,7 @@ impl Loader {
                 on_perf_events(&program, vec![event], capture)?
             }
             Program::Clock(_) => on_perf_events(&program, perf::clocks(self.hz)?, capture)?,
+            Program::Called(_) => Vec::new(),
             Program::Cgroup(_) => {
                 let root = self.open_cgroup()?;
                 let link = program.attach_cgroup(root.as_raw_fd());

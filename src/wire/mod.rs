@@ -701,25 +701,18 @@ record!(
 );
 
 record!(
-    /// `struct stk_host_address`.
-    HostAddress {
-        ip: [u8; 16],
-        source: u32,
-    }
-);
-
-/// `enum stk_host_source`.
-pub(crate) mod host_source {
-    #[cfg(test)]
-    pub(crate) const ANSWER: u32 = 0;
-    pub(crate) const MONITOR: u32 = 1;
-    pub(crate) const NOBODY: u32 = 2;
-}
-
-record!(
     /// `struct stk_host_until`.
     HostUntil {
         until: [u32; HOSTS_MAX],
+    }
+);
+
+record!(
+    /// `struct stk_host_told`.
+    HostTold {
+        ip: [u8; 16],
+        host: u32,
+        until: u32,
     }
 );
 
@@ -1010,9 +1003,6 @@ mod tests {
             ("STK_HASHED_PIECE", u32::try_from(HASHED_PIECE).unwrap()),
             ("STK_SECOND", SECOND),
             ("STK_HOSTS_MAX", u32::try_from(HOSTS_MAX).unwrap()),
-            ("STK_BY_ANSWER", host_source::ANSWER),
-            ("STK_BY_MONITOR", host_source::MONITOR),
-            ("STK_BY_NOBODY", host_source::NOBODY),
             ("STK_HOST_NAME", u32::try_from(HOST_NAME).unwrap()),
             (
                 "STK_NAMESERVERS_MAX",

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -50,6 +50,9 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// Who answers, and another one whom nobody asks.
 const NAMESERVER: &str = "127.0.0.7:53";
+const NAMESERVER_V6: &str = "[::1]:53";
+/// What the one answers that is reached by IPv6. Nobody has a way there.
+const KNOWN_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
 const STRANGER: &str = "127.0.0.8:53";
 /// Where answers are sent to who has not asked.
 const UNASKED: &str = "127.0.0.1:5355";
@@ -104,6 +107,8 @@ impl Net {
         let stranger = UdpSocket::bind(STRANGER).expect("nobody else is one here");
         let tick = Some(Duration::from_millis(20));
         nameserver.set_read_timeout(tick).expect("not zero");
+        let other = UdpSocket::bind(NAMESERVER_V6).expect("nobody else is one here");
+        other.set_nonblocking(true).expect("a socket of ours");
         let ends = Arc::clone(&ended);
         let answering = std::thread::spawn(move || {
             let (round, slow) = (AtomicU8::new(0), AtomicU8::new(229));
@@ -112,7 +117,7 @@ impl Net {
                 if let Ok((len, from)) = nameserver.recv_from(&mut message) {
                     let query = &message[..len];
                     if name_in(query) == "liar.stockade.test" {
-                        let lie = answer_of("round.stockade.test", Some([127, 0, 9, 240]), 60);
+                        let lie = answer_of("round.stockade.test", &[127, 0, 9, 240], 60);
                         stranger.send_to(&lie, UNASKED).expect("it can be sent");
                         nameserver
                             .send_to(&other_way(&lie), UNASKED)
@@ -121,10 +126,14 @@ impl Net {
                     let answer = answer(query, &round, &slow);
                     nameserver.send_to(&answer, from).expect("it waits");
                 }
+                if let Ok((_, from)) = other.recv_from(&mut message) {
+                    let answer = answer_of("round.stockade.test", &KNOWN_V6.octets(), 60);
+                    other.send_to(&answer, from).expect("it waits");
+                }
             }
         });
         let server = NAMESERVER.strip_suffix(":53").expect("the port of the DNS");
-        let conf = format!("nameserver {server}\noptions timeout:1 attempts:1\n");
+        let conf = format!("nameserver {server}\nnameserver ::1\noptions timeout:1 attempts:1\n");
         let hosts = "127.0.0.1 localhost\n127.0.8.8 file.stockade.test\n";
         Net {
             _files: [
@@ -202,21 +211,19 @@ fn answer(query: &[u8], round: &AtomicU8, slow: &AtomicU8) -> Vec<u8> {
     out
 }
 
-/// An answer to what nobody has asked.
-fn answer_of(name: &str, address: Option<[u8; 4]>, ttl: u32) -> Vec<u8> {
-    let mut out = vec![0x12, 0x34, RESPONSE, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+/// An answer with one address, asked for or not.
+fn answer_of(name: &str, address: &[u8], ttl: u32) -> Vec<u8> {
+    let record_type = if address.len() == 4 { 1 } else { 28 };
+    let mut out = vec![0x12, 0x34, RESPONSE, 0, 0, 1, 0, 1, 0, 0, 0, 0];
     for label in name.split('.') {
         out.push(u8::try_from(label.len()).expect("short names"));
         out.extend(label.as_bytes());
     }
-    out.extend([0, 0, 1, 0, 1]);
-    if let Some(address) = address {
-        out[7] = 1;
-        out.extend([0xc0, 12, 0, 1, 0, 1]);
-        out.extend(ttl.to_be_bytes());
-        out.extend([0, 4]);
-        out.extend(address);
-    }
+    out.extend([0, 0, record_type, 0, 1]);
+    out.extend([0xc0, 12, 0, record_type, 0, 1]);
+    out.extend(ttl.to_be_bytes());
+    out.extend([0, u8::try_from(address.len()).expect("16 at most")]);
+    out.extend(address);
     out
 }
 
@@ -248,6 +255,14 @@ pub(crate) fn operation(what: &str, object: &str, more: &str) -> Result<()> {
                 }
             }
         }
+        // By IPv6, of an address of IPv6.
+        "ask-six" => {
+            let socket = UdpSocket::bind("[::]:0").map_err(fails)?;
+            let timeout = Some(Duration::from_secs(30));
+            socket.set_read_timeout(timeout).map_err(fails)?;
+            socket.send_to(b"?", NAMESERVER_V6).map_err(fails)?;
+            socket.recv(&mut [0; 512]).map(drop).map_err(fails)
+        }
         // Gets answers that nobody believes.
         "ask-liar" => {
             let socket = UdpSocket::bind(UNASKED).map_err(fails)?;
@@ -266,7 +281,7 @@ pub(crate) fn operation(what: &str, object: &str, more: &str) -> Result<()> {
             loopback_up()?;
             let nameserver = UdpSocket::bind(NAMESERVER).map_err(fails)?;
             let asks = UdpSocket::bind("127.0.0.1:0").map_err(fails)?;
-            let lie = answer_of("round.stockade.test", Some([127, 0, 9, 241]), 60);
+            let lie = answer_of("round.stockade.test", &[127, 0, 9, 241], 60);
             let to = asks.local_addr().map_err(fails)?;
             nameserver.send_to(&lie, to).map_err(fails)?;
             asks.recv(&mut [0; 512]).map(drop).map_err(fails)
@@ -312,7 +327,9 @@ fn policy(ctx: &Ctx, rules: &[String]) -> PathBuf {
 
 /// Asking is allowed to everybody.
 fn resolver() -> String {
-    format!("id: resolver, allow: [connect, send], to: ['{NAMESERVER}'], protocol: udp")
+    format!(
+        "id: resolver, allow: [connect, send], to: ['{NAMESERVER}', '{NAMESERVER_V6}'], protocol: udp"
+    )
 }
 
 fn host(what: &str, object: &str) -> Step {
@@ -347,7 +364,9 @@ fn allowed(ctx: &Ctx) -> Outcome {
         host("until-reached", &format!("127.0.9.232:{port}")),
         host("ask-liar", "-"),
         host("forge", "-"),
+        host("ask-six", "-"),
     ];
+    let v6 = |ip: &str| step("tcp6", &[&"net", &"tcp", &format!("[{ip}]:{port}")]);
     let refused = [
         (
             host("by-name", "round.stockade.test:1"),
@@ -357,13 +376,20 @@ fn allowed(ctx: &Ctx) -> Outcome {
         (tcp("127.0.9.250"), None),
         (tcp("127.0.9.240"), None),
         (tcp("127.0.9.241"), None),
+        (v6("2001:db8::8"), None),
     ];
+    // It may be tried, and that is all.
+    let nowhere = v6(&KNOWN_V6.to_string());
     steps.extend(open.iter().cloned());
     steps.extend(refused.iter().map(|(step, _)| step.clone()));
+    steps.push(nowhere);
     let out = ctx.path("results");
     let ended = stockade(ctx, under(&policy, &[], &out, &steps, ctx));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let (_, done) = results(&out);
+    let (tried, done) = done.split_last().expect("there are steps");
+    assert_eq!(tried.errno, Errno::NETUNREACH.raw_os_error());
+    assert!(denials_of(&ended, tried).is_empty());
     let (open, shut) = done.split_at(ROUNDS + open.len());
     for done in open {
         assert_eq!(
