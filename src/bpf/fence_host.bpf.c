@@ -332,14 +332,26 @@ int fence_host__cgroup(struct __sk_buff *skb)
 	return 1;
 }
 
-/* Is attached nowhere: user space calls it, with what it has found out in place of a packet. */
+/* Whether it is the monitor that calls. What stk_is_self() asks the kernel for, programs of this type do not get. */
+static __always_inline bool is_monitor(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, tgid) == stk_config.self_tgid &&
+	       BPF_CORE_READ(task, group_leader, start_boottime) == stk_config.self_start_ns;
+}
+
+/*
+ * Is attached nowhere: the monitor calls it, with what it has found out in place of a packet. Others who may call programs,
+ * and are held all the same, find out nothing.
+ */
 SEC("?cgroup_skb/ingress")
 int fence_host__told(struct __sk_buff *skb)
 {
 	struct stk_host_told told;
 	__u64 half[2];
 
-	if (bpf_skb_load_bytes(skb, 0, &told, sizeof(told)))
+	if (!is_monitor() || bpf_skb_load_bytes(skb, 0, &told, sizeof(told)))
 		return 0;
 	__builtin_memcpy(half, told.ip, sizeof(half));
 	return learn(half[0], half[1], told.host, told.until) ? 1 : 0;

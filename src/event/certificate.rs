@@ -161,7 +161,7 @@ pub struct FenceState {
     pub rules: u32,
     /// Files, and directories whose contents are meant, that they are about.
     pub files: u32,
-    /// Addresses that they are about, each with its prefix and its ports.
+    /// Addresses and hosts that they are about, each with its prefix and its ports.
     #[serde(default)]
     pub addresses: u32,
     /// System calls that they are about.

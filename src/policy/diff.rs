@@ -179,9 +179,9 @@ pub struct NetworkChange {
     pub rule: String,
 }
 
-/// The same as [`diff`] of the network: IPv4 first, then by address, port and kind, then hosts by name. Where `any` address is told,
-/// nothing is told of IPv4, IPv6 and hosts. What follows for a socket that is bound to no address, or one that is connected to none, is not
-/// told by itself.
+/// The same as [`diff`] of the network: IPv4 first, then by address, port and kind, then hosts by name. Where `any` address
+/// is told, nothing is told of IPv4, IPv6 and hosts. What follows for a socket that is bound to no address, or one that is
+/// connected to none, is not told by itself.
 ///
 /// ```
 /// use std::path::PathBuf;

@@ -286,6 +286,31 @@ pub(crate) fn operation(what: &str, object: &str, more: &str) -> Result<()> {
             nameserver.send_to(&lie, to).map_err(fails)?;
             asks.recv(&mut [0; 512]).map(drop).map_err(fails)
         }
+        // Calls the program that enters addresses, as only the monitor may.
+        "call-told" => {
+            let name = "fence_host__tol";
+            let program = libbpf_rs::query::ProgInfoIter::default()
+                .find(|program| program.name.to_string_lossy() == name)
+                .ok_or(Errno::NOENT)?;
+            let mut packet = vec![0; 14];
+            packet.extend([0; 10]);
+            packet.extend([0xff, 0xff, 127, 0, 9, 242]);
+            // Of the first host, for good.
+            packet.extend(0u32.to_ne_bytes());
+            packet.extend(u32::MAX.to_ne_bytes());
+            let mut options = libbpf_sys::bpf_test_run_opts {
+                sz: size_of::<libbpf_sys::bpf_test_run_opts>() as _,
+                data_in: packet.as_ptr().cast(),
+                data_size_in: u32::try_from(packet.len()).expect("a few bytes"),
+                ..libbpf_sys::bpf_test_run_opts::default()
+            };
+            // SAFETY: a number.
+            let fd = check(unsafe { libbpf_sys::bpf_prog_get_fd_by_id(program.id) })?;
+            // SAFETY: the packet is there for the call.
+            check(unsafe { libbpf_sys::bpf_prog_test_run_opts(fd as i32, &raw mut options) })?;
+            assert_eq!(options.retval, 0, "it was believed");
+            Ok(())
+        }
         // Has a connection from before, and sends by it once it may go on.
         "standing" => {
             let (ready, go) = more.split_once(',').ok_or(Errno::INVAL)?;
@@ -365,6 +390,7 @@ fn allowed(ctx: &Ctx) -> Outcome {
         host("ask-liar", "-"),
         host("forge", "-"),
         host("ask-six", "-"),
+        host("call-told", "-"),
     ];
     let v6 = |ip: &str| step("tcp6", &[&"net", &"tcp", &format!("[{ip}]:{port}")]);
     let refused = [
@@ -376,6 +402,7 @@ fn allowed(ctx: &Ctx) -> Outcome {
         (tcp("127.0.9.250"), None),
         (tcp("127.0.9.240"), None),
         (tcp("127.0.9.241"), None),
+        (tcp("127.0.9.242"), None),
         (v6("2001:db8::8"), None),
     ];
     // It may be tried, and that is all.
