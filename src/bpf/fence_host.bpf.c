@@ -31,10 +31,6 @@ enum {
 	MESSAGE_ROOM = MESSAGE_MAX + 64,
 	/* The smallest one takes 12 bytes; the largest message that is usual, 1232, holds 76 addresses. */
 	RECORDS_MAX = 128,
-	/* How long answers hold: at least this, at most that, and so long after it. */
-	LEAST_S = 60,
-	MOST_S = 24 * 60 * 60,
-	GRACE_S = 300,
 };
 
 struct host_scratch {
@@ -184,11 +180,11 @@ __attribute__((noinline)) int learn_from(__u32 at, __u32 size, __u32 host, __u32
 			ip[i] = byte_at(scratch, at + i);
 	}
 	__builtin_memcpy(half, ip, sizeof(half));
-	if (ttl < LEAST_S)
-		ttl = LEAST_S;
-	if (ttl > MOST_S)
-		ttl = MOST_S;
-	return learn(half[0], half[1], host, now_s() + ttl + GRACE_S);
+	if (ttl < STK_ANSWER_LEAST_S)
+		ttl = STK_ANSWER_LEAST_S;
+	if (ttl > STK_ANSWER_MOST_S)
+		ttl = STK_ANSWER_MOST_S;
+	return learn(half[0], half[1], host, now_s() + ttl + STK_ANSWER_GRACE_S);
 }
 
 /* Reads one record; where the next one begins, or 0. */

@@ -1009,6 +1009,13 @@ enum stk_host_limits {
 	STK_NAMESERVERS_MAX = 8,
 };
 
+/* How long answers hold, in seconds: at least and at most, whatever they say, and for so long after it. */
+enum stk_answer_time {
+	STK_ANSWER_LEAST_S = 60,
+	STK_ANSWER_GRACE_S = 300, /* programs keep addresses for longer than they may */
+	STK_ANSWER_MOST_S = 86400,
+};
+
 /* The name of a host as it stands in a message of the DNS, in small letters, with zeros behind it. */
 struct stk_host_labels {
 	__u8 labels[STK_HOST_NAME];

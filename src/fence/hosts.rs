@@ -15,17 +15,12 @@ use crate::policy::HostName;
 use crate::resolver::{self, Resolved};
 use crate::wire::{
     HOST_NAME, HOSTS_MAX, HostAbout, HostLabels, HostTold, HostUntil, NAMESERVERS_MAX, NetRuling,
-    bytes_of, read,
+    answer_s, bytes_of, read,
 };
 
 const ABOUT: &str = "stk_host_about";
 const NAMES: &str = "stk_host_names";
 const KNOWN: &str = "stk_host_known";
-/// An address that a host had can still be what a program knows: for so long after nobody may be told it any more.
-const GRACE_S: u32 = 300;
-/// Answers may be kept for so long, whatever they say, and for no longer than this.
-const LEAST_S: u32 = 60;
-const MOST_S: u32 = 24 * 60 * 60;
 /// What was not said again for so long makes room: connections that stand so long after their name was last asked for
 /// are refused to send.
 const KEPT_S: u32 = 24 * 60 * 60;
@@ -117,8 +112,8 @@ impl Hosts {
         let told = told(programs)?;
         let lasts = resolved
             .lasts_s
-            .clamp(LEAST_S, MOST_S)
-            .saturating_add(GRACE_S);
+            .clamp(answer_s::LEAST, answer_s::MOST)
+            .saturating_add(answer_s::GRACE);
         let until = now_s().saturating_add(lasts);
         for ip in &resolved.addresses {
             let ip = octets(*ip);

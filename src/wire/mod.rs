@@ -693,6 +693,13 @@ pub(crate) const HOST_NAME: usize = 256;
 /// `STK_NAMESERVERS_MAX`.
 pub(crate) const NAMESERVERS_MAX: usize = 8;
 
+/// `enum stk_answer_time`: how long answers hold at least and at most, and for so long after it, in seconds.
+pub(crate) mod answer_s {
+    pub(crate) const LEAST: u32 = 60;
+    pub(crate) const GRACE: u32 = 300;
+    pub(crate) const MOST: u32 = 86_400;
+}
+
 record!(
     /// `struct stk_host_labels`.
     HostLabels {
@@ -1003,6 +1010,9 @@ mod tests {
             ("STK_HASHED_PIECE", u32::try_from(HASHED_PIECE).unwrap()),
             ("STK_SECOND", SECOND),
             ("STK_HOSTS_MAX", u32::try_from(HOSTS_MAX).unwrap()),
+            ("STK_ANSWER_LEAST_S", answer_s::LEAST),
+            ("STK_ANSWER_GRACE_S", answer_s::GRACE),
+            ("STK_ANSWER_MOST_S", answer_s::MOST),
             ("STK_HOST_NAME", u32::try_from(HOST_NAME).unwrap()),
             (
                 "STK_NAMESERVERS_MAX",
