@@ -100,6 +100,7 @@ const PARTS: &[Part] = &[
     ("monitors", monitors),
     ("fence", fence),
     ("limits", limits),
+    ("contacts", contacts),
     ("reload", reload),
     ("profile", profile),
     ("storm", storm),
@@ -577,6 +578,48 @@ fn limits(b: &mut Bench) -> anyhow::Result<()> {
         (&all, "counted for all together"),
         (&each, "counted for each process"),
         (&unscoped, "out of scope"),
+    ] {
+        r.percent(format!("{what}, {of}"), pairs, None);
+        r.added(format!("{what}, {of}, in ns"), pairs, None);
+    }
+    Ok(())
+}
+
+/// What rules about the network cost where nothing is refused: a message of 64 bytes to oneself, at an address that is
+/// allowed as one, and at one that a host has.
+fn contacts(b: &mut Bench) -> anyhow::Result<()> {
+    let env = Environment::new(None, b.dir.path().to_owned());
+    let ms = b.ms(40);
+    let (mut address, mut host) = (Pairs::default(), Pairs::default());
+    let mut unscoped = Pairs::default();
+    for round in 0..=b.rounds {
+        let udp = b.inside.run("udp", ms, "", 0)?.ns_each;
+        address.base.push(udp);
+        host.base.push(udp);
+        unscoped.base.push(b.outside.run("udp", ms, "", 0)?.ns_each);
+        if round == b.rounds {
+            break;
+        }
+        for (pairs, to) in [(&mut address, "127.0.0.0/8"), (&mut host, "host:localhost")] {
+            let text = format!(
+                "version: 1\nnetwork: [{{ id: n, allow: [connect, send], to: ['{to}'] }}]\n"
+            );
+            let rules = RuleSet::parse(&text, "contacts", &env)?;
+            let session = Consumer::start(b.session(&[]).policy(rules), &To::Null)?;
+            pairs.with.push(b.inside.run("udp", ms, "", 0)?.ns_each);
+            if to.starts_with("host") {
+                let ns = b.outside.run("udp", ms, "", 0)?.ns_each;
+                unscoped.with.push(ns);
+            }
+            session.end()?;
+        }
+    }
+    let r = &mut b.report;
+    let what = "network rules: send+recv of 64 bytes by UDP";
+    for (pairs, of) in [
+        (&address, "to an address that is allowed"),
+        (&host, "to a host that is allowed"),
+        (&unscoped, "out of scope, where a host is allowed"),
     ] {
         r.percent(format!("{what}, {of}"), pairs, None);
         r.added(format!("{what}, {of}, in ns"), pairs, None);
