@@ -17,7 +17,7 @@ use crate::fence::{EPERM, denials_of, text, until_ready};
 use crate::harness::{Ctx, Needs, Outcome, Stockade, Test, poll, stockade};
 use crate::helper::{Step, arguments, check, results, step};
 use crate::pins::{Unpinned, kill};
-use crate::places::{policy_of, under};
+use crate::places::{policy_of, rule, under};
 use crate::scope::start_helper;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -592,7 +592,7 @@ fn next(ctx: &Ctx) -> Outcome {
     let ready = |n: usize| ctx.path(&format!("ready-{n}"));
     const TRIED: [&str; 3] = ["keep", "free", "round"];
     let mut steps = Vec::new();
-    for n in 0..5 {
+    for n in 0..6 {
         steps.push(step("go", &[&"wait", &go(n)]));
         for name in TRIED {
             let to = format!("{name}.stockade.test:{port}");
@@ -602,7 +602,16 @@ fn next(ctx: &Ctx) -> Outcome {
     }
     let mut helper = start_helper(ctx, arguments(&out, &steps));
     let pid = helper.pid().to_string();
-    let file = names("keep");
+    // What hosts need is only there once a policy names one.
+    let secret = ctx.path("secret");
+    fs::write(&secret, "").expect("a file of ours");
+    let file = policy_of(
+        ctx,
+        &format!(
+            "files:\n{}",
+            rule("secret", "all", &[text(&secret).to_owned()])
+        ),
+    );
     let enforce = || {
         let words = ["enforce", "--format", "json", "--fail-closed", "--policy"];
         Stockade::start(ctx, words.into_iter().chain([text(&file), "--tree", &pid]))
@@ -616,7 +625,7 @@ fn next(ctx: &Ctx) -> Outcome {
     let mut first = enforce();
     first.until_stderr("pinned as");
     attempt();
-    for (n, host) in ["round", "keep"].into_iter().enumerate() {
+    for (n, host) in ["keep", "round", "keep"].into_iter().enumerate() {
         names(host);
         poll("the next policy", || {
             let told = first.stderr();
@@ -628,7 +637,7 @@ fn next(ctx: &Ctx) -> Outcome {
     names("round");
     poll("the next policy", || {
         let told = first.stderr();
-        (told.matches("policy read again").count() == 3).then_some(())
+        (told.matches("policy read again").count() == 4).then_some(())
     });
     kill(first);
     attempt();
@@ -644,11 +653,13 @@ fn next(ctx: &Ctx) -> Outcome {
         .filter(|done| done.label.contains(' '))
         .map(|done| (done.label.as_str(), done.errno == 0))
         .collect();
-    let allowed = ["0 keep", "1 round", "2 keep", "3 round", "4 round"];
+    let allowed = [
+        "0 keep", "0 free", "0 round", "1 keep", "2 round", "3 keep", "4 round", "5 round",
+    ];
     for (label, is_open) in &found {
         assert_eq!(allowed.contains(label), *is_open, "{found:?}");
     }
-    assert_eq!(found.len(), 15);
+    assert_eq!(found.len(), 18);
     // What was refused while nobody looked has its name.
     let named: Vec<_> = ended
         .of("denial")
