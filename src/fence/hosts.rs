@@ -98,18 +98,29 @@ impl Hosts {
             .map(super::count)
     }
 
-    /// Enters which addresses a host has, as we were told, by one of these programs. What it had before it has until that has
-    /// expired.
+    /// Enters which addresses hosts have, as we were told, by one of these programs, and whose answers are believed from now
+    /// on. What a host had before it has until that has expired.
     pub(super) fn learn<'a>(
         &self,
-        resolved: &Resolved,
+        found: &[Resolved],
         programs: impl Iterator<Item = &'a Attached>,
+        loader: &Loader,
     ) -> Result<()> {
-        let (Some(host), false) = (self.number(&resolved.name), resolved.addresses.is_empty())
-        else {
+        if found.is_empty() {
+            return Ok(());
+        }
+        trust(loader)?;
+        forget(loader)?;
+        let told = told(programs)?;
+        found
+            .iter()
+            .try_for_each(|resolved| self.enter(resolved, told))
+    }
+
+    fn enter(&self, resolved: &Resolved, told: &Attached) -> Result<()> {
+        let Some(host) = self.number(&resolved.name) else {
             return Ok(());
         };
-        let told = told(programs)?;
         let lasts = resolved
             .lasts_s
             .clamp(answer_s::LEAST, answer_s::MOST)
@@ -179,7 +190,7 @@ pub(super) fn lost(loader: &Loader) -> Result<u64> {
 
 /// Says from whom answers are believed that programs get: the nameservers of this machine, in this network namespace. Who
 /// has another one for himself could be anybody there.
-pub(super) fn trust(loader: &Loader) -> Result<()> {
+fn trust(loader: &Loader) -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let own = std::fs::metadata("/proc/self/ns/net");
     let netns = own.map_or(0, |ns| u32::try_from(ns.ino()).unwrap_or(0));
@@ -206,7 +217,7 @@ pub(super) fn trust(loader: &Loader) -> Result<()> {
 }
 
 /// Makes room: forgets addresses that no host has had for long.
-pub(super) fn forget(loader: &Loader) -> Result<()> {
+fn forget(loader: &Loader) -> Result<()> {
     let now = now_s();
     let table = loader.map(KNOWN)?;
     let is_old = |(_, value): &(Vec<u8>, Vec<u8>)| {

@@ -242,13 +242,9 @@ impl Fence {
                 Some(tables) => tables,
                 None => Tables::new(room, loader)?,
             };
-            if plan.contacts.hosts().len() > 0 {
-                hosts::trust(loader)?;
-            }
             tables.fill(&plan, &canaries, loader, tags)?;
-            for resolved in &plan.resolved {
-                tables.hosts.learn(resolved, attached.iter())?;
-            }
+            let known = &plan.resolved;
+            tables.hosts.learn(known, attached.iter(), loader)?;
             guard::keep(&canaries, loader)?;
             if plan.asks_what_was_written() {
                 written::begin(&canaries, loader)?;
@@ -320,14 +316,9 @@ impl Fence {
             Err(missing) => return Err(Error::new(ErrorKind::NotEnforced, missing)),
         };
         can_hold(&plan, self.tags, loader, &[])?;
-        if plan.contacts.hosts().len() > 0 {
-            hosts::trust(loader)?;
-        }
         self.tables.fill(&plan, &self.canaries, loader, self.tags)?;
-        for resolved in &plan.resolved {
-            let programs = self.attached.iter().chain(attached.iter());
-            self.tables.hosts.learn(resolved, programs)?;
-        }
+        let programs = self.attached.iter().chain(attached.iter());
+        self.tables.hosts.learn(&plan.resolved, programs, loader)?;
         guard::keep(&self.canaries, loader)?;
         let mut about = About::new(&plan);
         let proving = self.canaries.of(&about, self.tags);
@@ -481,11 +472,9 @@ impl Fence {
         Ok(why)
     }
 
-    /// Enters which addresses a host has that rules are about.
-    pub(crate) fn learn(&self, resolved: &Resolved, loader: &Loader) -> Result<()> {
-        hosts::trust(loader)?;
-        hosts::forget(loader)?;
-        self.tables.hosts.learn(resolved, self.attached.iter())
+    /// Enters which addresses hosts have that rules are about.
+    pub(crate) fn learn(&self, found: &[Resolved], loader: &Loader) -> Result<()> {
+        self.tables.hosts.learn(found, self.attached.iter(), loader)
     }
 
     /// The hosts that rules are or were about, by number.

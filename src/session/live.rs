@@ -428,9 +428,8 @@ impl Live {
     /// Tells the fence which addresses hosts have now.
     fn look_up(&mut self) -> Result<()> {
         if let (Some(hosts), Some(fence)) = (&mut self.hosts, &mut self.fence) {
-            while let Some(resolved) = hosts.next() {
-                fence.learn(&resolved, &self.loader)?;
-            }
+            let found: Vec<_> = std::iter::from_fn(|| hosts.next()).collect();
+            fence.learn(&found, &self.loader)?;
         }
         Ok(())
     }
