@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use domain::base::iana::{Rcode, Rtype};
 use domain::base::{Message, MessageBuilder, Name};
 use domain::rdata::{A, Aaaa};
 
-use crate::policy::HostName;
+use crate::policy::{HostName, reached};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Of systemd-resolved: whom it asks itself, where programs are to ask it.
@@ -152,16 +152,10 @@ fn in_conf(text: &str) -> Vec<IpAddr> {
         .lines()
         .filter_map(|line| resolv_conf::Config::parse(line).ok());
     let servers = lines.flat_map(|line| line.nameservers).map(|server| {
-        let ip = match server {
+        reached(match server {
             resolv_conf::ScopedIp::V4(ip) => IpAddr::V4(ip),
             resolv_conf::ScopedIp::V6(ip, _) => IpAddr::V6(ip),
-        };
-        // To nobody is to oneself.
-        match ip {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ip => ip,
-        }
+        })
     });
     servers.take(NAMESERVERS).collect()
 }

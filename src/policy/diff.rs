@@ -250,31 +250,15 @@ pub fn diff_network(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
         }
     }
     let mut changes = everywhere(changes);
-    // What is said of every address is told of it alone.
-    let known: Vec<NetworkChange> = changes
-        .iter()
-        .filter(|c| c.address.selector == Selector::Any)
-        .cloned()
-        .collect();
     let hosts: BTreeSet<&HostName> = all().filter_map(|a| a.selector.host()).collect();
-    for host in hosts {
+    let of_hosts = hosts.into_iter().flat_map(|host| {
         let rows = rows(&old, &new, Who::Host(host), &begins);
-        let told = rows
-            .iter()
-            .map(|row| row.change(&Selector::Host(host.clone())));
-        changes.extend(told.filter(|told| {
-            !known.iter().any(|any| {
-                let addresses = Addresses {
-                    selector: told.address.selector.clone(),
-                    ..any.address
-                };
-                NetworkChange {
-                    address: addresses,
-                    ..any.clone()
-                } == *told
-            })
-        }));
-    }
+        let told = |row: &Row| row.change(&Selector::Host(host.clone()));
+        rows.iter().map(told).collect::<Vec<_>>()
+    });
+    // What is said of every address is told of it alone.
+    let by_themselves: Vec<_> = of_hosts.filter(|c| !changes.contains(&of_any(c))).collect();
+    changes.extend(by_themselves);
     changes
 }
 
@@ -424,17 +408,21 @@ pub fn diff_limits(before: &RuleSet, after: &RuleSet) -> Vec<LimitChange> {
     changes
 }
 
+/// The same change of every address.
+fn of_any(change: &NetworkChange) -> NetworkChange {
+    NetworkChange {
+        address: Addresses {
+            selector: Selector::Any,
+            ..change.address
+        },
+        ..change.clone()
+    }
+}
+
 /// What is said alike of all addresses of both versions is said once.
 fn everywhere(mut changes: Vec<NetworkChange>) -> Vec<NetworkChange> {
     let net = |c: &NetworkChange| c.address.selector.net();
     let whole = |c: &NetworkChange| net(c).is_some_and(|net| net.prefix_len() == 0);
-    let of_any = |c: &NetworkChange| NetworkChange {
-        address: Addresses {
-            selector: Selector::Any,
-            ..c.address
-        },
-        ..c.clone()
-    };
     let (four, six): (Vec<_>, Vec<_>) = changes
         .iter()
         .filter(|c| whole(c))

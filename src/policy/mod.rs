@@ -61,9 +61,9 @@ pub use evaluate::{
 pub(crate) use evaluate::{place, refusal};
 pub use explain::{Reason, explain, explain_call, explain_contact, explain_file};
 pub use limit::{Bucket, Counted, LimitRule, Period, Thing};
-#[cfg(stockade_kernel)]
-pub(crate) use network::is_about_any;
 pub use network::{Addresses, Contact, HostName, NetworkRule, Selector};
+#[cfg(stockade_kernel)]
+pub(crate) use network::{is_about_any, reached};
 pub use pattern::{FileKind, Pattern};
 pub use schema::schema;
 pub use syscall::{Called, Otherwise, SyscallRule, SystemCall};

@@ -423,12 +423,7 @@ impl NetworkRule {
             };
             return about && addresses.has_own_port(self.effect, port);
         }
-        let reached = match ip {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ip => ip,
-        };
-        addresses.selector.contains(reached) && addresses.has_port(port)
+        addresses.selector.contains(reached(ip)) && addresses.has_port(port)
     }
 
     /// Whether it is about every address, by whatever carries the bytes.
@@ -436,6 +431,15 @@ impl NetworkRule {
     pub(crate) fn is_about_all(&self) -> bool {
         let all = |a: &Addresses| a.selector == Selector::Any && (a.first, a.last) == (0, u16::MAX);
         self.transport.is_none() && self.addresses.iter().any(all)
+    }
+}
+
+/// Whom one reaches at an address: at none, oneself.
+pub(crate) fn reached(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
     }
 }
 
