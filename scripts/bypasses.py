@@ -145,6 +145,7 @@ HOOKS = """| kind | hooks |
 | `fork`, `thread` | `task_alloc` |
 | `umount` | `sb_umount` |
 | `signal`, `trace` | `task_kill`, `ptrace_access_check` |
+| `trace`, `exec`, `claim` of programs that rules name | `ptrace_access_check`, `bprm_check_security`, `task_prctl` |
 | `call` | none: seccomp, or the tracepoint `sys_enter` |
 """
 

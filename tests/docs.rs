@@ -254,6 +254,7 @@ fn the_hooks_that_refuse_are_those_of_the_kernel_half() {
         "fence_network",
         "fence_limit",
         "fence_guard",
+        "fence_subject",
         "fence_written",
     ] {
         let source = read(format!("src/bpf/{part}.bpf.c"));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use serde_json::Value;
 use stockade::policy::{
-    Access, Cases, Contact, Effect, Environment, FileKind, Mode, Pattern, Request, RuleSet,
+    Access, Actor, Cases, Contact, Effect, Environment, FileKind, Mode, Pattern, Request, RuleSet,
     SystemCall, Verdict, diff, edit, evaluate, evaluate_call, evaluate_contact,
 };
 use stockade::{Error, ErrorKind};
@@ -247,21 +247,120 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
 
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
-    for (key, what) in [
-        ("include", "including other policies"),
-        ("subjects", "subjects"),
+    refused(
+        "version: 1\ninclude: []\n",
+        "p.yaml:2:1: \"include\" (including other policies) is not supported by this version",
+    );
+    refused(
+        &rule(&["deny: all", "revoke: 1", "paths: [/a]"]),
+        "p.yaml:5:5: \"revoke\" (revoking open files) is not supported by this version",
+    );
+    refused(
+        &rule(&["deny: all", "by: { tree: 1 }", "paths: [/a]"]),
+        "p.yaml:5:11: \"tree\" (rules about a process tree alone) is not supported by this version",
+    );
+    for (section, column) in [
+        ("syscalls: [{ id: a, deny: [ptrace], by: { uid: 0 } }]", 37),
+        ("limits: [{ id: a, limit: forks, by: { uid: 0 } }]", 33),
     ] {
         refused(
-            &format!("version: 1\n{key}: []\n"),
-            &format!("p.yaml:2:1: \"{key}\" ({what}) is not supported by this version"),
+            &format!("version: 1\n{section}\n"),
+            &format!(
+                "p.yaml:2:{column}: \"by\" (rules of this kind about some programs or users alone) is not supported by this version"
+            ),
         );
     }
-    for (key, what) in [("subject", "subjects"), ("revoke", "revoking open files")] {
-        refused(
-            &rule(&["deny: all", &format!("{key}: 1"), "paths: [/a]"]),
-            &format!("p.yaml:5:5: \"{key}\" ({what}) is not supported by this version"),
-        );
-    }
+}
+
+#[test]
+fn rules_say_whom_they_are_about() {
+    let set = parse(
+        "version: 1\nvariables: { bin: /usr/bin }\nfiles:\n  - id: keys\n    deny: [read]\n    paths: [/key]\n    \
+         not_by: { exe: ['${bin}/ssh', ~/bin/git], uid: 7 }\n\
+         exec: [{ id: shells, deny: [/bin/sh], by: { uid: [0, 1000] } }]\n\
+         network: [{ id: net, allow: connect, to: [any], by: { exe: /usr/bin/curl } }]\n",
+    )
+    .unwrap();
+    let keys = set.rules[0].subject.not_by.as_ref().unwrap();
+    assert_eq!(
+        keys.exe,
+        [Path::new("/usr/bin/ssh"), Path::new("/home/kim/bin/git")]
+    );
+    assert_eq!(keys.uid, [7]);
+    assert_eq!(set.rules[1].subject.by.as_ref().unwrap().uid, [0, 1000]);
+    // Everybody else reaches whomever he likes: what an allow closes, it closes for those it is about.
+    let curl = Actor::ANYBODY.running(Path::new("/usr/bin/curl"));
+    let contact = Contact::new("192.0.2.1:443".parse().unwrap(), None, Access::CONNECT);
+    assert_eq!(evaluate_contact(&set, &contact).verdict, Verdict::Allow);
+    assert_eq!(
+        evaluate_contact(&set, &contact.by(curl)).verdict,
+        Verdict::Allow
+    );
+    let key = Request::new(Path::new("/key"), Access::READ);
+    let ssh = Actor::ANYBODY.running(Path::new("/usr/bin/ssh"));
+    let said = [Actor::ANYBODY, ssh, ssh.user(7)].map(|who| evaluate(&set, &key.by(who)).verdict);
+    assert_eq!(said, [Verdict::Deny, Verdict::Deny, Verdict::Allow]);
+    // Anybody, three programs, three users, and the two programs as the user that has to be both.
+    assert_eq!(set.actors().len(), 1 + 3 + 3 + 2);
+}
+
+#[test]
+fn wrong_subjects_are_refused() {
+    let by = |subject: &str| rule(&["deny: all", subject, "paths: [/a]"]);
+    refused(
+        &by("by: { exe: ssh }"),
+        "p.yaml:5:16: \"ssh\" is no path of a program; write it as /usr/bin/ssh or ./ssh",
+    );
+    refused(
+        &by("by: { exe: [/usr/**] }"),
+        "p.yaml:5:17: \"/usr/**\" is no single program; write the path of each",
+    );
+    refused(
+        &by("not_by: { uid: root }"),
+        "p.yaml:5:20: \"root\" is no user id; write the number, as id -u NAME gives it",
+    );
+    refused(
+        &by("not_by: { uid: 4294967295 }"),
+        "p.yaml:5:20: \"4294967295\" is no user id; write the number, as id -u NAME gives it",
+    );
+    refused(
+        &by("by: { }"),
+        "p.yaml:5:9: \"by\" of the rule \"a\" names nobody; it has \"exe\", \"uid\" or both",
+    );
+    refused(
+        &by("by: { uid: [] }"),
+        "p.yaml:5:16: \"uid\" of the rule \"a\" is empty",
+    );
+    refused(
+        &by("exe: /usr/bin/ssh"),
+        "p.yaml:5:5: whom a file rule is about stands in \"by\" or \"not_by\", as in by: { exe: [/usr/bin/ssh], uid: [0] }",
+    );
+    refused(
+        &by("by: { uid: 1 }\n    not_by: { uid: 1 }"),
+        "p.yaml:6:13: the rule \"a\" is about nobody: who is in \"by\" is in \"not_by\"",
+    );
+}
+
+#[test]
+fn differences_are_told_of_those_whom_rules_name() {
+    let set = |subject: &str| {
+        let text =
+            format!("version: 1\nfiles: [{{ id: keys, deny: [read], paths: [/key]{subject} }}]\n");
+        parse(&text).unwrap()
+    };
+    let told = |before: &RuleSet, after: &RuleSet| -> Vec<(Verdict, Option<String>)> {
+        let changes = stockade::policy::diff(before, after).into_iter();
+        let told = changes.map(|c| (c.after.verdict, c.by.map(|by| by.to_string())));
+        told.collect()
+    };
+    let (all, but_ssh) = (set(""), set(", not_by: { exe: /usr/bin/ssh }"));
+    let ssh = Some("/usr/bin/ssh".to_owned());
+    assert_eq!(told(&all, &but_ssh), [(Verdict::Allow, ssh.clone())]);
+    assert_eq!(
+        told(&but_ssh, &set(", by: { exe: /usr/bin/ssh }")),
+        [(Verdict::Allow, None), (Verdict::Deny, ssh)]
+    );
+    assert!(told(&but_ssh, &but_ssh).is_empty());
 }
 
 #[test]
@@ -387,7 +486,7 @@ fn wrong_exec_rules_are_refused() {
     );
     refused(
         &exec("{ id: a, deny: [/a], paths: [/b] }"),
-        "p.yaml:3:26: a rule of exec or syscalls has what it is about in \"deny\" or \"allow\"",
+        "p.yaml:3:26: a rule of exec has what it is about in \"deny\" or \"allow\"",
     );
     refused(
         &exec("{ id: a, deny: [/a], revoke: true }"),
@@ -1191,7 +1290,7 @@ fn wrong_limits_are_refused() {
         ),
         (
             "{ id: a, limit: forks, per_second: 1, uid: 5 }",
-            "43: \"uid\" (subjects) is not supported by this version",
+            "43: \"uid\" (rules of this kind about some programs or users alone) is not supported by this version",
         ),
     ] {
         refused(&limit(rule), &format!("p.yaml:3:{said}"));

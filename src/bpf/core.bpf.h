@@ -54,6 +54,8 @@ enum {
 #define STK_ATTR_FORCE     (1 << 9) /* the kernel's own wish: a write takes the set-id bits away */
 #define STK_ATTR_FILE      (1 << 13)
 #define STK_ATTR_OPEN      (1 << 15) /* on behalf of an open with O_TRUNC */
+/* include/linux/sched.h: a thread of the kernel's own. */
+#define STK_PF_KTHREAD 0x00200000
 /* include/linux/sched/signal.h */
 #define STK_SIGNAL_GROUP_EXIT 0x4
 /* include/linux/err.h */

@@ -9,6 +9,7 @@
  */
 #include "fence.bpf.h"
 #include "siphash.bpf.h"
+#include "subject.bpf.h"
 #include "written.bpf.h"
 
 STK_EXPORT(stk_denial);
@@ -177,13 +178,6 @@ __attribute__((noinline)) int report(__u64 inode, __u64 dentry, __u64 mnt, __u64
 	rec->path_len = off & STK_WALK_OFF;
 	bpf_ringbuf_submit(rec, BPF_RB_FORCE_WAKEUP);
 	return 0;
-}
-
-static __always_inline void key_of(struct stk_key *key, __u64 inode, __u32 half)
-{
-	key->ino = STK_GET(inode, inode, i_ino);
-	key->dev = STK_GET(inode, inode, i_sb, s_dev) | half;
-	key->generation = STK_GET(inode, inode, i_generation);
 }
 
 /* Whether a name of this length can have a rule in that directory: spares most of them the hash. */
@@ -359,13 +353,13 @@ __attribute__((noinline)) __u64 around(__u64 dentry, __u64 mnt, __u64 so_far, __
 		so_far = said_in(dentry, 0, so_far, kind);
 		so_far = said_up(dentry, so_far, kind);
 	}
-	return both(so_far & ~CLIMB_AGAIN, said_by(&armed->lost, kind));
+	return with_set(so_far & ~CLIMB_AGAIN, armed->lost, kind);
 }
 
 /*
  * The strongest refusals, as codes: of rules that are enforced, and below it of all. Adds those of one kind of access;
- * `asked` is its number with STK_SECOND, and above it the set of the file's own rules, with what kind of file it is. By
- * itself, or the verifier would look at each kind behind every outcome of the one before.
+ * `asked` is its number with STK_SECOND and the class of who asks, and above it the set of the file's own rules, with what
+ * kind of file it is. By itself, or the verifier would look at each kind behind every outcome of the one before.
  */
 __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked, __u64 so_far)
 {
@@ -386,7 +380,7 @@ __attribute__((noinline)) __u64 refusals(__u64 dentry, __u64 mount, __u64 asked,
 		now = around(dentry, mount, now, kind);
 	else if (armed->flags & STK_ARMED_NAMES)
 		now = said_in(stk_parent_of(dentry), dentry, now, kind | STK_LEAF);
-	return with_refusals(so_far, now, said_by(&armed->otherwise, kind));
+	return with_refusals(so_far, now, said_in_set(armed->otherwise, kind));
 }
 
 /* When the content or the attributes of a file changed last, in seconds; nobody sets that. */
@@ -440,7 +434,7 @@ __attribute__((noinline)) int refused(__u64 inode, __u64 dentry, __u64 mnt, __u6
 	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), told;
 	__u32 access = asked, kind;
 	__u64 about = (asked >> 32 << 32) | (__u64)kinds_of(inode, access) << 32 |
-		      (access & STK_SECOND);
+		      (access & STK_SECOND) | subject(access & STK_SECOND);
 
 	for (kind = 0; kind < STK_ACCESS_FILE_KINDS; kind++) {
 		if (access & (1U << kind))

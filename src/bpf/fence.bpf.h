@@ -123,8 +123,10 @@ static __always_inline int answer(__u64 told)
 	return -(int)(told >> TOLD_ERROR);
 }
 
-/* Of what is handed on as a kind of access: its number. */
+/* Of what is handed on as a kind of access: its number, and the class of who asks. */
 #define KIND_NUMBER 31
+#define KIND_CLASS  8
+#define CLASS_MASK  0xff
 
 /* What is said about one kind of access: the strongest rule that is enforced, and below it the strongest of all. */
 static __always_inline __u64 said(__u32 enforced, __u32 all)
@@ -158,8 +160,15 @@ static __always_inline __u64 with_set(__u64 so_far, __u32 number, __u32 kind)
 
 	if (!number)
 		return so_far;
+	number += kind >> KIND_CLASS & CLASS_MASK;
 	set = bpf_map_lookup_elem(&stk_sets, &number);
 	return set ? both(so_far, said_by(set, kind)) : so_far;
+}
+
+/* What one set says, and no other. */
+static __always_inline __u64 said_in_set(__u32 number, __u32 kind)
+{
+	return with_set(said(STK_RULE_NONE, STK_RULE_NONE), number, kind);
 }
 
 /* The code of the rule that refuses; odd where that is because the file is not among those that it allows. */

@@ -17,7 +17,6 @@ STK_EXPORT(stk_limit_denial);
 
 /* include/linux/sched.h, include/uapi/linux/sched.h, include/net/tcp_states.h */
 #define STK_PF_IO_WORKER 0x10
-#define STK_PF_KTHREAD   0x200000
 #define STK_CLONE_THREAD 0x10000
 #define STK_TCP_CLOSE    7
 

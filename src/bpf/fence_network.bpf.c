@@ -8,6 +8,7 @@
  */
 #include "contact.bpf.h"
 #include "host.bpf.h"
+#include "subject.bpf.h"
 
 STK_EXPORT(stk_net_denial);
 STK_EXPORT(stk_net_prefix);
@@ -255,9 +256,8 @@ __attribute__((noinline)) __u64 said_of_hosts(__u64 high, __u64 low, __u64 asked
 	return now;
 }
 
-/* Whether what is said of a host is this. */
-__attribute__((noinline)) int host_says(__u32 host, __u32 until, __u64 asked, __u32 half,
-					__u32 code)
+/* Whether what is said of a host is this. `who` is the class of who asks, with STK_SECOND or not. */
+__attribute__((noinline)) int host_says(__u32 host, __u32 until, __u64 asked, __u32 who, __u32 code)
 {
 	__u64 now, nothing = said(STK_RULE_NONE, STK_RULE_NONE);
 	__u32 kind;
@@ -267,7 +267,7 @@ __attribute__((noinline)) int host_says(__u32 host, __u32 until, __u64 asked, __
 	for (kind = STK_ACCESS_FILE_KINDS; kind < STK_ACCESS_KINDS; kind++) {
 		if (!(asked & OUTWARDS & (1ULL << kind)))
 			continue;
-		now = with_host(host, until, asked, kind | half, nothing);
+		now = with_host(host, until, asked, kind | who, nothing);
 		if ((__u32)(now >> 32) == code || (__u32)now == code)
 			return 1;
 	}
@@ -277,7 +277,7 @@ __attribute__((noinline)) int host_says(__u32 host, __u32 until, __u64 asked, __
 /*
  * A host that has an address: of the first few the one by which something is decided, else the first; its number and 1, or 0.
  */
-__attribute__((noinline)) __u32 host_at(__u64 high, __u64 low, __u64 asked, __u32 half, __u32 code)
+__attribute__((noinline)) __u32 host_at(__u64 high, __u64 low, __u64 asked, __u32 who, __u32 code)
 {
 	__u32 host = 0, first = 0, i;
 	__u64 next;
@@ -288,7 +288,7 @@ __attribute__((noinline)) __u32 host_at(__u64 high, __u64 low, __u64 asked, __u3
 		if (host >= STK_HOSTS_MAX)
 			break;
 		host++;
-		if (host_says(host - 1, next >> 32, asked, half, code))
+		if (host_says(host - 1, next >> 32, asked, who, code))
 			return host;
 		if (!first && (__u32)(next >> 32) > now_s())
 			first = host;
@@ -310,10 +310,10 @@ __attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u64 now, __
 	if (!armed)
 		return so_far;
 	if (kind & KIND_BLIND)
-		now = said_by(&armed->lost, kind);
+		now = said_in_set(armed->lost, kind);
 	else
 		now = with_set(now, set, kind);
-	return with_refusals(so_far, now, said_by(&armed->otherwise, kind));
+	return with_refusals(so_far, now, said_in_set(armed->otherwise, kind));
 }
 
 /*
@@ -323,27 +323,27 @@ __attribute__((noinline)) __u64 refusals_at(__u32 set, __u32 kind, __u64 now, __
 static __always_inline int judge(__u64 sk, __u64 high, __u64 low, __u64 asked, bool names)
 {
 	__u64 found = said(STK_RULE_NONE, STK_RULE_NONE), nothing = found, now, told, host = 0;
-	__u32 blind = asked & ASKED_BLIND ? KIND_BLIND : 0, set = 0, half, kind;
+	__u32 blind = asked & ASKED_BLIND ? KIND_BLIND : 0, set = 0, who, kind;
 	struct stk_armed *armed = armed_now();
 
 	if (!armed)
 		return 0;
-	half = armed->half;
 	names = names && armed->hosts;
 	if (!blind)
 		set = set_at(high, low, (__u16)(asked >> ASKED_PORT),
-			     (asked >> ASKED_TRANSPORT & 3) | half);
+			     (asked >> ASKED_TRANSPORT & 3) | armed->half);
+	who = armed->half | subject(armed->half);
 	for (kind = STK_ACCESS_FILE_KINDS; kind < STK_ACCESS_KINDS; kind++) {
 		if (!(asked & (1ULL << kind)))
 			continue;
-		now = names ? said_of_hosts(high, low, asked, kind | half) : nothing;
-		found = refusals_at(set, kind | half | blind, now, found);
+		now = names ? said_of_hosts(high, low, asked, kind | who) : nothing;
+		found = refusals_at(set, kind | who | blind, now, found);
 	}
 	told = told_of(found);
 	if (!told || (verdict_in(told) == STK_VERDICT_AUDIT && (asked & ASKED_SILENT)))
 		return 0;
 	if (names)
-		host = host_at(high, low, asked, half, code_in(found));
+		host = host_at(high, low, asked, who, code_in(found));
 	tell(sk, high, low, asked | host << ASKED_HOST, told | rule_in(found));
 	count_hit(rule_in(found));
 	return answer(told);

@@ -21,8 +21,6 @@ enum {
 	STK_MEMORY_THREADS = 64, /* as in process.bpf.c */
 };
 
-/* include/linux/sched.h */
-#define STK_PF_KTHREAD 0x00200000
 /* include/uapi/asm-generic/errno-base.h */
 #define ENOMEM 12
 

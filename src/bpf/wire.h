@@ -200,6 +200,8 @@ enum stk_armed_flag {
 	STK_ARMED_OTHERWISE = 1 << 2, /* and about all that no rule names */
 	STK_ARMED_KINDS = 1 << 3, /* and about kinds of files that are run */
 	STK_ARMED_TRACED = 1 << 4, /* nothing refuses system calls: they are told when they begin */
+	STK_ARMED_SUBJECTS = 1 << 5, /* what is said is not the same to everybody */
+	STK_ARMED_APART = 1 << 6, /* programs are told apart by rules that are enforced */
 };
 
 /* Starts every record. */
@@ -609,7 +611,11 @@ enum stk_guard {
 	STK_GUARD_MOUNT = 2, /* unmounting where that is */
 	STK_GUARD_MONITOR_SIGNAL = 3,
 	STK_GUARD_MONITOR_TRACE = 4, /* the monitor's memory and descriptors */
-	STK_GUARD_KINDS = 5,
+	/* A program that rules tell from one's own: its memory and descriptors, becoming it while debugged, passing for it. */
+	STK_GUARD_PROGRAM_TRACE = 5,
+	STK_GUARD_PROGRAM_EXEC = 6,
+	STK_GUARD_PROGRAM_CLAIM = 7,
+	STK_GUARD_KINDS = 8,
 };
 
 enum stk_guarded_map {
@@ -1041,10 +1047,19 @@ struct stk_host_about {
 	__u8 nameserver[STK_NAMESERVERS_MAX][16];
 };
 
-/* The strongest rule about each kind of access. */
+/*
+ * The strongest rule about each kind of access. Of each set there are as many, one behind the other, as there are classes of
+ * subjects that rules tell apart.
+ */
 struct stk_set {
 	__u32 enforced[STK_ACCESS_KINDS]; /* of those that are enforced */
 	__u32 all[STK_ACCESS_KINDS]; /* and of those that are only reported */
+};
+
+/* Who has this effective user id, in the half of the tables that is meant: 0 or STK_SECOND. */
+struct stk_user {
+	__u32 uid;
+	__u32 half;
 };
 
 /* How a rule refuses; value of stk_actions, by the rule's number. */
@@ -1059,12 +1074,15 @@ struct stk_armed {
 	__u32 epoch; /* of the policies of a fence, which one this is */
 	__u32 flags; /* stk_armed_flag */
 	__u64 hash_key[2]; /* for names: nobody outside can tell which ones meet */
-	struct stk_set otherwise; /* for files and addresses that no rule names */
-	/* For files of which nobody can tell where they are, and sockets of which nobody can tell whom they reach. */
-	struct stk_set lost;
+	/*
+	 * Entries of stk_sets, 0: nothing. For files and addresses that no rule names; for files of which nobody can tell where
+	 * they are, and sockets of which nobody can tell whom they reach.
+	 */
+	__u32 otherwise;
+	__u32 lost;
 	__u32 kinds; /* one bit for each kind of access that a rule is about */
 	__u32 canary_port; /* of UDP on 127.0.0.1, where the monitor must not reach; 0: none */
-	/* Entries of stk_sets, 0: nothing. For files that have no link, and for those that run with their owner's rights. */
+	/* The same for files that have no link, and for those that run with their owner's rights. */
 	__u32 fileless;
 	__u32 setuid;
 	__u32 written; /* the same for files that who is held may have written */

@@ -10,10 +10,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use stockade::event::Transport;
 use stockade::policy::{
-    Access, Answer, CallChange, Cases, Change, Contact, Decision, Environment, FileKind, HostName,
-    LimitChange, LimitRule, NetworkChange, Pattern, Reason, Rule, RuleSet, SystemCall, Thing,
-    Verdict, diff, diff_calls, diff_limits, diff_network, explain_call, explain_contact,
-    explain_file, schema,
+    Access, Actor, Answer, CallChange, Cases, Change, Contact, Decision, Doer, Environment,
+    FileKind, HostName, LimitChange, LimitRule, NetworkChange, Pattern, Reason, Request, Rule,
+    RuleSet, SystemCall, Thing, Verdict, diff, diff_calls, diff_limits, diff_network, explain_call,
+    explain_contact, explain_file, schema,
 };
 
 use super::{EnvironmentArgs, Format, Outcome, counted, report};
@@ -84,6 +84,12 @@ struct ExplainArgs {
     /// Only these kinds
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = kinds())]
     access: Vec<Access>,
+    /// Who runs this program; without it and --uid, anybody, and all whom the policy names and treats otherwise
+    #[arg(long = "as", value_name = "EXE")]
+    exe: Option<PathBuf>,
+    /// Who is this user
+    #[arg(long, value_name = "UID")]
+    uid: Option<u32>,
     /// Lines for people, or one JSON object for each file and kind
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
@@ -197,6 +203,9 @@ struct Explained<'a> {
     /// What the file would have to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<&'static str>,
+    /// Who it would have to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<Doer>,
     verdict: Verdict,
     /// Where it says more.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,6 +229,27 @@ fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
         let targets: Vec<Pattern> = rule.paths.iter().map(|p| p.at(real(p.path()))).collect();
         rule.paths.extend(targets);
     }
+    let subjects = set.rules.iter_mut().map(|rule| &mut rule.subject);
+    let subjects = subjects.chain(set.network.iter_mut().map(|rule| &mut rule.subject));
+    for who in subjects.flat_map(|subject| [&mut subject.by, &mut subject.not_by]) {
+        for exe in who.iter_mut().flat_map(|who| &mut who.exe) {
+            *exe = real(exe);
+        }
+    }
+    let exe = args.exe.as_deref().map(std::path::absolute).transpose();
+    let exe = exe.context("the working directory cannot be read")?;
+    let exe = exe.map(|exe| real(&exe));
+    let mut named = Actor::ANYBODY;
+    if let Some(exe) = &exe {
+        named = named.running(exe);
+    }
+    if let Some(uid) = args.uid {
+        named = named.user(uid);
+    }
+    let actors = match named == Actor::ANYBODY {
+        true => set.actors(),
+        false => vec![named],
+    };
     let named = args.access.iter().copied().reduce(|a, b| a | b);
     let wanted = named.unwrap_or(Access::ALL | Access::NETWORK | Access::CALL);
     for path in &args.paths {
@@ -243,8 +273,10 @@ fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
                 .map(|address| Contact::new(address, Some(transport), Access::NETWORK)),
         };
         if let Some(contact) = contact {
-            let reasons = explain_contact(&set, &contact);
-            let told = reasons.iter().map(Told::new).collect();
+            let told = told_by(&actors, |actor| {
+                let reasons = explain_contact(&set, &contact.by(actor));
+                reasons.iter().map(Told::new).collect()
+            });
             let of = Of::Address(&text, &args.protocol);
             let stream = Some(Thing::Connections).filter(|_| transport == Transport::Tcp);
             let things = stream.into_iter().chain([Thing::Bytes]);
@@ -265,12 +297,16 @@ fn explain_files(args: &ExplainArgs, env: &Environment) -> Outcome {
         }
         let file = std::path::absolute(path).context("the working directory cannot be read")?;
         let file = real(&file);
-        let mut kinds = Vec::from_iter(kind_of(&file));
-        let reasons = explain_file(&set, &file, &kinds);
+        let kinds = Vec::from_iter(kind_of(&file));
         // Nobody can look that up: it is so or not in each fence.
-        kinds.push(FileKind::Written);
-        let once_written = explain_file(&set, &file, &kinds);
-        let told = told_of_file(&reasons, &once_written);
+        let mut with_written = kinds.clone();
+        with_written.push(FileKind::Written);
+        let told = told_by(&actors, |actor| {
+            let request = Request::new(&file, Access::ALL).by(actor);
+            let reasons = explain_file(&set, &request.of(&kinds));
+            let once_written = explain_file(&set, &request.of(&with_written));
+            told_of_file(&reasons, &once_written)
+        });
         let of = Of::File(&file.to_string_lossy());
         print_reasons(of, told, &[], wanted, args.format)?;
     }
@@ -285,6 +321,8 @@ struct Told<'a> {
     access: Access,
     /// What the file would have to be.
     of: Option<FileKind>,
+    /// Who it would have to be.
+    by: Option<Doer>,
     answer: Answer,
     rule: Option<Named<'a>>,
     unlisted: bool,
@@ -299,6 +337,7 @@ impl<'a> Told<'a> {
         Told {
             access: reason.access,
             of: None,
+            by: None,
             answer: reason.decision.answer(),
             rule: named(&reason.decision),
             unlisted: reason.decision.unlisted,
@@ -320,6 +359,34 @@ fn told_of_file<'a>(reasons: &[Reason<'a>], once_written: &[Reason<'a>]) -> Vec<
             ..then
         }));
     }
+    all
+}
+
+/// The reasons for the first of these, each with what would be said to the others, where that differs.
+fn told_by<'a, 's>(
+    actors: &[Actor<'s>],
+    told: impl Fn(Actor<'s>) -> Vec<Told<'a>>,
+) -> Vec<Told<'a>> {
+    let Some((first, others)) = actors.split_first() else {
+        return Vec::new();
+    };
+    let mut all = told(*first);
+    let of_first = all.len();
+    for actor in others {
+        for other in told(*actor) {
+            let alike = |t: &Told<'_>| {
+                (t.access, t.of, t.answer, t.rule)
+                    == (other.access, other.of, other.answer, other.rule)
+            };
+            if !all[..of_first].iter().any(alike) {
+                all.push(Told {
+                    by: Some((*actor).into()),
+                    ..other
+                });
+            }
+        }
+    }
+    all.sort_by_key(|told| told.access.bits());
     all
 }
 
@@ -371,6 +438,7 @@ fn print_reasons(
                 mechanism,
                 access: reason.access,
                 of: reason.of.map(FileKind::name),
+                by: reason.by,
                 verdict: reason.answer.verdict,
                 answer: Some(reason.answer).filter(|a| a.to_string() != a.verdict.name()),
                 rule: reason.rule.map(|(id, _)| id),
@@ -383,9 +451,12 @@ fn print_reasons(
             continue;
         }
         let (kind, answer) = (reason.access.to_string(), reason.answer);
-        let of = reason
-            .of
-            .map_or_else(String::new, |of| format!("once {of}: "));
+        let mut of = reason
+            .by
+            .map_or_else(String::new, |by| format!("by {by}: "));
+        if let Some(kind) = reason.of {
+            of += &format!("once {kind}: ");
+        }
         let Some((id, line)) = reason.rule else {
             let why = if reason.then.is_empty() {
                 "no rule is about it".to_owned()
@@ -531,6 +602,11 @@ impl fmt::Display for Difference {
             Ordering::Equal => '~',
             Ordering::Greater => '-',
         };
-        write!(f, "{sign} {what}: {access} {before} -> {after} ({rule})")
+        write!(f, "{sign} {what}: {access} {before} -> {after} ({rule})")?;
+        match self {
+            Difference::File(Change { by: Some(by), .. })
+            | Difference::Network(NetworkChange { by: Some(by), .. }) => write!(f, " by {by}"),
+            _ => Ok(()),
+        }
     }
 }

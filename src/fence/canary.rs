@@ -112,6 +112,9 @@ impl Canaries {
         if about.notes_written {
             all.push(&self.written);
         }
+        if about.keeps_apart {
+            all.push(&ClaimCanary);
+        }
         if about.guards_network {
             all.push(&self.network);
         }
@@ -331,6 +334,21 @@ impl Proves for TracedCanary {
 
     fn told_as(&self) -> Option<u32> {
         Some(self.told_as)
+    }
+}
+
+/// The claim to run no program at all.
+#[derive(Debug)]
+pub(super) struct ClaimCanary;
+
+impl Proves for ClaimCanary {
+    fn reachable(&self) -> Result<()> {
+        // Who has no right to it is refused behind the hook, without a record.
+        Ok(())
+    }
+
+    fn access(&self) -> rustix::io::Result<()> {
+        crate::kernel::claim_canary()
     }
 }
 

@@ -278,7 +278,7 @@ fn ports(words: &[&Word<'_>]) -> Ports {
                 word.addresses.has_port(from)
             }
         });
-        let mut said = [Said::NOTHING; 3];
+        let mut said = TRANSPORTS.map(|_| Said::NOTHING);
         for word in here {
             for (said, transport) in said.iter_mut().zip(TRANSPORTS) {
                 if word.rule.transport.is_none_or(|t| transport == Some(t)) {
@@ -334,15 +334,9 @@ mod tests {
         };
         let said = said_of(contacts, key, address.port(), transport);
         let bit = kind.bits().trailing_zeros() as usize;
-        let code = said.map_or(RULE_NONE, |said| said.numbers(0).enforced[bit]);
-        match code {
-            RULE_NONE => {
-                Some(contacts.otherwise.numbers(0).enforced[bit]).filter(|c| *c != RULE_NONE)
-            }
-            code if code & 1 == 1 => None,
-            code => Some(code),
-        }
-        .map(|code| code >> 1)
+        let said = said.unwrap_or(Said::NOTHING);
+        let found = said.refused_by(&contacts.otherwise, 0, bit);
+        found.filter(|number| *number != RULE_NONE >> 1)
     }
 
     fn said_of(contacts: &Contacts, key: Prefix, port: u16, transport: usize) -> Option<Said> {
@@ -350,7 +344,7 @@ mod tests {
         longest.max_by_key(|(p, _)| p.bits).map(|(_, at)| {
             let ports = &contacts.all[*at];
             let at = ports.partition_point(|(from, _)| *from <= port);
-            ports[at - 1].1[transport]
+            ports[at - 1].1[transport].clone()
         })
     }
 
@@ -438,12 +432,12 @@ mod tests {
                         let contact = Contact::new(address, transport, kind).known_as(&name);
                         let decision = evaluate_contact(&set, &contact);
                         let ports = &contacts.all[*at];
-                        let of_host = ports[ports.partition_point(|(from, _)| *from <= port) - 1];
+                        let of_host = &ports[ports.partition_point(|(from, _)| *from <= port) - 1];
                         let said = said_at(&contacts, address, n).unwrap_or(Said::NOTHING);
                         let bit = kind.bits().trailing_zeros() as usize;
-                        let found = said
-                            .both(&of_host.1[n])
-                            .refused_by(&contacts.otherwise, bit);
+                        let found =
+                            said.both(&of_host.1[n])
+                                .refused_by(&contacts.otherwise, 0, bit);
                         let found = found.filter(|n| *n != RULE_NONE >> 1);
                         let found = found.map(|n| ranked[n as usize].id.as_str());
                         let id = decision.rule.map(|r| r.id.as_str());

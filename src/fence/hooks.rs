@@ -399,6 +399,32 @@ macro_rules! guard {
     };
 }
 
+/// Those that keep programs apart which rules tell apart.
+macro_rules! subject {
+    ($how:literal) => {
+        &[
+            network!(
+                $how,
+                "subject_trace",
+                "the memory of programs that rules name"
+            ),
+            network!(
+                $how,
+                "subject_exec",
+                "programs that rules name and that are debugged"
+            ),
+            network!(
+                $how,
+                "subject_prctl",
+                "who says that he runs another program"
+            ),
+        ]
+    };
+}
+
+pub(super) const SUBJECT_LSM: &[Probe] = subject!("lsm");
+pub(super) const SUBJECT_FMOD_RET: &[Probe] = subject!("fmod_ret");
+
 pub(super) const GUARD_LSM: &[Probe] = guard!("lsm");
 pub(super) const GUARD_FMOD_RET: &[Probe] = guard!("fmod_ret");
 

@@ -50,6 +50,13 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// Device and inode, as stat(2) has them.
+    pub(super) fn stat(&self) -> (u64, u64) {
+        self.stat
+    }
+}
+
 /// How far the key alone can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Strength {
@@ -197,6 +204,20 @@ pub(super) fn mounted_in(directory: &Opened, mounts: &[Mount]) -> Vec<(Part, Ope
     alone_below(mounts, &path).filter_map(open).collect()
 }
 
+/// Opens a program that a rule, by its place, is about, or not; a link stands for what it leads to.
+pub(super) fn open_program(rule: &str, path: &Path) -> Result<Opened> {
+    let (fd, stat) = open_path(path, OFlags::empty()).map_err(|e| {
+        cannot_be(rule, path, e).with_hint("\"exe\" names programs that are there; a copy or a later version of one is another program")
+    })?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(
+            ErrorKind::Policy,
+            format!("{rule}: {} is no program; nothing is armed", path.display()),
+        ));
+    }
+    Ok(Opened::new(path, fd, &stat))
+}
+
 /// What a file of this kind is to a rule.
 fn part(rule: &FileRule, path: &Path, below: bool, kind: FileType) -> Result<Part> {
     let wrong = |what: &str, hint: String| {
@@ -254,6 +275,12 @@ fn open_path(path: &Path, extra: OFlags) -> rustix::io::Result<(OwnedFd, Stat)> 
 }
 
 fn cannot(rule: &FileRule, path: &Path, e: rustix::io::Errno) -> Error {
+    cannot_be(&place(rule), path, e).with_hint(
+        "name a file that exists; a rule of a policy can also name one in a directory that does",
+    )
+}
+
+fn cannot_be(rule: &str, path: &Path, e: rustix::io::Errno) -> Error {
     let why = match e {
         rustix::io::Errno::NOENT => "does not exist".to_owned(),
         rustix::io::Errno::LOOP => {
@@ -266,16 +293,9 @@ fn cannot(rule: &FileRule, path: &Path, e: rustix::io::Errno) -> Error {
     };
     Error::new(
         ErrorKind::Policy,
-        format!(
-            "{}: {} {why}; nothing is armed",
-            place(rule),
-            path.display()
-        ),
+        format!("{rule}: {} {why}; nothing is armed", path.display()),
     )
     .with_source(std::io::Error::from(e))
-    .with_hint(
-        "name a file that exists; a rule of a policy can also name one in a directory that does",
-    )
 }
 
 impl Identity {

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::identity::{Exact, Identity, Known, Opened};
 use super::plan::Plan;
+use super::subjects::Subjects;
 use crate::enrich::MapLine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{self, Access, FileKind, FileRule, LimitRule, SyscallRule, Thing, place};
@@ -26,10 +27,12 @@ pub(super) struct Vital {
     /// For what.
     access: Access,
     opened: Opened,
+    /// Of who needs it.
+    class: usize,
 }
 
 /// What these processes need of the file system; empty where nobody is held.
-pub(super) fn vital(held: &[u32]) -> Vec<Vital> {
+pub(super) fn vital(held: &[u32], subjects: &Subjects) -> Vec<Vital> {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
     if held.is_empty() {
@@ -45,6 +48,7 @@ pub(super) fn vital(held: &[u32]) -> Vec<Vital> {
             format!("process {pid} ({name})")
         };
         let program = fs::read_link(proc.join("exe")).unwrap_or_default();
+        let class = class_of(&proc, subjects);
         // Behind the link lies the very file, whatever is at its name now.
         let mut needed = vec![(Access::EXEC, proc.join("exe"), program)];
         let maps = fs::read(proc.join("maps")).unwrap_or_default();
@@ -62,16 +66,28 @@ pub(super) fn vital(held: &[u32]) -> Vec<Vital> {
             let Ok(stat) = rustix::fs::fstat(&fd) else {
                 continue;
             };
-            if seen.insert((stat.st_dev, stat.st_ino)) {
+            if seen.insert((class, stat.st_dev, stat.st_ino)) {
                 all.push(Vital {
                     who: who.clone(),
                     access,
                     opened: Opened::new(&path, fd, &stat),
+                    class,
                 });
             }
         }
     }
     all
+}
+
+/// Whom rules take a process for.
+fn class_of(proc: &Path, subjects: &Subjects) -> usize {
+    use std::os::unix::fs::MetadataExt as _;
+    let exe = fs::metadata(proc.join("exe")).ok();
+    let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
+    // Real, effective, saved and of the file system.
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = line.and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+    subjects.class_of(exe.map(|exe| (exe.dev(), exe.ino())), uid)
 }
 
 /// Files that are mapped to be run, of /proc/PID/maps. The program is among them.
@@ -154,6 +170,7 @@ impl Plan {
             who,
             access,
             opened,
+            class,
         } in vital
         {
             // Too deep for the kernel half: no rule knows it, and no policy names it.
@@ -169,9 +186,9 @@ impl Plan {
                 let bit = kind.bits().trailing_zeros() as usize;
                 let said = match file.setuid && kind == Access::EXEC {
                     true => said.both(&self.of_kinds[FileKind::Setuid as usize]),
-                    false => said,
+                    false => said.clone(),
                 };
-                let Some(number) = said.refused_by(&self.otherwise, bit) else {
+                let Some(number) = said.refused_by(&self.otherwise, class, bit) else {
                     continue;
                 };
                 let rule = rules.get(number as usize);

@@ -17,6 +17,7 @@ mod pins;
 mod places;
 mod plan;
 pub(crate) mod record;
+mod subjects;
 mod tables;
 mod written;
 
@@ -78,15 +79,16 @@ impl Mechanism {
     }
 
     /// The objects of the fence and what they attach: that for files, that for the network, that for limits, that for the
-    /// fence itself, and that which notes the files that are written.
-    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 5] {
-        let (files, network, limits, guard, written) = match self {
+    /// fence itself, that which notes the files that are written, and that which keeps programs apart.
+    pub(crate) fn parts(self) -> [(Object, &'static [Probe]); 6] {
+        let (files, network, limits, guard, written, subject) = match self {
             Mechanism::Lsm => (
                 hooks::LSM,
                 hooks::NETWORK_LSM,
                 hooks::LIMITS_LSM,
                 hooks::GUARD_LSM,
                 hooks::WRITTEN_LSM,
+                hooks::SUBJECT_LSM,
             ),
             Mechanism::FmodRet => (
                 hooks::FMOD_RET,
@@ -94,6 +96,7 @@ impl Mechanism {
                 hooks::LIMITS_FMOD_RET,
                 hooks::GUARD_FMOD_RET,
                 hooks::WRITTEN_FMOD_RET,
+                hooks::SUBJECT_FMOD_RET,
             ),
         };
         [
@@ -102,6 +105,7 @@ impl Mechanism {
             (Object::FenceLimit, limits),
             (Object::FenceGuard, guard),
             (Object::FenceWritten, written),
+            (Object::FenceSubject, subject),
         ]
     }
 }
@@ -138,6 +142,7 @@ pub(crate) struct About {
     pub(crate) traces_calls: bool,
     guards_itself: bool,
     notes_written: bool,
+    keeps_apart: bool,
     knows_hosts: bool,
 }
 
@@ -158,6 +163,7 @@ impl About {
             traces_calls: plan.calls.are_traced(),
             guards_itself: plan.guards_itself,
             notes_written: plan.asks_what_was_written(),
+            keeps_apart: plan.keeps_apart,
             knows_hosts: plan.contacts.hosts().len() > 0,
         }
     }
@@ -173,6 +179,7 @@ impl About {
             limits_calls: self.limits_calls && !other.limits_calls,
             guards_itself: self.guards_itself && !other.guards_itself,
             notes_written: self.notes_written && !other.notes_written,
+            keeps_apart: self.keeps_apart && !other.keeps_apart,
             ..self
         }
     }
@@ -577,7 +584,7 @@ fn attach(
 ) -> Result<std::result::Result<(Attachments, Vec<ProbeReport>), String>> {
     let mut attached = Attachments::default();
     let mut reports: Vec<ProbeReport> = Vec::new();
-    let [files, network, limits, guard, written] = mechanism.parts();
+    let [files, network, limits, guard, written, subject] = mechanism.parts();
     let [calls, limited_calls, purses, hosts] = TRACING;
     let mut wanted: Vec<(Object, Vec<&'static Probe>)> = Vec::new();
     if plan.guards_files {
@@ -616,6 +623,9 @@ fn attach(
     }
     if plan.asks_what_was_written() {
         wanted.push((written.0, written.1.iter().collect()));
+    }
+    if plan.keeps_apart {
+        wanted.push((subject.0, subject.1.iter().collect()));
     }
     for (object, mut needed) in wanted {
         needed.retain(|probe| !hooked.contains(probe.name));

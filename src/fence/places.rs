@@ -5,6 +5,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
+use super::subjects::Classes;
 use super::tables::Turn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Access, Effect, FileRule, Mode};
@@ -19,15 +20,23 @@ pub(super) struct Voice {
     number: u32,
     effect: Effect,
     mode: Mode,
+    to: Classes,
 }
 
 impl Voice {
+    /// A rule about everybody.
     pub(super) fn new(number: u32, effect: Effect, mode: Mode) -> Self {
         Voice {
             number,
             effect,
             mode,
+            to: Classes::EVERYBODY,
         }
+    }
+
+    /// The same about these alone.
+    pub(super) fn to(self, to: Classes) -> Self {
+        Voice { to, ..self }
     }
 
     /// As a set has it: doubled, and 1 more for a rule that allows.
@@ -36,30 +45,21 @@ impl Voice {
     }
 }
 
-/// What is said about one object, kind by kind: by the strongest rule that is enforced, and by the strongest of all.
+/// What is said to somebody about one object, kind by kind: by the strongest rule that is enforced, and by the strongest of
+/// all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Said {
+struct Codes {
     enforced: [u32; ACCESS_KINDS],
     all: [u32; ACCESS_KINDS],
 }
 
-impl Said {
-    pub(super) const NOTHING: Said = Said {
+impl Codes {
+    const NONE: Codes = Codes {
         enforced: [RULE_NONE; ACCESS_KINDS],
         all: [RULE_NONE; ACCESS_KINDS],
     };
 
-    /// Adds a rule. Which one decides is a matter of their numbers, and not of the order in which they are added.
-    pub(super) fn add(&mut self, voice: Voice, access: Access) {
-        self.add_code(voice.code(), voice.mode, access);
-    }
-
-    /// Adds that what a rule allows elsewhere is denied.
-    pub(super) fn add_rest(&mut self, voice: Voice, access: Access) {
-        self.add_code(voice.number << 1, voice.mode, access);
-    }
-
-    fn add_code(&mut self, code: u32, mode: Mode, access: Access) {
+    fn add(&mut self, code: u32, mode: Mode, access: Access) {
         for bit in 0..ACCESS_KINDS {
             if access.bits() & (1 << bit) == 0 {
                 continue;
@@ -71,56 +71,103 @@ impl Said {
         }
     }
 
-    /// Only what denies.
-    fn refusals(&self) -> Said {
-        let only = |codes: &[u32; ACCESS_KINDS]| {
-            codes.map(|code| if code & 1 == 0 { code } else { RULE_NONE })
-        };
-        Said {
-            enforced: only(&self.enforced),
-            all: only(&self.all),
+    fn map(&self, f: impl Fn(u32) -> u32) -> Codes {
+        Codes {
+            enforced: self.enforced.map(&f),
+            all: self.all.map(&f),
         }
     }
 
-    pub(super) fn both(&self, other: &Said) -> Said {
+    fn both(&self, other: &Codes) -> Codes {
         let stronger = |mine: [u32; ACCESS_KINDS], theirs: [u32; ACCESS_KINDS]| {
             std::array::from_fn(|kind| mine[kind].min(theirs[kind]))
         };
-        Said {
+        Codes {
             enforced: stronger(self.enforced, other.enforced),
             all: stronger(self.all, other.all),
         }
     }
+}
 
-    /// The rule that refuses this kind of access, of those that are enforced, as `refusals()` in the kernel half finds it;
-    /// `otherwise` is said where nothing is said here.
-    pub(super) fn refused_by(&self, otherwise: &Said, kind: usize) -> Option<u32> {
-        let code = match self.enforced[kind] {
-            RULE_NONE => otherwise.enforced[kind],
+/// What is said about one object: nothing, the same to everybody, or by the class of who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Said(Vec<Codes>);
+
+impl Said {
+    pub(super) const NOTHING: Said = Said(Vec::new());
+
+    /// Adds a rule. Which one decides is a matter of their numbers, and not of the order in which they are added.
+    pub(super) fn add(&mut self, voice: Voice, access: Access) {
+        self.add_code(voice.code(), voice, access);
+    }
+
+    /// Adds that what a rule allows elsewhere is denied.
+    pub(super) fn add_rest(&mut self, voice: Voice, access: Access) {
+        self.add_code(voice.number << 1, voice, access);
+    }
+
+    fn add_code(&mut self, code: u32, voice: Voice, access: Access) {
+        self.tell_apart(voice.to.of());
+        for (class, codes) in self.0.iter_mut().enumerate() {
+            if voice.to.contains(class) {
+                codes.add(code, voice.mode, access);
+            }
+        }
+    }
+
+    /// Says it to each of so many classes.
+    fn tell_apart(&mut self, classes: usize) {
+        if self.0.len() < classes {
+            let so_far = self.to(0);
+            self.0.resize(classes, so_far);
+        }
+    }
+
+    /// What is said to one class.
+    fn to(&self, class: usize) -> Codes {
+        let one = self.0.get(class).or(self.0.first());
+        one.copied().unwrap_or(Codes::NONE)
+    }
+
+    /// Only what denies.
+    fn refusals(&self) -> Said {
+        let denies = |code: u32| if code & 1 == 0 { code } else { RULE_NONE };
+        Said(self.0.iter().map(|codes| codes.map(denies)).collect())
+    }
+
+    pub(super) fn both(&self, other: &Said) -> Said {
+        let classes = self.0.len().max(other.0.len());
+        let both = (0..classes).map(|class| self.to(class).both(&other.to(class)));
+        Said(both.collect())
+    }
+
+    /// The rule that refuses this kind of access to a class, of those that are enforced, as `refusals()` in the kernel half
+    /// finds it; `otherwise` is said where nothing is said here.
+    pub(super) fn refused_by(&self, otherwise: &Said, class: usize, kind: usize) -> Option<u32> {
+        let code = match self.to(class).enforced[kind] {
+            RULE_NONE => otherwise.to(class).enforced[kind],
             code => code,
         };
         let allowed = code & 1 == 1;
         (!allowed).then_some(code >> 1)
     }
 
-    /// As the kernel half has it, where the first rule of the policy has this number.
-    pub(super) fn numbers(&self, first: u32) -> RuleNumbers {
-        let moved = |code: u32| match code >> 1 {
+    /// As the kernel half has it for each of so many classes, where the first rule of the policy has this number.
+    pub(super) fn numbers(&self, first: u32, classes: usize) -> impl Iterator<Item = RuleNumbers> {
+        let moved = move |code: u32| match code >> 1 {
+            _ if code == RULE_NONE => code,
             RULE_CANARY => code,
             number => (number + first) << 1 | (code & 1),
         };
-        let moved = |codes: &[u32; ACCESS_KINDS]| {
-            codes.map(|code| if code == RULE_NONE { code } else { moved(code) })
-        };
-        RuleNumbers {
-            enforced: moved(&self.enforced),
-            all: moved(&self.all),
-        }
+        (0..classes).map(move |class| {
+            let Codes { enforced, all } = self.to(class).map(moved);
+            RuleNumbers { enforced, all }
+        })
     }
 }
 
 /// What is said at one place.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Here {
     /// About the file, or whatever has the name.
     pub(super) own: Said,
@@ -197,10 +244,10 @@ impl Places {
 
     /// What is said about a file that is there, but for what its tag says.
     pub(super) fn about(&self, key: &FileKey, name: &[u8], above: &[FileKey]) -> Said {
-        let own = self.keys.get(key).map(|here| here.own);
+        let own = self.keys.get(key).map(|here| &here.own);
         let named = above.first().and_then(|directory| {
             let here = self.names.get(&(*directory, name.to_owned()))?;
-            Some(here.own)
+            Some(&here.own)
         });
         let below = above
             .iter()
@@ -208,8 +255,8 @@ impl Places {
         let all = own
             .into_iter()
             .chain(named)
-            .chain(below.map(|here| here.below));
-        all.fold(Said::NOTHING, |all, said| all.both(&said))
+            .chain(below.map(|here| &here.below));
+        all.fold(Said::NOTHING, |all, said| all.both(said))
     }
 
     fn at(&mut self, key: &FileKey) -> &mut Here {
@@ -283,28 +330,45 @@ fn hash_of(name: &[u8], key: [u64; 2]) -> u64 {
 }
 
 /// All that is said, each once: most files of a policy have the same.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sets {
     numbers: HashMap<Said, u32>,
-    pub(super) all: Vec<Said>,
+    all: Vec<Said>,
+    /// To how many it is said.
+    classes: usize,
 }
 
 impl Sets {
-    pub(super) fn new<'a>(said: impl Iterator<Item = &'a Said>) -> Self {
-        let mut sets = Sets::default();
+    pub(super) fn new<'a>(said: impl Iterator<Item = &'a Said>, classes: usize) -> Self {
+        let mut sets = Sets {
+            numbers: HashMap::new(),
+            all: Vec::new(),
+            classes,
+        };
         for said in said {
             if *said == Said::NOTHING || sets.numbers.contains_key(said) {
                 continue;
             }
-            sets.all.push(*said);
             // A map's size is a u32; the loader says so when there are more.
-            let number = u32::try_from(sets.all.len()).unwrap_or(u32::MAX);
-            sets.numbers.insert(*said, number);
+            let number = u32::try_from(sets.len() + 1).unwrap_or(u32::MAX);
+            sets.all.push(said.clone());
+            sets.numbers.insert(said.clone(), number);
         }
         sets
     }
 
-    /// Its number, from 1; 0 for nothing.
+    /// How many entries they have in the kernel half: one to each class.
+    pub(super) fn len(&self) -> usize {
+        self.all.len() * self.classes
+    }
+
+    /// Entries of `stk_sets` in their order, where the first rule of the policy has this number.
+    pub(super) fn entries(&self, first_rule: u32) -> impl Iterator<Item = RuleNumbers> {
+        let all = self.all.iter();
+        all.flat_map(move |said| said.numbers(first_rule, self.classes))
+    }
+
+    /// The number of the first of its entries, from 1; 0 for nothing.
     pub(super) fn number(&self, said: &Said) -> u32 {
         self.numbers.get(said).copied().unwrap_or(0)
     }
@@ -334,9 +398,9 @@ mod tests {
         said.add(deny(3, Mode::Audit), Access::READ);
         said.add(Voice::new(4, Effect::Allow, Mode::Enforce), Access::READ);
         said.add(deny(6, Mode::Audit), Access::READ);
-        assert_eq!(said.enforced[..3], [9, 10, RULE_NONE]);
-        assert_eq!(said.all[..2], [6, 10]);
-        assert_eq!(said.refusals().enforced[..2], [RULE_NONE, 10]);
+        assert_eq!(said.to(0).enforced[..3], [9, 10, RULE_NONE]);
+        assert_eq!(said.to(0).all[..2], [6, 10]);
+        assert_eq!(said.refusals().to(0).enforced[..2], [RULE_NONE, 10]);
     }
 
     #[test]
@@ -355,8 +419,8 @@ mod tests {
         places
             .name(&key(9), b"x", false)
             .add(deny(7, Mode::Enforce), Access::READ);
-        let sets = Sets::new(places.said());
-        assert_eq!(sets.all.len(), 1);
+        let sets = Sets::new(places.said(), 1);
+        assert_eq!(sets.len(), 1);
         let keys = places.keys(&sets, Turn::one());
         assert_eq!(keys.len(), 4);
         for (key, ruling) in keys {

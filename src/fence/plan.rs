@@ -10,6 +10,7 @@ use super::identity::{self, Identity, Known, Opened, Part, Strength};
 use super::limits::Limits;
 use super::lockout;
 use super::places::{Places, Said, Sets, Voice};
+use super::subjects::{self, Named, Subjects};
 use super::tables::Entries;
 use crate::enrich::mounts::MountTable;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,12 +38,20 @@ pub(crate) struct Plan {
     /// How each rule refuses, by its number.
     pub(super) refusals: Vec<Refusal>,
     pub(super) sets: Sets,
+    /// Whom rules tell apart.
+    pub(super) subjects: Named,
+    /// Rules that are enforced tell programs apart: nobody is to speak through another one.
+    pub(super) keeps_apart: bool,
     /// There are rules about files.
     pub(super) guards_files: bool,
     /// The kinds of access to files that they refuse.
     pub(super) kinds: Access,
     /// What is said about files that no rule names.
     pub(super) otherwise: Said,
+    /// The same with what is said about addresses that no rule names.
+    pub(super) elsewhere: Said,
+    /// What is said about files of which nobody can tell where they are, and sockets of which nobody can tell whom they reach.
+    pub(super) lost: Said,
     /// What is said about kinds of files, in the order of [`FileKind::ALL`].
     pub(super) of_kinds: [Said; FileKind::ALL.len()],
     /// Directories that would lose their keys with their inodes.
@@ -112,14 +121,16 @@ impl Plan {
             )
             .with_hint("name fewer calls whose neighbours are not named"));
         }
-        let contacts = Contacts::new(
-            (super::count(ranked.len())..)
-                .zip(of_network)
-                .map(|(number, rule)| (Voice::new(number, rule.effect, rule.mode), rule)),
-        );
+        let who = Subjects::open(rules)?;
+        let contacts = Contacts::new((super::count(ranked.len())..).zip(of_network).map(
+            |(number, rule)| {
+                let voice = Voice::new(number, rule.effect, rule.mode);
+                (voice.to(who.classes(&rule.subject)), rule)
+            },
+        ));
         let voices = (0u32..).zip(&ranked).map(|(number, rule)| {
             let voice = Voice::new(number, rule.effect, rule.mode);
-            (voice, *rule)
+            (voice.to(who.classes(&rule.subject)), *rule)
         });
         let mut kinds = Access::default();
         for rule in &ranked {
@@ -129,7 +140,7 @@ impl Plan {
             }
         }
         let mut otherwise = Said::NOTHING;
-        let mut of_kinds = [Said::NOTHING; FileKind::ALL.len()];
+        let mut of_kinds = FileKind::ALL.map(|_| Said::NOTHING);
         let mut wanted = Vec::new();
         let mut table = MountTable::default();
         for (voice, rule) in voices {
@@ -154,7 +165,7 @@ impl Plan {
             }
         }
         lockout::spare(operators, &rules.limits)?;
-        let vital = lockout::vital(operators);
+        let vital = lockout::vital(operators, &who);
         let known = Known::ask(asker, btf)?;
         let mut plan = Plan {
             targets: Vec::new(),
@@ -163,10 +174,14 @@ impl Plan {
             calls,
             limits,
             refusals,
-            sets: Sets::default(),
+            sets: Sets::new(std::iter::empty(), 1),
+            subjects: who.identify(&known)?,
+            keeps_apart: subjects::keeps_apart(rules),
             guards_files: !ranked.is_empty(),
             kinds,
             otherwise,
+            elsewhere: Said::NOTHING,
+            lost: Said::NOTHING,
             of_kinds,
             held: Vec::new(),
             filter,
@@ -187,13 +202,16 @@ impl Plan {
             plan.enter(voice, rule, part, identity, &mut by_file);
         }
         plan.spares(vital, &known, &ranked, &by_file)?;
+        plan.elsewhere = plan.otherwise.both(&plan.contacts.otherwise);
+        plan.lost = plan.places.refused_below().both(&plan.contacts.refused);
         plan.sets = Sets::new(
             plan.places
                 .said()
                 .chain(plan.targets.iter().map(|t| &t.said))
                 .chain(plan.contacts.said())
                 .chain(&plan.of_kinds)
-                .chain([&canary_rule()]),
+                .chain([&plan.elsewhere, &plan.lost, &canary_rule()]),
+            plan.subjects.classes,
         );
         Ok(plan)
     }
@@ -273,7 +291,7 @@ impl Plan {
             // The canary's.
             keys: super::count(self.places.key_count() + 1),
             names: super::count(self.places.name_count()),
-            sets: super::count(self.sets.all.len()),
+            sets: super::count(self.sets.len()),
             rules: super::count(self.refusals.len()),
             prefixes: super::count(self.contacts.prefix_count()),
             ranges: super::count(self.contacts.range_count()),

@@ -13,9 +13,9 @@ use super::places::{Here, Said};
 use super::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{Loader, OwnTable};
+use crate::policy::FileKind;
 use crate::wire::{
-    ACCESS_KINDS, Armed, COUNTED_KINDS, FileKey, InForce, RuleAction, RuleNumbers, SECOND,
-    armed_flag, bytes_of, ruling_flag,
+    Armed, COUNTED_KINDS, FileKey, InForce, RuleAction, SECOND, armed_flag, bytes_of, ruling_flag,
 };
 
 /// How many entries a policy has in the tables, or there is room for.
@@ -230,10 +230,6 @@ impl Turn {
             ..*key
         }
     }
-
-    fn numbers(self, said: &Said) -> RuleNumbers {
-        said.numbers(self.first_rule())
-    }
 }
 
 /// Entries of a table that are to be removed.
@@ -262,16 +258,12 @@ pub(super) struct Tables {
 impl Tables {
     /// With nothing in force. The objects must be loaded that bring the tables along.
     pub(super) fn new(room: Entries, loader: &Loader) -> Result<Self> {
-        let nothing = RuleNumbers {
-            enforced: [0; ACCESS_KINDS],
-            all: [0; ACCESS_KINDS],
-        };
         let empty = Armed {
             epoch: 0,
             flags: 0,
             hash_key: [0; 2],
-            otherwise: nothing,
-            lost: nothing,
+            otherwise: 0,
+            lost: 0,
             kinds: 0,
             canary_port: 0,
             fileless: 0,
@@ -342,7 +334,7 @@ impl Tables {
         for (table, keys) in std::mem::take(&mut self.entered[turn.half as usize]) {
             loader.map(table)?.remove(&keys)?;
         }
-        let sets = plan.sets.all.iter().map(|said| turn.numbers(said));
+        let sets = plan.sets.entries(turn.first_rule());
         let sets: Vec<_> = (turn.set(1)..).zip(sets).collect();
         loader.map("stk_sets")?.set_all(&sets, "a set of rules")?;
         let actions = plan.refusals.iter().map(|refusal| RuleAction {
@@ -363,6 +355,19 @@ impl Tables {
             loader.map("stk_net_ranges")?.set_all(&ranges, what)?;
             self.enter(loader, "stk_nets", &tables.nets, "the rules of addresses")?;
             self.hosts.fill(&tables.hosts, turn, loader)?;
+        }
+        let exes = plan.subjects.exes(turn);
+        if !exes.is_empty() {
+            self.enter(
+                loader,
+                "stk_subject_exes",
+                &exes,
+                "a program that rules name",
+            )?;
+        }
+        let uids = plan.subjects.uids(turn);
+        if !uids.is_empty() {
+            self.enter(loader, "stk_subject_uids", &uids, "a user whom rules name")?;
         }
         let were_ruled = &mut self.ruled_calls[turn.half as usize];
         if !plan.calls.is_empty() || *were_ruled {
@@ -414,7 +419,7 @@ impl Tables {
         let tags = loader.map(turn.half.tags())?;
         for target in &plan.targets {
             let fd = target.identity.fd().as_raw_fd();
-            let ruling = plan.sets.ruling(&Here::file(target.said), turn);
+            let ruling = plan.sets.ruling(&Here::file(target.said.clone()), turn);
             let what = format_args!("the guard of {}", target.identity.path.display());
             tags.set(&fd.to_ne_bytes(), bytes_of(&ruling), what)?;
         }
@@ -439,18 +444,21 @@ impl Tables {
     fn armed(&self, plan: &Plan, canaries: &Canaries) -> Armed {
         let turn = self.last;
         let flag = |is: bool, bit| if is { bit } else { 0 };
+        let set = |said: &Said| turn.set(plan.sets.number(said));
         let [fileless, setuid, written] =
-            plan.of_kinds.map(|said| turn.set(plan.sets.number(&said)));
+            FileKind::ALL.map(|kind| set(&plan.of_kinds[kind as usize]));
         Armed {
             epoch: turn.epoch,
             flags: flag(plan.places.has_names(), armed_flag::NAMES)
                 | flag(plan.places.has_below(), armed_flag::BELOW)
                 | flag(plan.otherwise != Said::NOTHING, armed_flag::OTHERWISE)
                 | flag(fileless | setuid | written != 0, armed_flag::KINDS)
-                | flag(plan.calls.are_traced(), armed_flag::TRACED),
+                | flag(plan.calls.are_traced(), armed_flag::TRACED)
+                | flag(plan.subjects.classes > 1, armed_flag::SUBJECTS)
+                | flag(plan.keeps_apart, armed_flag::APART),
             hash_key: self.hash_key,
-            otherwise: turn.numbers(&plan.otherwise.both(&plan.contacts.otherwise)),
-            lost: turn.numbers(&plan.places.refused_below().both(&plan.contacts.refused)),
+            otherwise: set(&plan.elsewhere),
+            lost: set(&plan.lost),
             kinds: plan.contacts.kinds.bits(),
             canary_port: match plan.contacts.is_empty() {
                 true => 0,

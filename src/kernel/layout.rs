@@ -318,6 +318,7 @@ same_layout!(
         below
     }
 );
+same_layout!(wire::UserKey = fence::types::stk_user { uid, half });
 same_layout!(wire::RuleNumbers = fence::types::stk_set { enforced, all });
 same_layout!(wire::RuleAction = fence::types::stk_action { error, kill, hits });
 same_layout!(

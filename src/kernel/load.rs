@@ -54,6 +54,7 @@ objects! {
     FenceSyscall, FENCE_SYSCALL;
     FenceLimit, FENCE_LIMIT;
     FenceGuard, FENCE_GUARD;
+    FenceSubject, FENCE_SUBJECT;
     FenceWritten, FENCE_WRITTEN;
     FenceHost, FENCE_HOST;
     Syscall, SYSCALL;

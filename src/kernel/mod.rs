@@ -6,6 +6,7 @@
 mod ask;
 mod attached;
 mod btf;
+mod claim;
 mod clock;
 mod cpus;
 mod drops;
@@ -32,6 +33,7 @@ mod trial;
 pub(crate) use ask::{Asker, Seed, read_iterator};
 pub(crate) use attached::{Attached, Attachments, skipped};
 pub(crate) use btf::KernelBtf;
+pub(crate) use claim::claim_canary;
 pub(crate) use clock::{boot_ns, real_time_offset_ns};
 pub(crate) use cpus::LateCpus;
 pub(crate) use drops::{Drops, Losses};

@@ -45,6 +45,7 @@ skeleton!(fence, "fence", FENCE);
 skeleton!(fence_network, "fence_network", FENCE_NETWORK);
 skeleton!(fence_syscall, "fence_syscall", FENCE_SYSCALL);
 skeleton!(fence_guard, "fence_guard", FENCE_GUARD);
+skeleton!(fence_subject, "fence_subject", FENCE_SUBJECT);
 skeleton!(fence_host, "fence_host", FENCE_HOST);
 skeleton!(fence_written, "fence_written", FENCE_WRITTEN);
 skeleton!(fence_limit, "fence_limit", FENCE_LIMIT);

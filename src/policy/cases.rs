@@ -13,7 +13,7 @@ use super::evaluate::{
 };
 use super::fault::{Fault, Place, quoted, unknown};
 use super::pattern;
-use super::{Access, Contact, Environment, FileKind, HostName, RuleSet, SystemCall};
+use super::{Access, Contact, Doer, Environment, FileKind, HostName, RuleSet, SystemCall};
 use crate::error::Result;
 use crate::event::Transport;
 
@@ -33,6 +33,8 @@ mapping! {
         address: Spanned<String>,
         syscall: Spanned<String>,
         protocol: Spanned<String>,
+        r#as: Spanned<String>,
+        uid: Spanned<String>,
         of: Spanned<String>,
         access: Spanned<Value<Spanned<String>>>,
         expect: Spanned<String>,
@@ -83,6 +85,8 @@ pub struct Case {
     pub of: Option<FileKind>,
     /// One kind, or several at once.
     pub access: Access,
+    /// By whom.
+    pub by: Doer,
     /// What the policy should say.
     pub expect: Verdict,
     /// The id of the rule that it should come from, where the case names one.
@@ -129,18 +133,19 @@ impl Cases {
         self.cases
             .iter()
             .filter_map(|case| {
+                let actor = case.by.actor();
                 let (verdict, rule) = match &case.object {
                     Accessed::File(path) => {
                         let request = Request::new(path, case.access).of(case.of.as_slice());
-                        outcome(&evaluate(set, &request))
+                        outcome(&evaluate(set, &request.by(actor)))
                     }
                     Accessed::Address(address, transport) => {
                         let contact = Contact::new(*address, *transport, case.access);
-                        outcome(&evaluate_contact(set, &contact))
+                        outcome(&evaluate_contact(set, &contact.by(actor)))
                     }
                     Accessed::Host(host, port, transport) => {
                         let contact = Contact::to_host(host, *port, *transport, case.access);
-                        outcome(&evaluate_contact(set, &contact))
+                        outcome(&evaluate_contact(set, &contact.by(actor)))
                     }
                     Accessed::Call(call) => outcome(&evaluate_call(set, call)),
                 };
@@ -218,6 +223,29 @@ fn words_of_access(
     }
 }
 
+/// Who it is.
+fn doer(
+    exe: Option<&Spanned<String>>,
+    uid: Option<&Spanned<String>>,
+    is_call: bool,
+    env: &Environment,
+) -> std::result::Result<Doer, Fault> {
+    let fault = |said: &Spanned<String>| {
+        let place = said.referenced;
+        move |sentence: String| Fault::new(place, sentence)
+    };
+    if is_call && let Some(said) = exe.or(uid) {
+        let sentence = "rules about system calls are about everybody; leave \"as\" and \"uid\" out";
+        return Err(Fault::new(said.referenced, sentence));
+    }
+    let exe = exe.map(|exe| compile::parse_exe(&exe.value, env).map_err(fault(exe)));
+    let uid = uid.map(|uid| compile::parse_uid(&uid.value).map_err(fault(uid)));
+    Ok(Doer {
+        exe: exe.transpose()?,
+        uid: uid.transpose()?,
+    })
+}
+
 fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, Fault> {
     let place = entry.referenced;
     let Entry {
@@ -225,6 +253,8 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
         address,
         syscall,
         protocol,
+        r#as,
+        uid,
         of,
         access,
         expect,
@@ -297,6 +327,8 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
             Fault::new(of.referenced, sentence)
         })?),
     };
+    let is_call = matches!(object, Accessed::Call(_));
+    let by = doer(r#as.as_ref(), uid.as_ref(), is_call, env)?;
     let access = match (access, &object) {
         (None, Accessed::Call(_)) => None,
         (Some(access), Accessed::Call(_)) => {
@@ -334,6 +366,7 @@ fn case(entry: Spanned<Entry>, env: &Environment) -> std::result::Result<Case, F
         object,
         of,
         access,
+        by,
         expect: verdict,
         rule,
         line: Place::from(place).line,

@@ -5,18 +5,19 @@
 mod limit;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use serde_saphyr::{Location, Spanned};
 
 use super::access::Access;
 use super::document::{
-    self, Document, FileEntry, List, ListEntry, NetworkEntry, SyscallEntry, Value,
+    self, Document, FileEntry, List, ListEntry, NetworkEntry, SyscallEntry, Value, WhoEntry,
 };
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
 use super::variables::Variables;
 use super::{
     Addresses, Called, Effect, Environment, FileRule, LimitRule, Mode, NetworkRule, Otherwise,
-    Pattern, Refusal, RuleSet, SyscallRule,
+    Pattern, Refusal, RuleSet, Subject, SyscallRule, Who,
 };
 use crate::event::{Transport, names};
 use limit::limit_rule;
@@ -94,7 +95,7 @@ pub(super) fn compile(text: &str, source_name: &str, env: &Environment) -> Resul
     found.sort_by_key(|(rule, _)| rule.line);
     let mut contacts = Vec::new();
     for entry in entries(network, "network")? {
-        contacts.push(network_rule(entry, mode)?);
+        contacts.push(network_rule(entry, mode, env)?);
     }
     let mut calls = Vec::new();
     for entry in entries(syscalls, "syscalls")? {
@@ -236,7 +237,13 @@ fn head(
 
 impl Head {
     /// The rule, and where its id stands.
-    fn rule(self, access: Access, paths: Vec<Pattern>, tail: Tail) -> (FileRule, Location) {
+    fn rule(
+        self,
+        access: Access,
+        paths: Vec<Pattern>,
+        subject: Subject,
+        tail: Tail,
+    ) -> (FileRule, Location) {
         let rule = FileRule {
             id: self.id,
             effect: self.effect,
@@ -245,6 +252,7 @@ impl Head {
             mode: tail.mode,
             priority: tail.priority,
             refusal: tail.refusal,
+            subject,
             may_be_missing: true,
             line: Place::from(self.place).line,
         };
@@ -339,6 +347,7 @@ fn list_rule(
         priority,
         action,
         errno,
+        ..
     } = entry;
     if id.is_none() && deny.is_none() && allow.is_none() && mode.is_none() {
         return Err(Fault::new(
@@ -353,14 +362,16 @@ fn list_rule(
 
 /// One rule, and where its id stands.
 fn exec_rule(
-    entry: Spanned<ListEntry>,
+    mut entry: Spanned<ListEntry>,
     default_mode: Mode,
     env: &Environment,
 ) -> Result<(FileRule, Location), Fault> {
+    let subject = [entry.value.by.take(), entry.value.not_by.take()];
     let (head, tail) = list_rule("exec", entry.value, entry.referenced, default_mode)?;
     let file = |path: &str| Pattern::parse_program(path, head.effect, env);
     let paths = parse_paths(&head.list, head.key, &head.id, file)?;
-    Ok(head.rule(Access::EXEC, paths, tail))
+    let subject = parse_subject(subject, &head.id, env)?;
+    Ok(head.rule(Access::EXEC, paths, subject, tail))
 }
 
 /// One rule, and where its id stands.
@@ -383,6 +394,8 @@ fn syscall_rule(
         id,
         deny,
         allow,
+        by: None,
+        not_by: None,
         mode,
         priority,
         action,
@@ -425,6 +438,8 @@ fn file_rule(
         allow,
         paths,
         inodes,
+        by,
+        not_by,
         mode,
         priority,
         action,
@@ -458,13 +473,15 @@ fn file_rule(
         named.extend(parse_paths(&inodes, "inodes", &head.id, inode)?);
     }
     let tail = tail([mode, action, errno], priority.as_ref(), default_mode)?;
-    Ok(head.rule(access, named, tail))
+    let subject = parse_subject([by, not_by], &head.id, env)?;
+    Ok(head.rule(access, named, subject, tail))
 }
 
 /// One rule, and where its id stands.
 fn network_rule(
     entry: Spanned<NetworkEntry>,
     default_mode: Mode,
+    env: &Environment,
 ) -> Result<(NetworkRule, Location), Fault> {
     let place = entry.referenced;
     let NetworkEntry {
@@ -474,6 +491,8 @@ fn network_rule(
         to,
         at,
         protocol,
+        by,
+        not_by,
         mode,
         priority,
         action,
@@ -547,10 +566,95 @@ fn network_rule(
         mode: tail.mode,
         priority: tail.priority,
         refusal: tail.refusal,
+        subject: parse_subject([by, not_by], &head.id, env)?,
         line: Place::from(place).line,
         id: head.id,
     };
     Ok((rule, head.id_place))
+}
+
+/// Whom a rule is about: of `by` and `not_by`.
+fn parse_subject(
+    [by, not_by]: [Option<Spanned<WhoEntry>>; 2],
+    id: &str,
+    env: &Environment,
+) -> Result<Subject, Fault> {
+    let place = not_by.as_ref().map(|who| who.referenced);
+    let who = |key, entry: Option<Spanned<WhoEntry>>| {
+        entry
+            .map(|entry| parse_who(entry, key, id, env))
+            .transpose()
+    };
+    let subject = Subject {
+        by: who("by", by)?,
+        not_by: who("not_by", not_by)?,
+    };
+    match place {
+        Some(place) if subject.by == subject.not_by => Err(Fault::new(
+            place,
+            format!(
+                "the rule {} is about nobody: who is in \"by\" is in \"not_by\"",
+                quoted(id)
+            ),
+        )),
+        _ => Ok(subject),
+    }
+}
+
+fn parse_who(
+    entry: Spanned<WhoEntry>,
+    key: &str,
+    id: &str,
+    env: &Environment,
+) -> Result<Who, Fault> {
+    let WhoEntry { exe, uid } = entry.value;
+    if exe.is_none() && uid.is_none() {
+        return Err(Fault::new(
+            entry.referenced,
+            format!(
+                "{} of the rule {} names nobody; it has \"exe\", \"uid\" or both",
+                quoted(key),
+                quoted(id)
+            ),
+        ));
+    }
+    let program = |written: &str| parse_exe(written, env);
+    Ok(Who {
+        exe: exe.map_or(Ok(Vec::new()), |list| {
+            parse_some(list, "exe", id, "programs", "/usr/bin/ssh", program)
+        })?,
+        uid: uid.map_or(Ok(Vec::new()), |list| {
+            parse_some(list, "uid", id, "user ids", "1000", parse_uid)
+        })?,
+    })
+}
+
+/// The path of a program; the error is a sentence.
+pub(super) fn parse_exe(written: &str, env: &Environment) -> Result<PathBuf, String> {
+    if !written.contains('/') {
+        return Err(format!(
+            "{} is no path of a program; write it as /usr/bin/{written} or ./{written}",
+            quoted(written)
+        ));
+    }
+    match Pattern::parse(written, env)? {
+        Pattern::File(path) => Ok(path),
+        Pattern::Below(_) | Pattern::Inode(_) | Pattern::Kind(_) => Err(format!(
+            "{} is no single program; write the path of each",
+            quoted(written)
+        )),
+    }
+}
+
+/// A user id; the error is a sentence. The highest number stands for none.
+pub(super) fn parse_uid(written: &str) -> Result<u32, String> {
+    let uid = written.parse().ok().filter(|uid| *uid != u32::MAX);
+    uid.ok_or_else(|| {
+        format!(
+            "{} is no user id; write the number, as id -u NAME gives it",
+            quoted(written)
+        )
+    })
 }
 
 pub(super) fn parse_transport(name: &Spanned<String>) -> Result<Transport, Fault> {
@@ -723,6 +827,22 @@ fn parse_paths(
     parse: impl Fn(&str) -> Result<Pattern, String>,
 ) -> Result<Vec<Pattern>, Fault> {
     parse_each(paths, key, id, "paths", "/etc/shadow", parse)
+}
+
+/// The same where one can stand by itself.
+fn parse_some<T>(
+    list: List,
+    key: &str,
+    id: &str,
+    what: &str,
+    example: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Fault> {
+    if let Value::Word(word) = &list.value {
+        let parsed = parse(word).map_err(|sentence| Fault::new(list.referenced, sentence))?;
+        return Ok(vec![parsed]);
+    }
+    parse_each(&list, key, id, what, example, parse)
 }
 
 /// What each entry of a list means: a list of `what`, as for `example`.

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::evaluate::{Answer, Decision, Request, Rule, decide};
 use super::{
-    Access, Addresses, Contact, Effect, FileRule, HostName, LimitRule, NetworkRule, Pattern,
-    RuleSet, Selector, syscall,
+    Access, Actor, Addresses, Contact, Doer, Effect, FileRule, HostName, LimitRule, NetworkRule,
+    Pattern, RuleSet, Selector, subject, syscall,
 };
 use crate::event::Transport;
 
@@ -28,11 +28,15 @@ pub struct Change {
     pub after: Answer,
     /// The id of the rule that the stricter verdict comes from; where they are as strict, the second one's.
     pub rule: String,
+    /// Whose access it is: somebody's whom rules name. `None`: that of everybody whom no rule names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<Doer>,
 }
 
 /// What becomes allowed or denied when `after` takes the place of `before`: by path, then in the order of the kinds.
 /// Empty when both mean the same, however they are written. The directories that lead to a path follow what is said about
-/// it and are not listed.
+/// it and are not listed. What differs for programs and users that rules name follows, by program and user, where it is not
+/// the same for all.
 ///
 /// ```
 /// use std::path::PathBuf;
@@ -49,6 +53,11 @@ pub struct Change {
 /// ```
 #[must_use]
 pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
+    let by = |change: Change, by| Change { by, ..change };
+    for_each_actor(before, after, diff_for_one, by)
+}
+
+fn diff_for_one(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
     let (old, new) = (Index::new(before), Index::new(after));
     let mut patterns: Vec<&Pattern> = old.by_pattern.keys().copied().collect();
     patterns.extend(new.by_pattern.keys());
@@ -90,6 +99,7 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
                 before,
                 after,
                 rule,
+                by: None,
             };
             // What differs in the same way is told together.
             let alike = |c: &&mut Change| {
@@ -102,6 +112,29 @@ pub fn diff(before: &RuleSet, after: &RuleSet) -> Vec<Change> {
         }
     }
     changes
+}
+
+/// The changes for everybody whom no rule names, and then those for who is named, where they are other ones.
+fn for_each_actor<C: PartialEq + Clone>(
+    before: &RuleSet,
+    after: &RuleSet,
+    changes: fn(&RuleSet, &RuleSet) -> Vec<C>,
+    by: fn(C, Option<Doer>) -> C,
+) -> Vec<C> {
+    let mut actors = subject::actors(before.subjects().chain(after.subjects())).into_iter();
+    // Most policies are about everybody, and need no copy.
+    if actors.len() == 1 {
+        return changes(before, after);
+    }
+    let said_to = |actor: &Actor<'_>| changes(&before.said_to(actor), &after.said_to(actor));
+    let of_all = actors.next().map_or_else(Vec::new, |actor| said_to(&actor));
+    let mut all = of_all.clone();
+    for actor in actors {
+        let mut own = said_to(&actor);
+        own.retain(|change| !of_all.contains(change));
+        all.extend(own.into_iter().map(|change| by(change, Some(actor.into()))));
+    }
+    all
 }
 
 /// What these rules say, of which many can be about other kinds of access.
@@ -177,6 +210,9 @@ pub struct NetworkChange {
     pub after: Answer,
     /// The id of the rule that the stricter verdict comes from; where they are as strict, the second one's.
     pub rule: String,
+    /// Whose access it is: somebody's whom rules name. `None`: that of everybody whom no rule names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<Doer>,
 }
 
 /// The same as [`diff`] of the network: IPv4 first, then by address, port and kind, then hosts by name. Where `any` address
@@ -198,6 +234,11 @@ pub struct NetworkChange {
 /// ```
 #[must_use]
 pub fn diff_network(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
+    let by = |change: NetworkChange, by| NetworkChange { by, ..change };
+    for_each_actor(before, after, diff_network_for_one, by)
+}
+
+fn diff_network_for_one(before: &RuleSet, after: &RuleSet) -> Vec<NetworkChange> {
     let (old, new) = (before.ranked_network(), after.ranked_network());
     let all = || old.iter().chain(&new).flat_map(|rule| &rule.addresses);
     // Port 0 of this end is none of the others.
@@ -491,6 +532,7 @@ impl Row {
             before: self.outcome.0,
             after: self.outcome.1,
             rule: self.outcome.2.clone(),
+            by: None,
         }
     }
 }

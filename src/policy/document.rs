@@ -66,7 +66,7 @@ impl Document {
             || self.limits.is_some()
     }
 
-    /// Every list of paths, addresses and calls.
+    /// Every list of paths, addresses, calls, programs and users.
     pub(super) fn lists(&mut self) -> impl Iterator<Item = &mut List> {
         fn of<T>(section: &mut Option<Spanned<Value<Spanned<T>>>>) -> &mut [Spanned<T>] {
             match section.as_mut().map(|section| &mut section.value) {
@@ -74,26 +74,50 @@ impl Document {
                 _ => &mut [],
             }
         }
+        fn of_rule<'a>(
+            named: [&'a mut Option<List>; 2],
+            subject: [&'a mut Option<Spanned<WhoEntry>>; 2],
+        ) -> impl Iterator<Item = &'a mut List> {
+            let subject = subject.into_iter().flatten().flat_map(|who| {
+                let WhoEntry { exe, uid } = &mut who.value;
+                [exe, uid]
+            });
+            named.into_iter().chain(subject).flatten()
+        }
         let files = of(&mut self.files).iter_mut().flat_map(|entry| {
-            let FileEntry { paths, inodes, .. } = &mut entry.value;
-            [paths, inodes]
+            let FileEntry {
+                paths,
+                inodes,
+                by,
+                not_by,
+                ..
+            } = &mut entry.value;
+            of_rule([paths, inodes], [by, not_by])
         });
         let network = of(&mut self.network).iter_mut().flat_map(|entry| {
-            let NetworkEntry { to, at, .. } = &mut entry.value;
-            [to, at]
+            let NetworkEntry {
+                to, at, by, not_by, ..
+            } = &mut entry.value;
+            of_rule([to, at], [by, not_by])
         });
         let programs = of(&mut self.exec).iter_mut().flat_map(|entry| {
-            let ListEntry { deny, allow, .. } = &mut entry.value;
-            [deny, allow]
+            let ListEntry {
+                deny,
+                allow,
+                by,
+                not_by,
+                ..
+            } = &mut entry.value;
+            of_rule([deny, allow], [by, not_by])
         });
-        let named = of(&mut self.syscalls).iter_mut().flat_map(|entry| {
+        let calls = of(&mut self.syscalls).iter_mut().flat_map(|entry| {
             let SyscallEntry { deny, allow, .. } = &mut entry.value;
             [deny, allow]
         });
-        let named = programs.chain(named);
-        let calls = of(&mut self.limits).iter_mut();
-        let calls = calls.map(|entry| &mut entry.value.syscall);
-        files.chain(network).chain(named).chain(calls).flatten()
+        let limits = of(&mut self.limits).iter_mut();
+        let limits = limits.map(|entry| &mut entry.value.syscall);
+        let rules = files.chain(network).chain(programs);
+        rules.chain(calls.chain(limits).flatten())
     }
 }
 
@@ -105,6 +129,8 @@ mapping! {
         allow: List,
         paths: List,
         inodes: List,
+        by: Spanned<WhoEntry>,
+        not_by: Spanned<WhoEntry>,
         mode: Spanned<String>,
         priority: List,
         action: Spanned<String>,
@@ -118,6 +144,8 @@ mapping! {
         id: Spanned<String>,
         deny: List,
         allow: List,
+        by: Spanned<WhoEntry>,
+        not_by: Spanned<WhoEntry>,
         mode: Spanned<String>,
         priority: List,
         action: Spanned<String>,
@@ -148,10 +176,20 @@ mapping! {
         to: List,
         at: List,
         protocol: Spanned<String>,
+        by: Spanned<WhoEntry>,
+        not_by: Spanned<WhoEntry>,
         mode: Spanned<String>,
         priority: List,
         action: Spanned<String>,
         errno: Spanned<String>,
+    }
+}
+
+mapping! {
+    /// Whom a rule is about, or not.
+    WhoEntry {
+        exe: List,
+        uid: List,
     }
 }
 
@@ -173,22 +211,27 @@ mapping! {
 }
 
 /// Keys that the language will have, and what they are for: refused by name, never taken for a slip.
-const LATER_IN_DOCUMENT: [(&str, &str); 3] = [
-    ("include", "including other policies"),
-    ("subject", "subjects"),
-    ("subjects", "subjects"),
-];
+const LATER_IN_DOCUMENT: [(&str, &str); 1] = [("include", "including other policies")];
 
 /// The same inside a rule.
-const LATER_IN_RULE: [(&str, &str); 8] = [
-    ("subject", "subjects"),
-    ("subjects", "subjects"),
-    ("exe", "subjects"),
-    ("executable", "subjects"),
-    ("uid", "subjects"),
-    ("cgroup", "subjects"),
-    ("tree", "subjects"),
-    ("revoke", "revoking open files"),
+const LATER_IN_RULE: [(&str, &str); 1] = [("revoke", "revoking open files")];
+
+/// The same where a rule says whom it is about.
+const LATER_IN_WHO: [(&str, &str); 2] = [
+    ("cgroup", "rules about a cgroup alone"),
+    ("tree", "rules about a process tree alone"),
+];
+
+/// What says whom a rule is about, in the wrong place or by another word.
+const OF_WHO: [&str; 8] = [
+    "subject",
+    "subjects",
+    "exe",
+    "executable",
+    "uid",
+    "user",
+    "cgroup",
+    "tree",
 ];
 
 /// What stands where a list or a single word is expected, without refusing anything yet: the one who knows the key
@@ -404,17 +447,33 @@ fn unknown_key(key: &str, known: &[&'static str]) -> String {
         ("a network rule", &LATER_IN_RULE)
     } else if has("id") && has("burst") {
         ("a limit", &LATER_IN_RULE)
+    } else if has("id") && has("otherwise") {
+        ("a rule of syscalls", &LATER_IN_RULE)
     } else if has("id") {
-        ("a rule of exec or syscalls", &LATER_IN_RULE)
+        ("a rule of exec", &LATER_IN_RULE)
     } else if has("expect") {
         ("a case", &[])
     } else if has("cases") {
         ("the document of cases", &[])
+    } else if has("exe") {
+        ("\"by\" or \"not_by\"", &LATER_IN_WHO)
     } else {
         ("the policy", &LATER_IN_DOCUMENT)
     };
     if let Some((_, what)) = later.iter().find(|(name, _)| *name == key) {
         return format!("{} ({what}) is not supported by this version", quoted(key));
+    }
+    let of_who = has("id") && (OF_WHO.contains(&key) || key == "by" || key == "not_by");
+    if of_who && !has("by") {
+        return format!(
+            "{} (rules of this kind about some programs or users alone) is not supported by this version",
+            quoted(key)
+        );
+    }
+    if of_who {
+        return format!(
+            "whom {place} is about stands in \"by\" or \"not_by\", as in by: {{ exe: [/usr/bin/ssh], uid: [0] }}"
+        );
     }
     if key == "paths" || key == "inodes" {
         return if has("burst") {

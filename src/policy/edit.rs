@@ -5,7 +5,7 @@ use std::path::Path;
 use super::evaluate::{Decision, Request, Rule, Speaks, decide, place};
 use super::{
     Access, Addresses, Called, Contact, Effect, FileKind, FileRule, HostName, Mode, NetworkRule,
-    Pattern, RuleSet, Selector, SyscallRule, SystemCall,
+    Pattern, RuleSet, Selector, Subject, SyscallRule, SystemCall, Who,
 };
 use crate::event::{Denial, Denied};
 
@@ -170,7 +170,9 @@ trait Editable<Q>: Rule + Speaks<Q> + Clone {
     fn objects(&mut self) -> &mut Vec<Self::Object>;
     fn set_access(&mut self, access: Access);
     fn priority(&self) -> i32;
-    /// A rule that allows these kinds for this alone, and refuses as this one does.
+    /// Whom it is about; `None`: everybody.
+    fn subject(&self) -> Option<&Subject>;
+    /// A rule that allows these kinds for this and the same subject alone, and refuses as this one does.
     fn exception(&self, id: String, object: Self::Object, access: Access, priority: i32) -> Self;
     /// What it allows, as a document has it.
     fn allowed(&self) -> String;
@@ -205,7 +207,8 @@ fn change<Q, R: Editable<Q>>(
             let mut rules = now.iter();
             rules.any(|r| {
                 let is_enforced = r.mode() == Mode::Enforce;
-                is_enforced && r.effect() == Effect::Allow && r.access().contains(kind)
+                let of_all = r.subject().is_none() || r.subject() == rule.subject();
+                is_enforced && of_all && r.effect() == Effect::Allow && r.access().contains(kind)
             })
         };
         let all_closed = refused.kinds().all(closed);
@@ -351,6 +354,9 @@ fn written<Q, R: Editable<Q>>(rule: &R, mode: Mode) -> String {
         false => texts(&[rule.id()]),
     };
     let mut text = format!("{{ id: {id}, {}", rule.allowed());
+    if let Some(subject) = rule.subject() {
+        text += &subject_written(subject);
+    }
     text += &format!(", priority: {}", rule.priority());
     if mode == Mode::Audit {
         text += ", mode: enforce";
@@ -399,6 +405,10 @@ impl Editable<Request<'_>> for FileRule {
 
     fn priority(&self) -> i32 {
         self.priority
+    }
+
+    fn subject(&self) -> Option<&Subject> {
+        Some(&self.subject).filter(|subject| !subject.is_everybody())
     }
 
     fn exception(&self, id: String, object: Pattern, access: Access, priority: i32) -> Self {
@@ -467,6 +477,10 @@ impl Editable<Contact<'_>> for NetworkRule {
         self.priority
     }
 
+    fn subject(&self) -> Option<&Subject> {
+        Some(&self.subject).filter(|subject| !subject.is_everybody())
+    }
+
     fn exception(&self, id: String, object: Addresses, access: Access, priority: i32) -> Self {
         NetworkRule {
             id,
@@ -521,6 +535,10 @@ impl Editable<SystemCall> for SyscallRule {
         self.priority
     }
 
+    fn subject(&self) -> Option<&Subject> {
+        None
+    }
+
     fn exception(&self, id: String, object: Called, _: Access, priority: i32) -> Self {
         SyscallRule {
             id,
@@ -535,6 +553,23 @@ impl Editable<SystemCall> for SyscallRule {
     fn allowed(&self) -> String {
         format!("allow: [{}]", texts(&self.calls))
     }
+}
+
+/// As a document has it, behind something else.
+fn subject_written(subject: &Subject) -> String {
+    let written = |(key, who): (&str, &Option<Who>)| -> Option<String> {
+        let who = who.as_ref()?;
+        let exes: Vec<_> = who.exe.iter().map(|exe| exe.display()).collect();
+        let uids: Vec<String> = who.uid.iter().map(u32::to_string).collect();
+        let lists = [("exe", texts(&exes)), ("uid", uids.join(", "))];
+        let lists = lists.iter().filter(|(_, list)| !list.is_empty());
+        let lists: Vec<String> = lists
+            .map(|(key, list)| format!("{key}: [{list}]"))
+            .collect();
+        Some(format!(", {key}: {{ {} }}", lists.join(", ")))
+    };
+    let both = [("by", &subject.by), ("not_by", &subject.not_by)];
+    both.into_iter().filter_map(written).collect()
 }
 
 /// Each as a document has it that takes it for nothing else.

@@ -12,7 +12,7 @@ use super::access::Access;
 use super::limit::LimitRule;
 use super::network::{Contact, NetworkRule};
 use super::syscall::{Otherwise, SyscallRule, SystemCall};
-use super::{Effect, FileKind, FileRule, Mode, Refusal, RuleSet};
+use super::{Actor, Effect, FileKind, FileRule, Mode, Refusal, RuleSet};
 
 /// What a rule set says about an access.
 ///
@@ -107,6 +107,8 @@ pub struct Request<'a> {
     pub replaced: bool,
     /// What the file is, to rules about kinds of files.
     pub of: &'a [FileKind],
+    /// Who does it.
+    pub actor: Actor<'a>,
 }
 
 impl<'a> Request<'a> {
@@ -118,6 +120,7 @@ impl<'a> Request<'a> {
             access,
             replaced: false,
             of: &[],
+            actor: Actor::ANYBODY,
         }
     }
 
@@ -125,6 +128,12 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn of(self, of: &'a [FileKind]) -> Self {
         Request { of, ..self }
+    }
+
+    /// The same access by this one.
+    #[must_use]
+    pub fn by(self, actor: Actor<'a>) -> Self {
+        Request { actor, ..self }
     }
 
     /// The same access to what comes to be at the path instead, made anew or by a rename.
@@ -196,6 +205,8 @@ pub(crate) trait Speaks<Q> {
     fn effect(&self) -> Effect;
     fn mode(&self) -> Mode;
     fn access(&self) -> Access;
+    /// Whether it is about who asks.
+    fn is_about_who(&self, request: &Q) -> bool;
     /// Whether it says something about this one kind of access of a request.
     fn speaks_of(&self, request: &Q, kind: Access) -> bool;
 }
@@ -232,7 +243,7 @@ rule!(SyscallRule, |rule| rule.otherwise);
 rule!(LimitRule);
 
 macro_rules! speaks {
-    ($rule:ty, $request:ty, $access:expr) => {
+    ($rule:ty, $request:ty, $access:expr, $is_about_who:expr) => {
         impl Speaks<$request> for $rule {
             fn effect(&self) -> Effect {
                 self.effect
@@ -247,6 +258,11 @@ macro_rules! speaks {
                 access(self)
             }
 
+            fn is_about_who(&self, request: &$request) -> bool {
+                let is_about_who: fn(&$rule, &$request) -> bool = $is_about_who;
+                is_about_who(self, request)
+            }
+
             fn speaks_of(&self, request: &$request, kind: Access) -> bool {
                 <$rule>::speaks_of(self, request, kind)
             }
@@ -254,15 +270,25 @@ macro_rules! speaks {
     };
 }
 
-speaks!(FileRule, Request<'_>, |rule| rule.access);
-speaks!(NetworkRule, Contact<'_>, |rule| rule.access);
-speaks!(SyscallRule, SystemCall, |_| Access::CALL);
+speaks!(
+    FileRule,
+    Request<'_>,
+    |rule| rule.access,
+    |rule, request| rule.subject.includes(&request.actor)
+);
+speaks!(
+    NetworkRule,
+    Contact<'_>,
+    |rule| rule.access,
+    |rule, contact| rule.subject.includes(&contact.actor)
+);
+speaks!(SyscallRule, SystemCall, |_| Access::CALL, |_, _| true);
 
 /// Decides one request.
 ///
 /// Of the rules that speak about a kind of access to the path the strongest one decides: that with the highest priority,
 /// among equals one that denies, and then the first in the document. Where none speaks about it, it is denied if there is
-/// a rule that allows this kind elsewhere. Rules in audit mode decide nothing; if the request would be denied with them,
+/// a rule that allows this kind elsewhere to who asks. Rules in audit mode decide nothing; if the request would be denied with them,
 /// that is reported.
 ///
 /// ```
@@ -336,8 +362,12 @@ pub(crate) fn refusal<Q, R: Speaks<Q>>(
     match first(&|rule| rule.speaks_of(request, kind)) {
         Some(here) => (ranked[here].effect() == Effect::Deny).then_some((here, false)),
         None => {
-            let elsewhere =
-                first(&|rule| rule.effect() == Effect::Allow && rule.access().contains(kind));
+            let closes = |rule: &R| {
+                rule.effect() == Effect::Allow
+                    && rule.access().contains(kind)
+                    && rule.is_about_who(request)
+            };
+            let elsewhere = first(&closes);
             elsewhere.map(|number| (number, true))
         }
     }
@@ -381,6 +411,7 @@ mod tests {
             mode,
             priority: 0,
             refusal: crate::policy::Refusal::default(),
+            subject: crate::policy::Subject::default(),
             may_be_missing: true,
             line: 0,
         }

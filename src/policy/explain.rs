@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::evaluate::{Decision, Request, Speaks, decide};
-use super::{Access, Contact, FileKind, FileRule, NetworkRule, RuleSet, SyscallRule, SystemCall};
+use super::{Access, Contact, FileRule, NetworkRule, RuleSet, SyscallRule, SystemCall};
 
 /// What a rule set says about one kind of access to one thing.
 #[derive(Debug, Clone)]
@@ -35,16 +35,17 @@ pub struct Reason<'a, R = FileRule> {
 /// ```
 #[must_use]
 pub fn explain<'a>(set: &'a RuleSet, path: &Path) -> Vec<Reason<'a>> {
-    explain_file(set, path, &[])
+    explain_file(set, &Request::new(path, Access::ALL))
 }
 
-/// The same of a file of these kinds.
+/// The same for each kind of access to a file: those of `request`.
 #[must_use]
-pub fn explain_file<'a>(set: &'a RuleSet, path: &Path, of: &[FileKind]) -> Vec<Reason<'a>> {
+pub fn explain_file<'a>(set: &'a RuleSet, request: &Request<'_>) -> Vec<Reason<'a>> {
     let ranked = set.ranked();
-    let kinds = Access::ALL.kinds();
-    let reasons = kinds.map(|access| reason(&ranked, &Request::new(path, access).of(of), access));
-    reasons.collect()
+    let kinds = request.access.kinds();
+    kinds
+        .map(|access| reason(&ranked, request, access))
+        .collect()
 }
 
 /// The same for each kind of access to an address: those of `contact`.

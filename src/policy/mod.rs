@@ -35,6 +35,7 @@ mod limit;
 mod network;
 mod pattern;
 mod schema;
+mod subject;
 mod syscall;
 mod variables;
 
@@ -66,6 +67,7 @@ pub use network::{Addresses, Contact, HostName, NetworkRule, Selector};
 pub(crate) use network::{is_about_any, reached};
 pub use pattern::{FileKind, Pattern};
 pub use schema::schema;
+pub use subject::{Actor, Doer, Subject, Who};
 pub use syscall::{Called, Otherwise, SyscallRule, SystemCall};
 
 /// Whether a rule refuses an access or only reports it.
@@ -204,6 +206,9 @@ pub struct FileRule {
     pub priority: i32,
     /// How it refuses.
     pub refusal: Refusal,
+    /// Whom it is about.
+    #[serde(skip_serializing_if = "Subject::is_everybody")]
+    pub subject: Subject,
     /// Whether a path may name nothing yet, in a directory that exists; else that is an error when the rule is armed.
     #[serde(skip)]
     pub may_be_missing: bool,
@@ -212,7 +217,7 @@ pub struct FileRule {
 }
 
 impl FileRule {
-    /// Whether the rule says something about this one kind of access of a request: because it names the path, or, when
+    /// Whether the rule says something about this one kind of access of a request: it is about who asks, and names the path, or, when
     /// it denies, because the path is a directory on the way to what it names. Who may not change what is at a name may
     /// not move the name either.
     #[must_use]
@@ -222,8 +227,9 @@ impl FileRule {
             Pattern::Kind(of) => request.of.contains(of),
             p => p.names(path) && !(request.replaced && p.is_inode()),
         };
-        self.access.contains(kind) && self.paths.iter().any(names)
-            || self.pins(kind) && self.paths.iter().any(|p| p.leads_through(path))
+        let named = self.access.contains(kind) && self.paths.iter().any(names);
+        let led = || self.pins(kind) && self.paths.iter().any(|p| p.leads_through(path));
+        self.subject.includes(&request.actor) && (named || led())
     }
 
     /// Whether the rule denies this kind of access to the directories on the way.
@@ -295,6 +301,7 @@ impl RuleSet {
                 mode: Mode::Enforce,
                 priority: 0,
                 refusal: Refusal::default(),
+                subject: Subject::default(),
                 may_be_missing: false,
                 line: 0,
             });

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Serialize, Serializer};
 
 use super::fault::quoted;
-use super::{Access, Effect, Mode, Refusal};
+use super::{Access, Actor, Effect, Mode, Refusal, Subject};
 use crate::event::Transport;
 
 /// Every address, of either version.
@@ -337,6 +337,9 @@ pub struct NetworkRule {
     pub priority: i32,
     /// How it refuses.
     pub refusal: Refusal,
+    /// Whom it is about.
+    #[serde(skip_serializing_if = "Subject::is_everybody")]
+    pub subject: Subject,
     /// The line of the document on which the rule starts, from 1.
     pub line: u32,
 }
@@ -355,6 +358,8 @@ pub struct Contact<'a> {
     pub transport: Option<Transport>,
     /// One kind or several at once; denied if one of them is.
     pub access: Access,
+    /// Who does it.
+    pub actor: Actor<'a>,
 }
 
 impl<'a> Contact<'a> {
@@ -367,6 +372,7 @@ impl<'a> Contact<'a> {
             host: None,
             transport,
             access,
+            actor: Actor::ANYBODY,
         }
     }
 
@@ -384,6 +390,7 @@ impl<'a> Contact<'a> {
             host: Some(host),
             transport,
             access,
+            actor: Actor::ANYBODY,
         }
     }
 
@@ -395,14 +402,21 @@ impl<'a> Contact<'a> {
             ..self
         }
     }
+
+    /// The same access by this one.
+    #[must_use]
+    pub fn by(self, actor: Actor<'a>) -> Self {
+        Contact { actor, ..self }
+    }
 }
 
 impl NetworkRule {
-    /// Whether the rule says something about this one kind of access. What is to be reached at no address is oneself; who
+    /// Whether the rule says something about this one kind of access, and to who asks. What is to be reached at no address is oneself; who
     /// binds to no address is at all of them, which a rule that allows must all mean, and one that denies only one.
     #[must_use]
     pub fn speaks_of(&self, contact: &Contact<'_>, kind: Access) -> bool {
         self.access.contains(kind)
+            && self.subject.includes(&contact.actor)
             && self.transport.is_none_or(|t| contact.transport == Some(t))
             && self.addresses.iter().any(|a| self.means(a, contact, kind))
     }
@@ -544,6 +558,7 @@ mod tests {
             mode: Mode::Enforce,
             priority: 0,
             refusal: Refusal::default(),
+            subject: Subject::default(),
             line: 0,
         }
     }

@@ -8,7 +8,9 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::compile::{ERRNOS, FORK_ERRNOS, PRIORITIES, SEND_ERRNOS};
-use super::document::{Document, FileEntry, LimitEntry, ListEntry, NetworkEntry, SyscallEntry};
+use super::document::{
+    Document, FileEntry, LimitEntry, ListEntry, NetworkEntry, SyscallEntry, WhoEntry,
+};
 use super::{Access, FileKind, Mode, Otherwise, Thing};
 use crate::event::Transport;
 
@@ -32,6 +34,7 @@ pub fn schema() -> Value {
             "network": rule::<NetworkEntry>(network_key, &["to", "at"]),
             "syscall": rule::<SyscallEntry>(syscall_key, &[]),
             "limit": limit(),
+            "who": who(),
         },
     });
     root.extend(entries(about));
@@ -72,6 +75,12 @@ fn limit() -> Value {
         ],
     })));
     Value::Object(limit)
+}
+
+fn who() -> Value {
+    let mut who = object::<WhoEntry>(who_key);
+    who.extend(entries(json!({ "anyOf": one_each(&["exe", "uid"]) })));
+    Value::Object(who)
 }
 
 /// That a key is there, for each of them.
@@ -181,10 +190,25 @@ fn limit_key(key: &str) -> Value {
     }
 }
 
+fn who_key(key: &str) -> Value {
+    match key {
+        "exe" => word_or_list(
+            text("/usr/bin/ssh, ~/.cargo/bin/cargo"),
+            "programs that processes run, by their paths",
+        ),
+        "uid" => word_or_list(
+            json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 }),
+            "effective user ids",
+        ),
+        _ => Value::Bool(true),
+    }
+}
+
 /// What several have. A key that nobody knows may hold anything, and a test says that there is none.
 fn common_key(key: &str) -> Value {
     match key {
         "id" => text("what the rule is called in events and messages; used once in the policy"),
+        "by" | "not_by" => json!({ "$ref": "#/$defs/who" }),
         "mode" => words([Mode::Enforce, Mode::Audit].map(Mode::name)),
         "priority" => json!({
             "description": "the rule with the higher one decides",
@@ -280,7 +304,8 @@ mod tests {
         let all = defs.iter().map(|(name, def)| (name.as_str(), def));
         for (name, def) in all.chain([("policy", &schema)]) {
             let properties = def["properties"].as_object().unwrap();
-            assert!(properties.len() > 5, "{name}: {properties:?}");
+            let least = if name == "who" { 2 } else { 6 };
+            assert!(properties.len() >= least, "{name}: {properties:?}");
             for (key, value) in properties {
                 assert!(value.is_object(), "{name}: {key}");
             }

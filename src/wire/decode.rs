@@ -706,12 +706,15 @@ fn limit_denial(bytes: &[u8], spare: &mut Spare) -> Result<Kind, Malformed> {
 }
 
 /// What a fence keeps to itself, by number: the name, and what is done to it.
-const GUARDED: [(&str, &str); 5] = [
+const GUARDED: [(&str, &str); 8] = [
     ("map", "write"),
     ("pin", "delete"),
     ("mount", "umount"),
     ("monitor", "signal"),
     ("monitor", "trace"),
+    ("program", "trace"),
+    ("program", "exec"),
+    ("program", "claim"),
 ];
 
 /// What denials of it name as their rule, which is in no policy.

@@ -185,7 +185,7 @@ pub(crate) const RULE_CANARY: u32 = 0x3fff_ffff;
 pub(crate) const RULE_GUARD: u32 = 0x3fff_fffe;
 /// `STK_GUARD_KINDS`.
 #[cfg_attr(not(test), allow(dead_code))]
-pub(crate) const GUARD_KINDS: u32 = 5;
+pub(crate) const GUARD_KINDS: u32 = 8;
 /// `STK_GUARDED_MAPS`: as many maps can be guarded.
 pub(crate) const GUARDED_MAPS: u32 = 64;
 /// `STK_GUARDED_HELD`, `STK_GUARDED_CANARY`: from whom.
@@ -621,13 +621,18 @@ record!(
 );
 
 record!(
+    /// `struct stk_user`.
+    UserKey { uid: u32, half: u32 }
+);
+
+record!(
     /// `struct stk_armed`.
     Armed {
         epoch: u32,
         flags: u32,
         hash_key: [u64; 2],
-        otherwise: RuleNumbers,
-        lost: RuleNumbers,
+        otherwise: u32,
+        lost: u32,
         kinds: u32,
         canary_port: u32,
         fileless: u32,
@@ -879,6 +884,8 @@ pub(crate) mod armed_flag {
     pub(crate) const OTHERWISE: u32 = 1 << 2;
     pub(crate) const KINDS: u32 = 1 << 3;
     pub(crate) const TRACED: u32 = 1 << 4;
+    pub(crate) const SUBJECTS: u32 = 1 << 5;
+    pub(crate) const APART: u32 = 1 << 6;
 }
 
 /// The bytes of a record, for a map.
@@ -1025,6 +1032,8 @@ mod tests {
             ("STK_ARMED_OTHERWISE", armed_flag::OTHERWISE),
             ("STK_ARMED_KINDS", armed_flag::KINDS),
             ("STK_ARMED_TRACED", armed_flag::TRACED),
+            ("STK_ARMED_SUBJECTS", armed_flag::SUBJECTS),
+            ("STK_ARMED_APART", armed_flag::APART),
             ("STK_FLAG_UNLISTED", flag::UNLISTED),
             ("STK_TASK_FOLLOW", TASK_FOLLOW),
             ("STK_TASK_ENDED", TASK_ENDED),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use stockade::event::{Kind, Transport};
 use stockade::policy::{
-    Access, Contact, Environment, Request, RuleSet, Verdict, evaluate, evaluate_contact,
+    Access, Actor, Contact, Environment, Request, RuleSet, Verdict, evaluate, evaluate_contact,
 };
 use stockade::{Event, Scope, Session};
 
@@ -91,6 +91,19 @@ const CONTACTS: [&str; 8] = [
     "listen",
 ];
 const FILES: [&str; 3] = ["f0", "f1", "f2"];
+/// Whom rules are about. The helper is user 0, and does not run that program.
+const SUBJECTS: [&str; 10] = [
+    "",
+    "",
+    "",
+    "",
+    ", by: { uid: 0 }",
+    ", by: { uid: [7, 8] }",
+    ", not_by: { uid: 0 }",
+    ", not_by: { uid: 7 }",
+    ", by: { exe: '${root}/program' }",
+    ", not_by: { exe: '${root}/program', uid: 0 }",
+];
 
 /// Done by the helper to one path or to two.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,11 +220,13 @@ impl Op {
             .map(|ask| match ask {
                 Ask::File(path, access) => {
                     let path = root.join(path);
-                    let decision = evaluate(set, &Request::new(&path, *access));
+                    let request = Request::new(&path, *access).by(Actor::ANYBODY.user(0));
+                    let decision = evaluate(set, &request);
                     (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
                 }
                 Ask::Contact(contact) => {
-                    let decision = evaluate_contact(set, contact);
+                    let contact = contact.by(Actor::ANYBODY.user(0));
+                    let decision = evaluate_contact(set, &contact);
                     (decision.verdict, decision.rule.map(|rule| rule.id.clone()))
                 }
             })
@@ -308,11 +323,13 @@ fn network_rule(random: &mut fastrand::Rng, n: usize) -> String {
         .collect();
     let allows = random.u8(..3) == 0;
     let text = rule(random, n, allows, &chosen, key, &addresses);
-    match random.u8(..3) {
-        0 => text,
-        1 => text.replace(" }", ", protocol: tcp }"),
-        _ => text.replace(" }", ", protocol: udp }"),
-    }
+    let protocol = match random.u8(..3) {
+        0 => return text,
+        1 => "tcp",
+        _ => "udp",
+    };
+    let open = text.strip_suffix(" }").expect("a rule");
+    format!("{open}, protocol: {protocol} }}")
 }
 
 fn rule(
@@ -324,12 +341,13 @@ fn rule(
     objects: &[String],
 ) -> String {
     format!(
-        "{{ id: r{n}, {}: [{}], {key}: [{}], priority: {}, mode: {} }}",
+        "{{ id: r{n}, {}: [{}], {key}: [{}], priority: {}, mode: {}{} }}",
         if allows { "allow" } else { "deny" },
         kinds.join(", "),
         objects.join(", "),
         random.i32(-1..=1),
         one_of(random, &["enforce", "enforce", "audit"]),
+        one_of(random, &SUBJECTS),
     )
 }
 
@@ -404,6 +422,7 @@ impl Fenced<'_> {
                 fs::write(root.join(directory).join(file), file).unwrap();
             }
         }
+        fs::write(root.join("program"), "another one").unwrap();
         for op in ops {
             for path in [&op.path, &op.other] {
                 let name = path.rsplit('/').next().unwrap_or_default();

@@ -197,6 +197,7 @@ fn operation(words: &[&str]) -> Result<()> {
         "sendfile-twice" => crate::limits::sendfile_twice(path),
         "unix" => crate::sockets::operation(path, second),
         "reach" => crate::guard::operation(path, second),
+        "subject" => crate::subjects::operation(path, second),
         "evade" => crate::evasion::operation(&words[1..]),
         "open" => open(path, OFlags::RDONLY).map(drop),
         "hammer" => crate::reload::hammer(path, second),

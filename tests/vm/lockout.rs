@@ -148,6 +148,7 @@ fn armed(ctx: &Ctx) -> Outcome {
 
     let rule =
         |path: &Path, more: &str| format!("exec:\n  - {{ id: x, deny: ['{}']{more} }}", text(path));
+    let by_shell = format!(", by: {{ exe: '{}', uid: 0 }}", text(&shell));
     let own_tree = &["--tree", &own][..];
     let i_know = &["--tree", &own, "--i-know"][..];
     let mut wrong = Vec::new();
@@ -156,6 +157,13 @@ fn armed(ctx: &Ctx) -> Outcome {
         ("others held", rule(&shell, ""), &["--tree", &pid], Some(0)),
         ("another file", rule(&beside, ""), own_tree, Some(0)),
         ("audit", rule(&shell, ", mode: audit"), own_tree, Some(0)),
+        (
+            "another user",
+            rule(&shell, ", by: { uid: 7 }"),
+            own_tree,
+            Some(0),
+        ),
+        ("to itself", rule(&shell, &by_shell), own_tree, None),
         ("i know", rule(&shell, ""), i_know, Some(EPERM)),
         (
             "limit of each process",

@@ -78,6 +78,8 @@ mod sockets;
 #[cfg(target_os = "linux")]
 mod starters;
 #[cfg(target_os = "linux")]
+mod subjects;
+#[cfg(target_os = "linux")]
 mod summaries;
 #[cfg(target_os = "linux")]
 mod transparency;
@@ -123,6 +125,7 @@ fn main() {
             depth::TESTS,
             evasion::TESTS,
             programs::TESTS,
+            subjects::TESTS,
             written::TESTS,
             contacts::TESTS,
             hosts::TESTS,
