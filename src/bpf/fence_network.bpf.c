@@ -332,7 +332,9 @@ static __always_inline int judge(__u64 sk, __u64 high, __u64 low, __u64 asked, b
 	if (!blind)
 		set = set_at(high, low, (__u16)(asked >> ASKED_PORT),
 			     (asked >> ASKED_TRANSPORT & 3) | armed->half);
-	who = armed->half | subject(armed->half);
+	who = armed->half;
+	if (armed->flags & STK_ARMED_SUBJECTS)
+		who |= subject(armed->half);
 	for (kind = STK_ACCESS_FILE_KINDS; kind < STK_ACCESS_KINDS; kind++) {
 		if (!(asked & (1ULL << kind)))
 			continue;

@@ -59,8 +59,8 @@ __attribute__((noinline)) __u32 program_of(__u64 task, __u32 half)
 }
 
 /*
- * The class of who asks, as it stands beside a kind of access. While a program is started the former one asks, up to where its
- * memory is given up.
+ * The class of who asks, as it stands beside a kind of access; 0 where the policy tells nobody apart. While a program is
+ * started the former one asks, up to where its memory is given up.
  */
 __attribute__((noinline)) __u32 subject(__u32 half)
 {
