@@ -339,6 +339,12 @@ fn wrong_subjects_are_refused() {
         &by("by: { uid: 1 }\n    not_by: { uid: 1 }"),
         "p.yaml:6:13: the rule \"a\" is about nobody: who is in \"by\" is in \"not_by\"",
     );
+    refused(
+        &by("by: { exe: /b, uid: 1 }\n    not_by: { exe: [/a, /b] }"),
+        "p.yaml:6:13: the rule \"a\" is about nobody: who is in \"by\" is in \"not_by\"",
+    );
+    let some = by("by: { exe: /b }\n    not_by: { exe: /b, uid: 1 }");
+    assert!(parse(&some).is_ok());
 }
 
 #[test]

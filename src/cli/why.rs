@@ -1,12 +1,12 @@
 //! `stockade why`: why was this denied, and what would allow it?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 use stockade::Recording;
 use stockade::event::{Clock, Denial, Event, Kind, Process};
-use stockade::policy::{RuleSet, edit_denial};
+use stockade::policy::{Actor, RuleSet, edit_denial};
 
 use super::policy::{Difference, differences};
 use super::{EnvironmentArgs, Format, Outcome, counted};
@@ -74,7 +74,11 @@ pub(super) fn main(args: &WhyArgs) -> Outcome {
     let replayed = recording.replay(&mut |event, clock| note(&mut all, event, clock));
     let first = all.len().saturating_sub(args.last);
     for denied in &all[first..] {
-        let edit = edit_denial(&set, &denied.denial);
+        let mut actor = Actor::ANYBODY.user(denied.process.uid);
+        if let Some(exe) = executable(&denied.process) {
+            actor = actor.running(Path::new(exe));
+        }
+        let edit = edit_denial(&set, &denied.denial, &actor);
         let steps = edit.as_ref().map_or(&[][..], |edit| &edit.steps);
         let differences = match &edit {
             Some(edit) => differences(&set, &edit.after),

@@ -412,6 +412,24 @@ mod tests {
     }
 
     #[test]
+    fn cases_say_who_it_is() {
+        let rule = "{ id: keys, deny: [read], paths: [/key], not_by: { exe: /ssh, uid: 0 } }";
+        let net = "{ id: net, deny: connect, to: [any], by: { uid: 7 } }";
+        let text = format!("version: 1\nfiles: [{rule}]\nnetwork: [{net}]\n");
+        let set = RuleSet::parse(&text, "p.yaml", &env()).unwrap();
+        let text = "version: 1\ncases:\n\
+            - { path: /key, access: read, expect: deny }\n\
+            - { path: /key, as: /ssh, access: read, expect: deny }\n\
+            - { path: /key, as: /ssh, uid: 0, access: read, expect: allow }\n\
+            - { address: '192.0.2.1:1', access: connect, expect: allow }\n\
+            - { address: '192.0.2.1:1', uid: 7, access: connect, expect: deny }\n\
+            - { address: 'host:example.org:1', uid: 7, access: connect, expect: allow }\n";
+        let cases = Cases::parse(text, "c.yaml", &env()).unwrap();
+        let wrong: Vec<u32> = cases.failures(&set).iter().map(|f| f.case.line).collect();
+        assert_eq!(wrong, [8]);
+    }
+
+    #[test]
     fn faults_are_told_with_their_place() {
         refused(
             "version: 1\n",
@@ -449,6 +467,14 @@ mod tests {
         refused(
             &one("{ address: '10.0.0.1:1', of: setuid, access: exec, expect: allow }"),
             "c.yaml:3:34: only a file has an \"of\"; leave it out",
+        );
+        refused(
+            &one("{ path: /a, as: ssh, access: read, expect: allow }"),
+            "c.yaml:3:21: \"ssh\" is no path of a program; write it as /usr/bin/ssh or ./ssh",
+        );
+        refused(
+            &one("{ syscall: ptrace, uid: 1, expect: allow }"),
+            "c.yaml:3:29: rules about system calls are about everybody; leave \"as\" and \"uid\" out",
         );
         refused(
             &one("{ path: /a, acces: read, expect: allow }"),

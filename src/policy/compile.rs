@@ -14,6 +14,7 @@ use super::document::{
     self, Document, FileEntry, List, ListEntry, NetworkEntry, SyscallEntry, Value, WhoEntry,
 };
 use super::fault::{Fault, Place, did_you_mean, quoted, unknown};
+use super::subject::actors;
 use super::variables::Variables;
 use super::{
     Addresses, Called, Effect, Environment, FileRule, LimitRule, Mode, NetworkRule, Otherwise,
@@ -589,8 +590,11 @@ fn parse_subject(
         by: who("by", by)?,
         not_by: who("not_by", not_by)?,
     };
+    let is_anybody = actors(std::iter::once(&subject))
+        .iter()
+        .any(|actor| subject.includes(actor));
     match place {
-        Some(place) if subject.by == subject.not_by => Err(Fault::new(
+        Some(place) if !is_anybody => Err(Fault::new(
             place,
             format!(
                 "the rule {} is about nobody: who is in \"by\" is in \"not_by\"",

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::evaluate::{Decision, Request, Rule, Speaks, decide, place};
 use super::{
-    Access, Addresses, Called, Contact, Effect, FileKind, FileRule, HostName, Mode, NetworkRule,
-    Pattern, RuleSet, Selector, Subject, SyscallRule, SystemCall, Who,
+    Access, Actor, Addresses, Called, Contact, Effect, FileKind, FileRule, HostName, Mode,
+    NetworkRule, Pattern, RuleSet, Selector, Subject, SyscallRule, SystemCall, Who,
 };
 use crate::event::{Denial, Denied};
 
@@ -49,10 +49,10 @@ pub fn edit_call(set: &RuleSet, call: &SystemCall) -> Option<Edit> {
     change(set, call, Access::CALL, RuleSet::ranked_syscalls)
 }
 
-/// The same for what a fence refused, or would have. Where the policy has nothing against the access as it was told, because
+/// The same for what a fence refused to somebody, or would have. Where the policy has nothing against the access as it was told, because
 /// the file has other names or what was asked of the socket has none, the rule that the denial names is changed.
 #[must_use]
-pub fn edit_denial(set: &RuleSet, denial: &Denial) -> Option<Edit> {
+pub fn edit_denial(set: &RuleSet, denial: &Denial, actor: &Actor<'_>) -> Option<Edit> {
     // That is in no policy.
     if let Denied::Guarded { .. } = &denial.object {
         return None;
@@ -73,12 +73,13 @@ pub fn edit_denial(set: &RuleSet, denial: &Denial) -> Option<Edit> {
                     _ => None,
                 })
                 .collect();
-            edit(set, &Request::new(Path::new(&path.path), access).of(&kinds))
+            let request = Request::new(Path::new(&path.path), access).of(&kinds);
+            edit(set, &request.by(*actor))
         }
         Denied::Address {
             transport, address, ..
         } => {
-            let contact = Contact::new(*address, *transport, access);
+            let contact = Contact::new(*address, *transport, access).by(*actor);
             let host = denial
                 .host
                 .as_deref()
@@ -710,6 +711,27 @@ mod tests {
     }
 
     #[test]
+    fn exceptions_are_for_whom_the_rule_is_about() {
+        let by = |a: &str, b: &str| {
+            let set = set(&format!(
+                "files:\n  - {{ id: a, allow: [read], paths: [/d/**]{a} }}\n  \
+                 - {{ id: b, deny: [read], paths: [/d/s/**]{b} }}\n"
+            ));
+            let actor = Actor::ANYBODY.running(Path::new("/p")).user(7);
+            let request = Request::new(Path::new("/d/s/x"), Access::READ).by(actor);
+            let edit = edit(&set, &request).unwrap();
+            assert_eq!(evaluate(&edit.after, &request).verdict, Verdict::Allow);
+            edit.steps.concat()
+        };
+        let (nobody, p) = ("", ", by: { exe: '/p', uid: [7, 8] }, not_by: { uid: 9 }");
+        let excepted = "add { id: let-b, allow: [read], paths: ['/d/s/x'], by: { exe: ['/p'], uid: [7, 8] }, not_by: { uid: [9] }, priority: 1 } to files";
+        assert_eq!(by(p, p), excepted);
+        assert_eq!(by(nobody, p), excepted);
+        // It would close all else to everybody but that one.
+        assert_eq!(by(p, nobody), "rule b (line 4): remove it");
+    }
+
+    #[test]
     fn rules_behind_the_first_one_go_out_of_the_way_too() {
         let read = Access::READ;
         let two = "files:\n  - { id: a, deny: [read], paths: [/x], mode: audit, priority: 2 }\n  - { id: b, deny: [read], paths: [/x, /y] }\n";
@@ -741,7 +763,7 @@ mod tests {
             if matches!(denial.object, Denied::Socket { .. }) {
                 denial.rule_id = "raw".into();
             }
-            let found = edit_denial(&set, &denial);
+            let found = edit_denial(&set, &denial, &Actor::ANYBODY);
             steps.push(found.map_or_else(Vec::new, |edit| edit.steps).join("; "));
         }
         steps.sort_unstable();
