@@ -544,70 +544,68 @@ fn fence(b: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What it costs to be counted, where nothing is refused: a message of 64 bytes to oneself.
+/// What it costs to be counted, where nothing is refused.
 fn limits(b: &mut Bench) -> anyhow::Result<()> {
-    let env = Environment::new(None, b.dir.path().to_owned());
-    let ms = b.ms(40);
-    let (mut all, mut each) = (Pairs::default(), Pairs::default());
-    let mut unscoped = Pairs::default();
-    for round in 0..=b.rounds {
-        let udp = b.inside.run("udp", ms, "", 0)?.ns_each;
-        all.base.push(udp);
-        each.base.push(udp);
-        unscoped.base.push(b.outside.run("udp", ms, "", 0)?.ns_each);
-        if round == b.rounds {
-            break;
-        }
-        for (pairs, per) in [(&mut all, "tree"), (&mut each, "process")] {
-            let text = format!(
-                "version: 1\nlimits: [{{ id: l, limit: bytes, per_second: 8 GiB, per: {per} }}]\n"
-            );
-            let rules = RuleSet::parse(&text, "limits", &env)?;
-            let session = Consumer::start(b.session(&[]).policy(rules), &To::Null)?;
-            pairs.with.push(b.inside.run("udp", ms, "", 0)?.ns_each);
-            if per == "tree" {
-                let ns = b.outside.run("udp", ms, "", 0)?.ns_each;
-                unscoped.with.push(ns);
-            }
-            session.end()?;
-        }
-    }
-    let r = &mut b.report;
-    let what = "limits: send+recv of 64 bytes by UDP";
-    for (pairs, of) in [
-        (&all, "counted for all together"),
-        (&each, "counted for each process"),
-        (&unscoped, "out of scope"),
-    ] {
-        r.percent(format!("{what}, {of}"), pairs, None);
-        r.added(format!("{what}, {of}, in ns"), pairs, None);
-    }
-    Ok(())
+    let limit =
+        |per: &str| format!("limits: [{{ id: l, limit: bytes, per_second: 8 GiB, per: {per} }}]");
+    let policies = [
+        ("counted for each process", limit("process")),
+        ("counted for all together", limit("tree")),
+    ];
+    messages(b, "limits", &policies, "out of scope")
 }
 
-/// What rules about the network cost where nothing is refused: a message of 64 bytes to oneself, at an address that is
-/// allowed as one, and at one that a host has.
+/// What rules about the network cost where nothing is refused: at an address that is allowed as one, to this user alone, and
+/// at one that a host has.
 fn contacts(b: &mut Bench) -> anyhow::Result<()> {
+    // Where a program has an identity of its own, which it has not everywhere.
+    let dir = tempfile::tempdir_in("/run")?;
+    let program = dir.path().join("program");
+    std::fs::write(&program, "")?;
+    let allow = |to: &str, whom: &str| {
+        format!("network: [{{ id: n, allow: [connect, send], to: ['{to}']{whom} }}]")
+    };
+    let us = format!(
+        ", by: {{ uid: 0 }}, not_by: {{ exe: {} }}",
+        program.display()
+    );
+    let policies = [
+        ("to an address that is allowed", allow("127.0.0.0/8", "")),
+        (
+            "to an address that is allowed to some",
+            allow("127.0.0.0/8", &us),
+        ),
+        ("to a host that is allowed", allow("host:localhost", "")),
+    ];
+    let unscoped = "out of scope, where a host is allowed";
+    messages(b, "network rules", &policies, unscoped)
+}
+
+/// What policies add to a message of 64 bytes to oneself; the last of them also to one that is out of scope.
+fn messages(
+    b: &mut Bench,
+    what: &str,
+    policies: &[(&str, String)],
+    unscoped_by: &str,
+) -> anyhow::Result<()> {
     let env = Environment::new(None, b.dir.path().to_owned());
     let ms = b.ms(40);
-    let (mut address, mut host) = (Pairs::default(), Pairs::default());
+    let mut by: Vec<Pairs> = policies.iter().map(|_| Pairs::default()).collect();
     let mut unscoped = Pairs::default();
     for round in 0..=b.rounds {
         let udp = b.inside.run("udp", ms, "", 0)?.ns_each;
-        address.base.push(udp);
-        host.base.push(udp);
+        for pairs in &mut by {
+            pairs.base.push(udp);
+        }
         unscoped.base.push(b.outside.run("udp", ms, "", 0)?.ns_each);
         if round == b.rounds {
             break;
         }
-        for (pairs, to) in [(&mut address, "127.0.0.0/8"), (&mut host, "host:localhost")] {
-            let text = format!(
-                "version: 1\nnetwork: [{{ id: n, allow: [connect, send], to: ['{to}'] }}]\n"
-            );
-            let rules = RuleSet::parse(&text, "contacts", &env)?;
+        for (n, (_, rules)) in policies.iter().enumerate() {
+            let rules = RuleSet::parse(&format!("version: 1\n{rules}\n"), what, &env)?;
             let session = Consumer::start(b.session(&[]).policy(rules), &To::Null)?;
-            pairs.with.push(b.inside.run("udp", ms, "", 0)?.ns_each);
-            if to.starts_with("host") {
+            by[n].with.push(b.inside.run("udp", ms, "", 0)?.ns_each);
+            if n + 1 == policies.len() {
                 let ns = b.outside.run("udp", ms, "", 0)?.ns_each;
                 unscoped.with.push(ns);
             }
@@ -615,12 +613,9 @@ fn contacts(b: &mut Bench) -> anyhow::Result<()> {
         }
     }
     let r = &mut b.report;
-    let what = "network rules: send+recv of 64 bytes by UDP";
-    for (pairs, of) in [
-        (&address, "to an address that is allowed"),
-        (&host, "to a host that is allowed"),
-        (&unscoped, "out of scope, where a host is allowed"),
-    ] {
+    let what = format!("{what}: send+recv of 64 bytes by UDP");
+    let of = policies.iter().map(|(of, _)| *of).chain([unscoped_by]);
+    for (pairs, of) in by.iter().chain([&unscoped]).zip(of) {
         r.percent(format!("{what}, {of}"), pairs, None);
         r.added(format!("{what}, {of}, in ns"), pairs, None);
     }

@@ -17,10 +17,11 @@ use stockade::policy::{
 };
 
 use crate::fence::{EPERM, confined, denials_of, text};
-use crate::harness::{Ctx, Needs, Outcome, Process, Test, poll, stockade, word};
+use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, poll, stockade, word};
 use crate::helper::{Done, Step, check, outside, results, step};
 use crate::mounts::{file_system, overlay};
-use crate::places::{loader, policy_of};
+use crate::pins::{NAME, PINNED, Unpinned, kill};
+use crate::places::{loader, policy_named, policy_of};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -32,6 +33,11 @@ pub(crate) const TESTS: &[Test] = &[
         "rules_tell_programs_and_users_apart_on_ext4",
         Needs::Fence,
         |ctx| apart(ctx, "ext4"),
+    ),
+    Test::new(
+        "program_is_known_without_a_monitor_and_anew_when_it_is_replaced",
+        Needs::Fence,
+        known,
     ),
     Test::new(
         "user_is_the_same_one_below_an_overlay",
@@ -332,6 +338,73 @@ fn through(ctx: &Ctx) -> Outcome {
     let (ended, done) = run(&rule(", mode: audit"), &about_named);
     assert_eq!(errnos(&done), free);
     assert_eq!(ended.of("denial").count(), 0);
+    Outcome::Passed
+}
+
+/// Pinned, without its monitor, taken over; with the program as it was, and with another one in its place.
+fn known(ctx: &Ctx) -> Outcome {
+    let _unpinned = Unpinned(ctx);
+    let (root, _mounted) = file_system(ctx, "tmpfs");
+    let here = root.display();
+    for name in ["named", "other", "next"] {
+        fs::copy("/bin/bash", root.join(name)).unwrap();
+    }
+    fs::write(root.join("secret"), "x\n").unwrap();
+    let rule = format!(
+        "{{ id: keys, deny: [read], paths: [{here}/secret], not_by: {{ exe: {here}/named }} }}"
+    );
+    let policy = policy_named(ctx, NAME, &format!("files: [{rule}]"));
+    let (dir, results) = (text(&ctx.dir), ctx.path("results"));
+    let script = format!(
+        "cd {here}; for n in 0 1 2 3; do while ! [ -e {dir}/go-$n ]; do sleep 0.05; done; \
+         for p in named other; do ./$p -c 'read x < secret' 2>/dev/null; echo $n $p $? >> {0}; done; \
+         touch {dir}/ready-$n; done",
+        text(&results)
+    );
+    let mut shell = Process(
+        Command::new("/bin/bash")
+            .args(["-c", &script])
+            .spawn()
+            .unwrap(),
+    );
+    let pid = shell.pid().to_string();
+    let enforce = || {
+        let words = ["enforce", "--format", "json", "--policy", text(&policy)];
+        let more = ["--tree", &pid, "--fail-closed"];
+        let mut enforce = Stockade::start(ctx, words.into_iter().chain(more));
+        enforce.until_stderr(PINNED);
+        enforce
+    };
+    let done = |n: usize| {
+        fs::write(ctx.path(&format!("go-{n}")), "").unwrap();
+        let ready = ctx.path(&format!("ready-{n}"));
+        poll("the programs", || ready.exists().then_some(()));
+    };
+    let first = enforce();
+    done(0);
+    kill(first);
+    done(1);
+    fs::rename(root.join("next"), root.join("named")).unwrap();
+    done(2);
+    let second = enforce();
+    done(3);
+    assert_eq!(shell.wait(), 0);
+    kill(second);
+    let noted = fs::read_to_string(&results).unwrap();
+    let noted: Vec<&str> = noted.lines().collect();
+    assert_eq!(
+        noted,
+        [
+            "0 named 0",
+            "0 other 1",
+            "1 named 0",
+            "1 other 1",
+            "2 named 1",
+            "2 other 1",
+            "3 named 0",
+            "3 other 1"
+        ]
+    );
     Outcome::Passed
 }
 
