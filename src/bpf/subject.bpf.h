@@ -53,7 +53,8 @@ __attribute__((noinline)) __u32 program_at(__u64 inode, __u32 half)
 /* The same of the program that a task runs. A kernel thread runs none. */
 __attribute__((noinline)) __u32 program_of(__u64 task, __u32 half)
 {
-	__u64 inode = (__u64)BPF_CORE_READ((struct task_struct *)task, mm, exe_file, f_inode);
+	struct file *exe = STK_GET(task_struct, task, mm, exe_file);
+	__u64 inode = STK_NUMBER_AT(&exe->f_inode);
 
 	return inode ? program_at(inode, half) : 0;
 }
@@ -64,19 +65,19 @@ __attribute__((noinline)) __u32 program_of(__u64 task, __u32 half)
  */
 __attribute__((noinline)) __u32 subject(__u32 half)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct stk_armed *armed = armed_of(half);
 	struct stk_user user = { .half = half };
+	__u64 task = bpf_get_current_task();
 	__u32 *group, class;
 
 	if (!armed || !(armed->flags & STK_ARMED_SUBJECTS))
 		return 0;
-	class = program_of((__u64)task, half);
+	class = program_of(task, half);
 	/* Not the helper's: overlayfs acts under somebody else's subjective credentials. A worker of io_uring has its own up to 5.11. */
-	if (BPF_CORE_READ(task, flags) & STK_PF_KTHREAD)
-		user.uid = BPF_CORE_READ(task, cred, euid.val);
+	if (STK_GET(task_struct, task, flags) & STK_PF_KTHREAD)
+		user.uid = STK_GET(task_struct, task, cred, euid.val);
 	else
-		user.uid = BPF_CORE_READ(task, real_cred, euid.val);
+		user.uid = STK_GET(task_struct, task, real_cred, euid.val);
 	group = bpf_map_lookup_elem(&stk_subject_uids, &user);
 	if (group)
 		class += *group;
