@@ -73,7 +73,10 @@ __attribute__((noinline)) __u32 subject(__u32 half)
 	if (!armed || !(armed->flags & STK_ARMED_SUBJECTS))
 		return 0;
 	class = program_of(task, half);
-	/* Not the helper's: overlayfs acts under somebody else's subjective credentials. A worker of io_uring has its own up to 5.11. */
+	/*
+	 * Not the helper's: overlayfs acts under somebody else's subjective credentials. A worker of io_uring has its own up
+	 * to 5.11.
+	 */
 	if (STK_GET(task_struct, task, flags) & STK_PF_KTHREAD)
 		user.uid = STK_GET(task_struct, task, cred, euid.val);
 	else
