@@ -7,6 +7,9 @@
 
 STK_EXPORT(stk_guard_denial);
 
+/* include/linux/ptrace.h: for memory and descriptors, and not for what ps(1) reads. */
+#define STK_PTRACE_MODE_ATTACH 0x02
+
 /* Tells of an attempt at this, by a rule that no policy has, or of our own. */
 __attribute__((noinline)) int attempted(__u32 at, __u32 rule)
 {

@@ -5,9 +5,6 @@
  */
 #include "attempt.bpf.h"
 
-/* include/linux/ptrace.h */
-#define STK_PTRACE_MODE_ATTACH 0x02
-
 /* The numbers of the maps of this fence. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

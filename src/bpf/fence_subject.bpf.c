@@ -8,11 +8,10 @@
 #include "attempt.bpf.h"
 #include "subject.bpf.h"
 
-/* include/linux/ptrace.h, include/uapi/linux/prctl.h */
-#define STK_PTRACE_MODE_ATTACH 0x02
-#define PR_SET_MM              35
-#define PR_SET_MM_EXE_FILE     13
-#define PR_SET_MM_MAP          14
+/* include/uapi/linux/prctl.h */
+#define PR_SET_MM          35
+#define PR_SET_MM_EXE_FILE 13
+#define PR_SET_MM_MAP      14
 /* No descriptor: what the monitor asks for to see it refused. */
 #define NO_FD -1UL
 

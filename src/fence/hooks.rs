@@ -399,6 +399,9 @@ macro_rules! guard {
     };
 }
 
+pub(super) const GUARD_LSM: &[Probe] = guard!("lsm");
+pub(super) const GUARD_FMOD_RET: &[Probe] = guard!("fmod_ret");
+
 /// Those that keep programs apart which rules tell apart.
 macro_rules! subject {
     ($how:literal) => {
@@ -424,9 +427,6 @@ macro_rules! subject {
 
 pub(super) const SUBJECT_LSM: &[Probe] = subject!("lsm");
 pub(super) const SUBJECT_FMOD_RET: &[Probe] = subject!("fmod_ret");
-
-pub(super) const GUARD_LSM: &[Probe] = guard!("lsm");
-pub(super) const GUARD_FMOD_RET: &[Probe] = guard!("fmod_ret");
 
 /// The hooks without which limits would have a gap, or no canary. What is sent can begin a connection.
 pub(super) fn counting(
