@@ -48,9 +48,7 @@ impl Opened {
             stat: (stat.st_dev, stat.st_ino),
         }
     }
-}
 
-impl Opened {
     /// Device and inode, as stat(2) has them.
     pub(super) fn stat(&self) -> (u64, u64) {
         self.stat

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use super::identity::{Exact, Identity, Known, Opened};
 use super::plan::Plan;
 use super::subjects::Subjects;
-use crate::enrich::MapLine;
+use crate::enrich::{MapLine, ids};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{self, Access, FileKind, FileRule, LimitRule, SyscallRule, Thing, place};
 
@@ -83,10 +83,8 @@ pub(super) fn vital(held: &[u32], subjects: &Subjects) -> Vec<Vital> {
 fn class_of(proc: &Path, subjects: &Subjects) -> usize {
     use std::os::unix::fs::MetadataExt as _;
     let exe = fs::metadata(proc.join("exe")).ok();
-    let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
-    // Real, effective, saved and of the file system.
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let uid = line.and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+    let status = fs::read(proc.join("status")).unwrap_or_default();
+    let [_, uid] = ids(&status, "Uid:");
     subjects.class_of(exe.map(|exe| (exe.dev(), exe.ino())), uid)
 }
 

@@ -357,18 +357,10 @@ impl Tables {
             self.hosts.fill(&tables.hosts, turn, loader)?;
         }
         let exes = plan.subjects.exes(turn);
-        if !exes.is_empty() {
-            self.enter(
-                loader,
-                "stk_subject_exes",
-                &exes,
-                "a program that rules name",
-            )?;
-        }
+        let what = "a program that rules name";
+        self.enter(loader, "stk_subject_exes", &exes, what)?;
         let uids = plan.subjects.uids(turn);
-        if !uids.is_empty() {
-            self.enter(loader, "stk_subject_uids", &uids, "a user whom rules name")?;
-        }
+        self.enter(loader, "stk_subject_uids", &uids, "a user whom rules name")?;
         let were_ruled = &mut self.ruled_calls[turn.half as usize];
         if !plan.calls.is_empty() || *were_ruled {
             let is_second = turn.half == Half::Second;
@@ -435,6 +427,10 @@ impl Tables {
         entries: &[(K, V)],
         what: &str,
     ) -> Result<()> {
+        // The object that has the table may not be there.
+        if entries.is_empty() {
+            return Ok(());
+        }
         let keys = entries.iter().map(|(key, _)| bytes_of(key).to_vec());
         // Noted first: some may be there when another one is refused.
         self.entered[self.last.half as usize].push((table, keys.collect()));
