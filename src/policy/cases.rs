@@ -230,16 +230,13 @@ fn doer(
     is_call: bool,
     env: &Environment,
 ) -> std::result::Result<Doer, Fault> {
-    let fault = |said: &Spanned<String>| {
-        let place = said.referenced;
-        move |sentence: String| Fault::new(place, sentence)
-    };
     if is_call && let Some(said) = exe.or(uid) {
         let sentence = "rules about system calls are about everybody; leave \"as\" and \"uid\" out";
         return Err(Fault::new(said.referenced, sentence));
     }
-    let exe = exe.map(|exe| compile::parse_exe(&exe.value, env).map_err(fault(exe)));
-    let uid = uid.map(|uid| compile::parse_uid(&uid.value).map_err(fault(uid)));
+    let fault = |said: &Spanned<String>, sentence| Fault::new(said.referenced, sentence);
+    let exe = exe.map(|said| compile::parse_exe(&said.value, env).map_err(|e| fault(said, e)));
+    let uid = uid.map(|said| compile::parse_uid(&said.value).map_err(|e| fault(said, e)));
     Ok(Doer {
         exe: exe.transpose()?,
         uid: uid.transpose()?,

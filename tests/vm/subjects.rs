@@ -17,7 +17,7 @@ use stockade::policy::{
 };
 
 use crate::fence::{EPERM, confined, denials_of, text};
-use crate::harness::{Ctx, Needs, Outcome, Process, Stockade, Test, poll, stockade, word};
+use crate::harness::{Ctx, Ended, Needs, Outcome, Process, Stockade, Test, poll, stockade, word};
 use crate::helper::{Done, Step, check, outside, results, step};
 use crate::mounts::{file_system, overlay};
 use crate::pins::{NAME, PINNED, Unpinned, kill};
@@ -92,6 +92,17 @@ const WHO: [(&str, &str, u32); 6] = [
     ("other", "other", USER),
 ];
 
+/// A script inside the fence, which runs to its end.
+fn run(ctx: &Ctx, policy: &Path, script: &str) -> Ended {
+    let args = ["run", "--format", "json", "--policy", text(policy)];
+    let ended = stockade(
+        ctx,
+        args.into_iter().chain(["--", "/bin/bash", "-c", script]),
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    ended
+}
+
 fn apart(ctx: &Ctx, kind: &str) -> Outcome {
     let (root, _mounted) = file_system(ctx, kind);
     let root = fs::canonicalize(root).unwrap();
@@ -158,18 +169,7 @@ fn apart(ctx: &Ctx, kind: &str) -> Outcome {
             .unwrap();
         }
     }
-    let args = [
-        "run",
-        "--format",
-        "json",
-        "--policy",
-        text(&policy),
-        "--",
-        "/bin/bash",
-        "-c",
-    ];
-    let ended = stockade(ctx, args.into_iter().chain([script.as_str()]));
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let ended = run(ctx, &policy, &script);
 
     let env = Environment::new(None, root.clone());
     let set = RuleSet::read(&policy, &env).unwrap();
@@ -428,19 +428,7 @@ fn below_overlay(ctx: &Ctx) -> Outcome {
         "{read}; echo $? >> {0}; setpriv --reuid {USER} --clear-groups {read}; echo $? >> {0}",
         text(&results)
     );
-    let args = [
-        "run",
-        "--format",
-        "json",
-        "--policy",
-        text(&policy),
-        "--",
-        "/bin/sh",
-        "-c",
-        &script,
-    ];
-    let ended = stockade(ctx, args);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    run(ctx, &policy, &script);
     assert_eq!(fs::read_to_string(&results).unwrap(), "0\n1\n");
     Outcome::Passed
 }
